@@ -1,0 +1,206 @@
+"""`raymix ...`: the commands. Arguments in, a study or a table worked on, words for people or JSON for machines out.
+
+Exit codes: 0 done, 1 the work failed, 2 wrong usage or config, 130/143 interrupted (what to type next is printed).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from raymix import __version__
+from raymix.screen import Screen
+from raymix.space import SearchSpace, SpaceError
+from raymix.store import StoreError
+
+app = typer.Typer(
+    help="Decide what to pre-train on: search data mixtures with small proxies, read the law at the target.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SpacePath = Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The search space.")]
+StudyPath = Annotated[Path, typer.Argument(metavar="DIR", help="The study directory.")]
+Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Overrides the file: budget.trials=32")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM; `code` is the exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def main() -> None:
+    """The console script: every expected error becomes one sentence on standard error and the right exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        app()
+    except SpaceError as error:
+        _stop(str(error), 2)
+    except (StoreError, ValueError, OSError) as error:
+        _stop(str(error), 1)
+    except Interrupted as stopped:
+        sys.exit(stopped.code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first signal unwinds, so that Ray is shut down; the second ends the process at once."""
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, signal.SIG_DFL)
+    raise Interrupted(128 + number)
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"raymix: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Search data mixtures with small proxies; read the law at the target."""
+    if show:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    space: SpacePath,
+    study: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the study lives: default runs/NAME.")] = None,
+    settings: Settings = [],  # noqa: B006 - typer reads the default and never changes it
+    seed: Annotated[int | None, typer.Option(help="All randomness; default 0.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Search the space; the same command again resumes. Ends in recommendation.json and report.html."""
+    from raymix.results import write_results
+    from raymix.study import Study
+
+    wanted = _trainable(SearchSpace.load(space, settings))
+    folder = study or Path("runs") / _safe(wanted.name)
+    with Screen(as_json) as screen:
+        corpus = _prepared(wanted, screen)
+        resolved = wanted.with_available(corpus.tokens)
+        work = Study.resume(resolved, folder, seed)
+        if not work.finished:
+            from raymix.run import run_study
+
+            try:
+                run_study(work, corpus, screen.trials)
+            except (KeyboardInterrupt, Interrupted) as stopped:
+                screen.say(f"interrupted; nothing is lost. Continue with:\n  {_again(space, folder, settings)}")
+                raise Interrupted(getattr(stopped, "code", 130)) from None
+        screen.recommendation(work, write_results(work))
+
+
+@app.command()
+def plan(space: SpacePath, settings: Settings = [], as_json: Json = False) -> None:  # noqa: B006
+    """What a study would train and cost, before anything is trained (the text is prepared, some steps are timed)."""
+    from raymix.plan import plan as make_plan
+
+    wanted = _trainable(SearchSpace.load(space, settings))
+    with Screen(as_json) as screen:
+        corpus = _prepared(wanted, screen)
+        screen.plan(wanted, make_plan(wanted.with_available(corpus.tokens), corpus, _slots()))
+
+
+@app.command()
+def prepare(space: SpacePath, settings: Settings = [], as_json: Json = False) -> None:  # noqa: B006
+    """Read, split, check and tokenise the text of a space."""
+    wanted = _trainable(SearchSpace.load(space, settings))
+    with Screen(as_json) as screen:
+        screen.corpus(_prepared(wanted, screen))
+
+
+@app.command()
+def status(study: StudyPath, as_json: Json = False) -> None:
+    """How far a study is."""
+    from raymix.study import Study
+
+    with Screen(as_json) as screen:
+        screen.status(Study.open(study))
+
+
+@app.command()
+def report(study: StudyPath, as_json: Json = False) -> None:
+    """Fit the law again and write recommendation.json and report.html from the records."""
+    from raymix.results import write_results
+    from raymix.study import Study
+
+    work = Study.open(study)
+    with Screen(as_json) as screen:
+        screen.recommendation(work, write_results(work))
+
+
+@app.command()
+def ask(study: StudyPath, n: Annotated[int, typer.Option("-n", min=1, help="How many trials.")] = 8) -> None:
+    """Propose trials for a trainer of your own, as JSON lines."""
+    from raymix.study import Study
+
+    for trial in Study.open(study).ask(n):
+        print(json.dumps(trial.to_json()))
+
+
+@app.command()
+def tell(study: StudyPath, results: Annotated[Path, typer.Argument(metavar="RESULTS.csv")]) -> None:
+    """Record results in the exchange form: trial_id, n_params, n_tokens, mixture/<domain>, loss/<eval domain>."""
+    from raymix.observations import Observations
+    from raymix.study import Study
+
+    rows = Observations.read(results).table.to_pylist()
+    with Study.open(study).writing() as ledger:
+        for row in rows:
+            ended = row["status"] in ("failed", "stopped")
+            if ended:
+                ledger.fail(row["trial_id"], row["reason"] or "no reason given", row["status"])
+            else:
+                ledger.observe(row["trial_id"], row)
+    print(f"{len(rows)} rows recorded")
+
+
+def _trainable(space: SearchSpace) -> SearchSpace:
+    if not space.trains_proxies:
+        raise SpaceError(f"{space.name}: the domains have no source, so there is no text to train proxies on; "
+                         "give every domain a source, or use ask and tell with a trainer of your own")  # fmt: skip
+    return space
+
+
+def _prepared(space: SearchSpace, screen: Screen) -> Any:
+    from raymix.corpus import prepare as prepare_corpus
+
+    with screen.preparing() as progress:
+        return prepare_corpus(space, progress=progress)
+
+
+def _safe(name: str) -> str:
+    from raymix.corpus import safe_name
+
+    return name if name.isascii() and name.replace("-", "").replace("_", "").isalnum() else safe_name(name)
+
+
+def _again(space: Path, folder: Path, settings: list[str]) -> str:
+    words = ["raymix", "run", str(space), "--study", str(folder), *(w for s in settings for w in ("--set", s))]
+    import shlex
+
+    return shlex.join(words)
+
+
+def _slots() -> int:
+    import os
+
+    import torch
+
+    return torch.cuda.device_count() or len(os.sched_getaffinity(0))

@@ -1,0 +1,42 @@
+"""What a designer is: a function from what is known to what to try next.
+
+A designer has no hidden state. Same table, same pending trials, same generator: same answer. The host may
+rebuild it at any time, so a restart is: read the table again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from raymix.observations import Observations
+from raymix.simplex import Array
+from raymix.space import Scale, SearchSpace
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run: a mixture (K,) trained at a scale with a seed."""
+
+    mixture_K: Array
+    scale: Scale
+    seed: int
+
+
+class Designer(Protocol):
+    """Proposes trials. One instance serves one space; it may be called from any process at any time."""
+
+    space: SearchSpace
+
+    def suggest(
+        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
+    ) -> list[Proposal]:
+        """n proposals inside the polytope, different from those pending.
+
+        `table` holds every observation so far, failed ones too; `pending` what is proposed and not finished.
+        All randomness comes from `rng`.
+        """
+        ...

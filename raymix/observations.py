@@ -1,0 +1,231 @@
+"""The observation table: one row per trial and checkpoint.
+
+The exchange form, the same for import, ask/tell and fitting, as CSV or Parquet:
+
+    trial_id, status, reason, seed, n_params, n_tokens, mixture/<domain>..., loss/<eval domain>...,
+    tokens/<domain>..., unique/<domain>..., seconds, flops
+
+`n_tokens` is what had been trained on when the losses were measured. Losses are nats per token. `tokens/` are
+the tokens really drawn, `unique/` those the proxy could draw from. A failed, stopped or NaN trial is a row
+with a status and a reason; it is never dropped and never replaced by a number.
+
+Letters: B rows, K training domains, M eval domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from raymix.simplex import Array
+
+STATUSES = ("checkpoint", "done", "stopped", "failed")  # the first two carry usable losses
+SUM_ERROR = 0.01  # mixtures off by more are refused, less is rounding of the publisher and renormalised
+NUMBERS = ("n_params", "n_tokens", "seconds", "flops")
+
+
+@dataclass(frozen=True)
+class Observations:
+    """A checked table in the exchange form, with its columns as matrices."""
+
+    table: pa.Table
+    domains: tuple[str, ...]
+    eval_domains: tuple[str, ...]
+
+    @classmethod
+    def from_rows(
+        cls, rows: Iterable[Mapping[str, Any]], domains: Sequence[str], eval_domains: Sequence[str]
+    ) -> Observations:
+        """From dictionaries keyed by column names; missing numbers become NaN.
+
+        Raises:
+            ValueError: a mixture is negative, not finite, or off 1 by more than 1%; a duplicate row.
+        """
+        rows = list(rows)
+        columns: dict[str, Any] = {
+            "trial_id": pa.array([str(row["trial_id"]) for row in rows], pa.string()),
+            "status": pa.array([str(row.get("status") or "done") for row in rows], pa.string()),
+            "reason": pa.array([str(row.get("reason") or "") for row in rows], pa.string()),
+            "seed": pa.array([int(row.get("seed") or 0) for row in rows], pa.int64()),
+        }
+        wanted = [
+            *NUMBERS[:2],
+            *(f"mixture/{name}" for name in domains),
+            *(f"loss/{name}" for name in eval_domains),
+            *(f"tokens/{name}" for name in domains),
+            *(f"unique/{name}" for name in domains),
+            *NUMBERS[2:],
+        ]
+        for name in wanted:
+            columns[name] = pa.array([_number(row.get(name)) for row in rows], pa.float64())
+        return cls._checked(pa.table(columns), tuple(domains), tuple(eval_domains))
+
+    @classmethod
+    def from_table(cls, table: pa.Table, origin: str = "table") -> Observations:
+        """From any table with the columns of the exchange form; domains and eval domains are read off its header.
+
+        Raises:
+            ValueError: a column is missing, a value is not a number, or a row is invalid.
+        """
+        names = table.column_names
+        for needed in ("trial_id", "n_params", "n_tokens"):
+            if needed not in names:
+                raise ValueError(f"{origin}: the column {needed!r} is missing; it has {', '.join(names[:12])}")
+        domains = tuple(n.removeprefix("mixture/") for n in names if n.startswith("mixture/"))
+        eval_domains = tuple(n.removeprefix("loss/") for n in names if n.startswith("loss/"))
+        if not domains:
+            raise ValueError(f"{origin}: no column begins with 'mixture/'; name the shares mixture/<domain>")
+        return cls.from_rows(table.to_pylist(), domains, eval_domains)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Observations:
+        """A .csv or .parquet file in the exchange form."""
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"{path}: there is no such file")
+        if path.suffix == ".parquet":
+            return cls.from_table(pyarrow.parquet.read_table(path), str(path))
+        as_text = pyarrow.csv.ConvertOptions(column_types={"trial_id": pa.string(), "reason": pa.string()})
+        return cls.from_table(pyarrow.csv.read_csv(path, convert_options=as_text), str(path))
+
+    @classmethod
+    def _checked(cls, table: pa.Table, domains: tuple[str, ...], eval_domains: tuple[str, ...]) -> Observations:
+        if table.num_rows:
+            table = _renormalised(table, domains)
+            _check_rows(table)
+        return cls(table, domains, eval_domains)
+
+    def write(self, path: str | Path) -> None:
+        """As .csv or .parquet, by the ending of the path."""
+        path = Path(path)
+        if path.suffix == ".parquet":
+            pyarrow.parquet.write_table(self.table, path)
+        else:
+            pyarrow.csv.write_csv(self.table, path)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Observations:
+        """The rows of a boolean mask or an index array."""
+        index = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return Observations(self.table.take(pa.array(index, pa.int64())), self.domains, self.eval_domains)
+
+    def usable(self) -> Observations:
+        """Rows with at least one finite positive loss, of checkpoints or finished trials: what a law may see."""
+        loss_BM = self.loss_BM
+        finite_B = (np.isfinite(loss_BM) & (loss_BM > 0)).any(axis=1)
+        return self.select(finite_B & np.isin(self.status_B, STATUSES[:2]))
+
+    def last(self) -> Observations:
+        """The row with the most tokens of every trial, in order of first appearance."""
+        run_B, tokens_B = self.run_B, self.scale_B2[:, 1]
+        index = [
+            int(rows[np.argmax(tokens_B[rows])])
+            for rows in map(np.flatnonzero, run_B == np.arange(run_B.max(initial=-1) + 1)[:, None])
+        ]
+        return self.select(np.asarray(index, dtype=np.int64))
+
+    @cached_property
+    def mix_BK(self) -> Array:
+        """Shares, every row summing to 1."""
+        return _matrix(self.table, "mixture/", self.domains)
+
+    @cached_property
+    def loss_BM(self) -> Array:
+        """Nats per token; NaN where not measured."""
+        return _matrix(self.table, "loss/", self.eval_domains)
+
+    @cached_property
+    def tokens_BK(self) -> Array:
+        """Tokens really drawn per domain; NaN where not reported."""
+        return _matrix(self.table, "tokens/", self.domains)
+
+    @cached_property
+    def unique_BK(self) -> Array:
+        """Unique tokens the proxy could draw from per domain; NaN where not reported."""
+        return _matrix(self.table, "unique/", self.domains)
+
+    @cached_property
+    def scale_B2(self) -> Array:
+        """n_params and n_tokens."""
+        return np.stack([self.column("n_params"), self.column("n_tokens")], axis=1)
+
+    @cached_property
+    def run_B(self) -> NDArray[np.int64]:
+        """Which trial a row belongs to: 0, 1, ... in order of first appearance."""
+        ids: dict[str, int] = {}
+        return np.asarray([ids.setdefault(t, len(ids)) for t in self.trial_ids], dtype=np.int64)
+
+    @property
+    def trial_ids(self) -> list[str]:
+        """Per row."""
+        return [str(value) for value in self.table["trial_id"].to_pylist()]
+
+    @property
+    def status_B(self) -> NDArray[np.str_]:
+        """Per row, one of `STATUSES`."""
+        return np.asarray(self.table["status"].to_pylist(), dtype=np.str_)
+
+    def column(self, name: str) -> Array:
+        """A numeric column as float64."""
+        return np.asarray(self.table[name].to_numpy(zero_copy_only=False), float)
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None or value == "" else float(value)
+
+
+def _matrix(table: pa.Table, prefix: str, names: Sequence[str]) -> Array:
+    columns = [table[prefix + name].to_numpy(zero_copy_only=False) for name in names]
+    return np.stack(columns, axis=1).astype(float) if columns else np.zeros((table.num_rows, 0))
+
+
+def _renormalised(table: pa.Table, domains: Sequence[str]) -> pa.Table:
+    mix_BK = _matrix(table, "mixture/", domains)
+    bad = ~np.isfinite(mix_BK) | (mix_BK < 0)
+    if bad.any():
+        b, k = np.argwhere(bad)[0]
+        raise ValueError(f"row {b + 1} (trial {table['trial_id'][b]}): mixture/{domains[k]} is {mix_BK[b, k]}")
+    total_B = mix_BK.sum(axis=1)
+    off = np.flatnonzero(np.abs(total_B - 1) > SUM_ERROR)
+    if len(off):
+        rows = ", ".join(f"{b + 1} ({table['trial_id'][b]}: {total_B[b]:.4g})" for b in off[:5].tolist())
+        raise ValueError(f"the shares of {len(off)} row(s) do not sum to 1 within 1%: {rows}")
+    for k, name in enumerate(domains):
+        at = table.column_names.index(f"mixture/{name}")
+        table = table.set_column(at, f"mixture/{name}", pa.array(mix_BK[:, k] / total_B, pa.float64()))
+    return table
+
+
+def _check_rows(table: pa.Table) -> None:
+    unknown = sorted(set(table["status"].to_pylist()) - set(STATUSES))
+    if unknown:
+        raise ValueError(f"status {unknown[0]!r} is not one of {', '.join(STATUSES)}")
+    usable = table.filter(pc.is_in(table["status"], pa.array(STATUSES[:2])))
+    keys = list(
+        zip(
+            usable["trial_id"].to_pylist(),
+            usable["n_params"].to_pylist(),
+            usable["n_tokens"].to_pylist(),
+            strict=True,
+        )
+    )
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"trial {twice[0]!r} has two rows at n_params {twice[1]:g}, n_tokens {twice[2]:g}: keep one")
+    for name in ("n_params", "n_tokens"):
+        values = np.asarray(usable[name].to_numpy(zero_copy_only=False), float)
+        if not (np.isfinite(values) & (values > 0)).all():
+            row = int(np.flatnonzero(~(np.isfinite(values) & (values > 0)))[0])
+            raise ValueError(f"trial {usable['trial_id'][row]}: {name} is {values[row]}, it must be above 0")

@@ -1,0 +1,164 @@
+"""What a study will cost, said before anything is trained.
+
+Trials and FLOPs follow from the space; seconds are measured: a few steps of each rung's proxy on this machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from raymix import simplex
+from raymix.corpus import Corpus
+from raymix.design import rungs, scale_of
+from raymix.proxy import ProxyShape, resolve, seconds_per_step, unique_tokens
+from raymix.recommend import baseline_mixtures
+from raymix.simplex import Array
+from raymix.space import SearchSpace
+
+REPEATED = 1.0  # passes over a domain's text above which a person should know
+TIMED_STEPS = 5
+
+
+@dataclass(frozen=True)
+class RungPlan:
+    """One rung: how many trials, how large, how long each takes."""
+
+    n_params: int
+    n_tokens: float
+    shape: str
+    trials: int
+    flops: float
+    """Per trial."""
+    seconds: float
+    """Per trial, on one slot of this machine."""
+
+
+@dataclass(frozen=True)
+class DomainPlan:
+    """One domain: its text, and how often the prior and the largest allowed share would repeat it."""
+
+    name: str
+    available_tokens: float
+    prior: float
+    lowest: float
+    highest: float
+    prior_epochs_target: float
+    highest_epochs_target: float
+    prior_epochs_proxy: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of it; `warnings` are sentences for a person."""
+
+    trials: int
+    tokens: float
+    flops: float
+    slots: int
+    seconds: float
+    rungs: list[RungPlan]
+    domains: list[DomainPlan]
+    warnings: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def plan(space: SearchSpace, corpus: Corpus, slots: int) -> Plan:
+    """The plan of a resolved space on `slots` trials at a time."""
+    scales = [scale_of(space, i) for i in range(space.budget.trials)]
+    rung_plans = []
+    for scale in rungs(space):
+        shape = resolve(space.recipe, scale.n_params, scale.n_tokens, corpus.vocab)
+        seconds = seconds_per_step(shape, corpus.vocab, TIMED_STEPS) * shape.n_steps
+        rung_plans.append(_rung(shape, scale.n_tokens, scales.count(scale), seconds))
+    domain_plans = _domains(space, corpus)
+    return Plan(
+        trials=len(scales),
+        tokens=sum(scale.n_tokens for scale in scales),
+        flops=sum(rung.trials * rung.flops for rung in rung_plans),
+        slots=slots,
+        seconds=_wall(space, rung_plans, slots),
+        rungs=rung_plans,
+        domains=domain_plans,
+        warnings=_warnings(space, corpus, domain_plans),
+    )
+
+
+def _rung(shape: ProxyShape, n_tokens: float, trials: int, seconds: float) -> RungPlan:
+    words = f"{shape.family}, {shape.n_layers} layers, width {shape.width}"
+    return RungPlan(shape.n_params, n_tokens, words, trials, shape.flops_per_token * n_tokens, seconds)
+
+
+def _wall(space: SearchSpace, rung_plans: list[RungPlan], slots: int) -> float:
+    """Round by round, each as long as its trials spread over the slots (longest first)."""
+    cost = {rung.n_tokens: rung.seconds for rung in rung_plans}
+    total = 0.0
+    for start in range(0, space.budget.trials, space.budget.per_round):
+        stop = min(start + space.budget.per_round, space.budget.trials)
+        busy = [0.0] * slots
+        for seconds in sorted((cost[scale_of(space, i).n_tokens] for i in range(start, stop)), reverse=True):
+            busy[busy.index(min(busy))] += seconds
+        total += max(busy)
+    return total
+
+
+def _domains(space: SearchSpace, corpus: Corpus) -> list[DomainPlan]:
+    polytope = space.polytope()
+    prior_K = space.prior_K()
+    longest = max(rung.n_tokens for rung in space.ladder)
+    unique_K = unique_tokens(space, corpus, longest)
+    low_K, high_K = _range(polytope)
+    per_share_K = space.target.n_tokens / space.available_K
+    return [
+        DomainPlan(
+            name=domain.name,
+            available_tokens=float(space.available_K[k]),
+            prior=float(prior_K[k]),
+            lowest=float(low_K[k]),
+            highest=float(high_K[k]),
+            prior_epochs_target=float(prior_K[k] * per_share_K[k]),
+            highest_epochs_target=float(high_K[k] * per_share_K[k]),
+            prior_epochs_proxy=float(prior_K[k] * longest / unique_K[k]),
+        )
+        for k, domain in enumerate(space.domains)
+    ]
+
+
+def _range(polytope: simplex.Polytope) -> tuple[Array, Array]:
+    """Smallest and largest share of each domain that some allowed mixture has."""
+    unit = np.eye(polytope.n_domains)
+    low = [simplex.vertex_along(polytope, row)[k] for k, row in enumerate(unit)]
+    high = [simplex.vertex_along(polytope, -row)[k] for k, row in enumerate(unit)]
+    return np.asarray(low), np.asarray(high)
+
+
+def _warnings(space: SearchSpace, corpus: Corpus, domains: list[DomainPlan]) -> list[str]:
+    out = []
+    for domain in domains:
+        if domain.prior_epochs_target > REPEATED:
+            out.append(f"{domain.name}: the prior repeats it {domain.prior_epochs_target:.1f} times at the target")
+        if (
+            domain.highest < 1
+            and space.target.max_epochs
+            and domain.highest_epochs_target > space.target.max_epochs * 0.99
+        ):
+            out.append(f"{domain.name}: at most {domain.highest:.1%}, {space.target.max_epochs:g} epochs of its text")
+    evaluated = {eval_domain.own for eval_domain in space.eval_domains}
+    for domain in domains:
+        if domain.name not in evaluated and all(e.source is None for e in space.eval_domains):
+            out.append(f"{domain.name}: no eval domain is held out from it, so nothing says what it is good for")
+    for name, mix_K in baseline_mixtures(space, space.target).items():
+        if name == "prior" and simplex.total_variation(mix_K, space.prior_K()) > 1e-6:
+            out.append("the prior breaks the caps at the target; baselines are compared after moving them inside")
+    for eval_domain in space.eval_domains:
+        held = len(corpus.eval(eval_domain.name))
+        if held < space.recipe.eval_tokens:
+            out.append(
+                f"eval domain {eval_domain.name}: only {held} held-out tokens of {space.recipe.eval_tokens} wished"
+            )
+    return out

@@ -1,0 +1,226 @@
+"""What a person sees in the terminal, and the JSON a machine reads instead.
+
+One `Screen` per command. With `as_json`, standard output carries JSON lines alone: events while a study runs
+(`{"event": ...}`), then one final object.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from raymix.corpus import Corpus
+    from raymix.plan import Plan
+    from raymix.recommend import Recommendation
+    from raymix.run import Progress as RunProgress
+    from raymix.space import SearchSpace
+    from raymix.study import Study
+
+
+class Screen:
+    """Rich tables and progress on a terminal; JSON lines with `as_json`. A context manager."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.console = Console(stderr=as_json, highlight=False)
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_bar()
+
+    def say(self, text: str) -> None:
+        """A sentence for people (on standard error with `as_json`)."""
+        self._stop_bar()
+        self.console.print(Text(text))
+
+    @contextmanager
+    def preparing(self) -> Iterator[Callable[[str, float], None]]:
+        """Progress of corpus preparation: call with a stage and a fraction from 0 to 1."""
+        self._start_bar("preparing the corpus", 1.0)
+
+        def progress(stage: str, fraction: float) -> None:
+            if self._bar is not None:
+                self._bar.update(self._task, completed=fraction, description=stage, note="")
+
+        yield progress
+        self._stop_bar()
+
+    def trials(self, event: str, progress: RunProgress) -> None:
+        """One event of a running study."""
+        if self.as_json:
+            print(json.dumps({"event": event, **_progress_json(progress)}), flush=True)
+            return
+        if self._bar is None:
+            self._start_bar("trials", progress.total)
+        if self._bar is not None:
+            ended = progress.done + progress.failed
+            self._bar.update(self._task, completed=ended, total=progress.total, note=_note(progress))
+
+    def recommendation(self, study: Study, found: Recommendation) -> None:
+        """The end of a study."""
+        self._stop_bar()
+        if self.as_json:
+            print(json.dumps({"event": "finished", "study": str(study.store.path), **found.to_json()}), flush=True)
+            return
+        self.console.print(_mixture_table(found))
+        self.console.print(_baseline_table(found))
+        law = found.law
+        self.console.print(
+            f"Held-out rank correlation of the objective {law['rank_correlation']:.2f} "
+            f"(within a size {law['rank_correlation_within_size']:.2f}), error {law['error']:.3f} nats, "
+            f"noise of one run {law['noise']:.3f} nats; optimum within {found.certificate['gap']:.0e} nats."
+        )
+        for note in law["notes"]:
+            self.console.print(Text(f"Note: {note}", style="yellow"))
+        self.console.print(Text(f"Verdict: {found.verdict['answer']}: {found.verdict['reason']}.", style="bold"))
+        self.console.print(Text(f"Page: {study.store.path / 'report.html'}"))
+
+    def plan(self, space: SearchSpace, found: Plan) -> None:
+        """A plan."""
+        if self.as_json:
+            print(json.dumps(found.to_json()))
+            return
+        table = Table("rung", "tokens", "trials", "FLOPs a trial", "seconds a trial", title="Trials")
+        for rung in found.rungs:
+            size = f"{human(rung.n_params)} ({rung.shape})"
+            table.add_row(size, human(rung.n_tokens), str(rung.trials), f"{rung.flops:.1e}", f"{rung.seconds:.0f}")
+        self.console.print(table)
+        columns = ("domain", "tokens", "prior", "allowed", "epochs of prior: proxy", "target", "at most")
+        table = Table(*columns, title="Domains")
+        for d in found.domains:
+            epochs = f"{d.prior_epochs_proxy:.2f}", f"{d.prior_epochs_target:.2f}", f"{d.highest_epochs_target:.2f}"
+            table.add_row(
+                Text(d.name), human(d.available_tokens), f"{d.prior:.1%}", f"{d.lowest:.1%} - {d.highest:.1%}", *epochs
+            )
+        self.console.print(table)
+        for warning in found.warnings:
+            self.console.print(Text(f"Warning: {warning}", style="yellow"))
+        self.console.print(
+            f"{found.trials} trials, {human(found.tokens)} tokens, {found.flops:.1e} FLOPs: about "
+            f"{duration(found.seconds)} with {found.slots} trials at a time on this machine (measured on some steps)."
+        )
+
+    def corpus(self, found: Corpus) -> None:
+        """A prepared corpus."""
+        if self.as_json:
+            print(
+                json.dumps({"path": str(found.path), "hash": found.hash, "vocab": found.vocab, "tokens": found.tokens})
+            )
+            return
+        table = Table("domain", "train tokens", title=f"{found.path}")
+        for name, tokens in found.tokens.items():
+            table.add_row(Text(name), human(tokens))
+        self.console.print(table)
+
+    def status(self, study: Study) -> None:
+        """How far a study is."""
+        ledger = study.ledger
+        state = {
+            "study": str(study.store.path),
+            "trials": study.space.budget.trials,
+            "done": ledger.count("done"),
+            "failed": ledger.count("failed"),
+            "pending": len(ledger.pending()),
+            "finished": study.finished,
+        }
+        if self.as_json:
+            print(json.dumps(state))
+        else:
+            words = "finished" if study.finished else f"continue with: {study.command()}"
+            self.console.print(
+                Text(f"{state['done']} of {state['trials']} trials done, {state['failed']} failed; {words}")
+            )
+
+    def _start_bar(self, name: str, total: float) -> None:
+        if self.as_json or not self.console.is_terminal:
+            return
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._bar = Progress(*columns, console=self.console, transient=True)
+        self._task = self._bar.add_task(name, total=total, note="")
+        self._bar.start()
+
+    def _stop_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _progress_json(progress: RunProgress) -> dict[str, Any]:
+    keys = ("total", "done", "failed", "running", "best", "eta_seconds")
+    return {key: getattr(progress, key) for key in keys}
+
+
+def _note(progress: RunProgress) -> str:
+    words = [f"{progress.done}/{progress.total} done", f"{progress.running} running"]
+    if progress.failed:
+        words.append(f"{progress.failed} failed")
+    if progress.eta_seconds is not None:
+        words.append(f"{duration(progress.eta_seconds)} left")
+    if progress.best:
+        words.append("best so far " + " ".join(f"{name} {share:.0%}" for name, share in progress.best.items()))
+    return ", ".join(words).replace("[", "(").replace("]", ")")  # rich would read brackets as markup
+
+
+def _mixture_table(found: Recommendation) -> Table:
+    size = f"{human(found.scale['n_params'])} parameters, {human(found.scale['n_tokens'])} tokens"
+    table = Table("domain", "share", "near-optimal", "epochs", "prior", title=f"Recommended mixture at {size}")
+    for name, share in found.mixture.items():
+        near, epochs = found.near_optimal[name], found.epochs[name]
+        table.add_row(
+            Text(name),
+            f"{share:.1%}",
+            f"{near['low']:.1%} - {near['high']:.1%}",
+            "?" if epochs is None else f"{epochs:.2f}",
+            f"{found.baselines['prior'].mixture[name]:.1%}",
+        )
+    return table
+
+
+def _baseline_table(found: Recommendation) -> Table:
+    table = Table("mixture", "predicted objective (nats)", "worse than recommended by", title="At the target")
+    o = found.objective
+    table.add_row("recommended", f"{o.mean:.4f}  ({o.low:.4f} - {o.high:.4f})", "")
+    for name, baseline in found.baselines.items():
+        o, gain = baseline.objective, baseline.gain
+        table.add_row(
+            name, f"{o.mean:.4f}  ({o.low:.4f} - {o.high:.4f})", f"{gain.mean:.4f}  ({gain.low:.4f} - {gain.high:.4f})"
+        )
+    return table
+
+
+def human(number: float) -> str:
+    """1234567 -> 1.23M."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """90 -> 1 min 30 s."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

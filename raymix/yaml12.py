@@ -1,0 +1,137 @@
+"""YAML as people mean it, and errors as people can use them.
+
+PyYAML follows YAML 1.1: a domain called `no` becomes False, `1e-3` stays a string, the second of two equal
+keys wins silently. This reader keeps `no` a string, reads `1e-3` as a number, and refuses duplicate keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+
+class SpaceError(ValueError):
+    """The user's mistake in a space, in one sentence that names the culprit and the remedy."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core schema for booleans and floats; duplicate keys are errors."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(key_node.value)
+            if key in seen:
+                raise SpaceError(f"line {key_node.start_mark.line + 1}: the key {key!r} stands twice; keep one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag.rsplit(":", 1)[1] not in ("bool", "float", "timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a mapping.
+
+    Raises:
+        SpaceError: the file is missing, not YAML, or not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpaceError(f"{path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpaceError(f"{path}: cannot be read as text ({error})") from None
+    raw = parse_yaml(text, str(path))
+    if not isinstance(raw, dict):
+        raise SpaceError(f"{path}: a search space is a mapping (name: ..., domains: ...), this file is not")
+    return raw
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """YAML text as plain data; `origin` names it in errors."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except SpaceError as error:
+        raise SpaceError(f"{origin}: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SpaceError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def apply_settings(raw: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """`dotted.key=value` strings written into a copy of `raw`; list items by number (`ladder.0.n_params=1e5`)."""
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise SpaceError(f"--set {setting!r}: write it as key=value, for example budget.trials=32")
+        raw = _put(raw, key.split("."), parse_yaml(value, f"--set {key}"), key)
+    return raw
+
+
+def _put(node: Any, path: list[str], value: Any, key: str) -> Any:
+    if not path:
+        return value
+    head, rest = path[0], path[1:]
+    if isinstance(node, list):
+        if not head.isdigit() or int(head) >= len(node):
+            raise SpaceError(f"--set {key}: {head!r} is not an item of a list of {len(node)}")
+        return [_put(item, rest, value, key) if i == int(head) else item for i, item in enumerate(node)]
+    if node is None or isinstance(node, Mapping):
+        node = dict(node or {})
+        return {**node, head: _put(node.get(head), rest, value, key)}
+    raise SpaceError(f"--set {key}: {head!r} lies below a plain value")
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """All problems of a failed validation, one clear sentence each."""
+    return "; ".join(_sentence(problem, model) for problem in error.errors())
+
+
+def _sentence(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        valid = _keys_at(model, [str(part) for part in problem["loc"][:-1]])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), valid, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(valid)}"
+        return f"unknown key {where!r}: {hint}"
+    if problem["type"] == "missing":
+        return f"missing key {where!r}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{where}: {message}" if where and where.split(".")[0] not in message else message
+    return f"{where} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Valid keys of the model that lies at `path` inside `model`."""
+    for part in path:
+        if part.isdigit() or part not in model.model_fields:
+            continue
+        found = _model_in(model.model_fields[part].annotation)
+        if found is not None:
+            model = found
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)

@@ -1,0 +1,116 @@
+"""What a study knows, and that it survives everything by its records alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raymix.ledger import Ledger
+from raymix.optimum import ObjectiveAtScale, minimise
+from raymix.recommend import NotEnoughTrialsError, fit_law, recommend
+from raymix.store import Store
+from tests import worlds
+
+
+def test_rebuilt_from_records_proposes_the_same(tmp_path: Path) -> None:
+    plain = Ledger(worlds.space(), seed=3)
+    worlds.play(plain)
+    for _ in range(3):  # a new process per round, as after a crash
+        durable = Ledger(worlds.space(), seed=3, store=Store(tmp_path))
+        for trial in durable.ask(4):
+            for row in worlds.rows(trial):
+                durable.observe(trial.trial_id, row)
+    again = Ledger(worlds.space(), seed=3, store=Store(tmp_path))
+    assert list(again.trials) == list(plain.trials)
+    np.testing.assert_array_equal(again.table().loss_BM, plain.table().loss_BM)
+
+
+def test_same_mixture_again_is_a_replicate_with_its_own_seed() -> None:
+    ledger = Ledger(worlds.space(budget={"trials": 12, "per_round": 4, "replicates": 3}))
+    first = ledger.ask(4)
+    assert len({trial.trial_id for trial in first}) == 4
+    assert [trial.seed for trial in first] == [0, 1, 2, 3]
+
+
+def test_unfinished_trials_are_pending_after_a_restart(tmp_path: Path) -> None:
+    ledger = Ledger(worlds.space(), store=Store(tmp_path))
+    one, two = ledger.ask(2)
+    ledger.observe(one.trial_id, worlds.rows(one)[0])  # a checkpoint is no end
+    ledger.fail(two.trial_id, "died")
+    again = Ledger(worlds.space(), store=Store(tmp_path))
+    assert [trial.trial_id for trial in again.pending()] == [one.trial_id]
+    assert again.count("failed") == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 0.0])
+def test_a_loss_that_is_none_becomes_a_failed_row_with_its_reason(value: float) -> None:
+    ledger = Ledger(worlds.space())
+    (trial,) = ledger.ask(1)
+    ledger.observe(trial.trial_id, worlds.rows(trial)[1] | {"loss/code": value})
+    table = ledger.table()
+    assert table.status_B.tolist() == ["failed"]
+    assert table.table["reason"].to_pylist() == [f"loss/code is {value}"]
+    assert len(table.usable()) == 0
+
+
+def test_a_failure_keeps_the_checkpoints_before_it() -> None:
+    ledger = Ledger(worlds.space())
+    (trial,) = ledger.ask(1)
+    ledger.observe(trial.trial_id, worlds.rows(trial)[0])
+    ledger.fail(trial.trial_id, "diverged")
+    assert ledger.table().status_B.tolist() == ["checkpoint", "failed"]
+    assert len(ledger.table().usable()) == 1
+
+
+def test_unknown_trials_and_missing_losses_are_refused() -> None:
+    ledger = Ledger(worlds.space())
+    (trial,) = ledger.ask(1)
+    with pytest.raises(ValueError, match="'nobody' was never proposed"):
+        ledger.observe("nobody", {})
+    with pytest.raises(ValueError, match="loss/web was not reported"):
+        ledger.observe(trial.trial_id, {"loss/code": 1.0})
+
+
+def test_a_study_of_failures_says_why_there_is_no_law() -> None:
+    ledger = Ledger(worlds.space())
+    for trial in ledger.ask(4):
+        ledger.fail(trial.trial_id, "out of memory")
+    with pytest.raises(NotEnoughTrialsError, match=r"0 trials have losses.*out of memory"):
+        fit_law(ledger.space, ledger.table())
+    assert len(ledger.ask(4)) == 4  # and the search goes on
+
+
+def test_the_recommendation_is_near_the_true_optimum() -> None:
+    ledger = Ledger(worlds.space(), seed=0)
+    worlds.play(ledger)
+    space = ledger.space
+    found, held_out = recommend(space, ledger.table(), fit_law(space, ledger.table()))
+
+    class Truth:
+        convex, name, notes_ = True, "truth", ()
+
+        def predict(self, mix_BK: np.ndarray, scale_B2: np.ndarray) -> np.ndarray:
+            return np.stack([worlds.losses(w, *scale) for w, scale in zip(mix_BK, scale_B2, strict=True)])
+
+        def gradient(self, mix_BK: np.ndarray, scale_B2: np.ndarray) -> np.ndarray:
+            step = 1e-6 * np.eye(mix_BK.shape[1])
+            one = [(self.predict(mix_BK + e, scale_B2) - self.predict(mix_BK - e, scale_B2)) / 2e-6 for e in step]
+            return np.stack(one, axis=2)
+
+    truth = ObjectiveAtScale(Truth(), space.target.scale, space.weights_M)
+    best = minimise(truth, space.polytope())
+    gap = truth.values(space.prior_K())[0] - best.value
+    # 1% noise per loss over 12 trials: the recommendation keeps at least 3/4 of what there is to gain.
+    assert truth.values(space.mixture(found.mixture))[0] - best.value < 0.25 * gap
+    assert found.certificate["gap"] <= 1e-4
+    assert sum(found.mixture.values()) == pytest.approx(1, abs=1e-9)
+    assert all(near["low"] <= found.mixture[n] <= near["high"] for n, near in found.near_optimal.items())
+    assert len(held_out.trial_id) == 12
+
+
+def test_the_verdict_abstains_when_nothing_is_to_be_gained() -> None:
+    even = {"domains": [{"name": n, "available_tokens": 5e6} for n in worlds.DOMAINS]}
+    ledger = Ledger(worlds.space(**even), seed=0)  # the prior is uniform, and by symmetry the optimum
+    worlds.play(ledger)
+    found, _ = recommend(ledger.space, ledger.table(), fit_law(ledger.space, ledger.table()))
+    assert found.verdict["answer"].startswith("keep the baseline")

@@ -1,0 +1,80 @@
+"""The observation table in its exchange form."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raymix.observations import Observations
+
+
+def row(trial: str = "a", **changes: Any) -> dict[str, Any]:
+    base = {"trial_id": trial, "status": "done", "seed": 1, "n_params": 1e5, "n_tokens": 1e6}
+    base |= {"mixture/web": 0.25, "mixture/a/b": 0.75, "loss/web": 3.5, "loss/exams": 2.5}
+    return base | changes
+
+
+def table(*rows: dict[str, Any]) -> Observations:
+    return Observations.from_rows(rows, ["web", "a/b"], ["web", "exams"])
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_round_trip_keeps_values_and_names(tmp_path: Path, ending: str) -> None:
+    before = table(row(), row("007", status="failed", reason='died, "really"', **{"loss/web": None}))
+    before.write(tmp_path / f"t.{ending}")
+    after = Observations.read(tmp_path / f"t.{ending}")
+    assert after.domains == ("web", "a/b")
+    assert after.trial_ids == ["a", "007"]
+    assert after.table["reason"].to_pylist() == ["", 'died, "really"']
+    np.testing.assert_array_equal(after.loss_BM, before.loss_BM)
+    np.testing.assert_array_equal(after.mix_BK, before.mix_BK)
+
+
+def test_failed_trial_is_kept_as_row_and_hidden_from_laws() -> None:
+    got = table(row(), row("b", status="failed", **{"loss/web": None, "loss/exams": None}))
+    assert len(got) == 2
+    assert got.usable().trial_ids == ["a"]
+
+
+def test_last_row_of_a_trial_is_the_one_with_most_tokens() -> None:
+    got = table(row(n_tokens=2e6), row("b"), row(n_tokens=1e6, status="checkpoint"))
+    assert got.last().scale_B2[:, 1].tolist() == [2e6, 1e6]
+    assert got.run_B.tolist() == [0, 1, 0]
+
+
+def test_published_rounding_is_renormalised() -> None:
+    got = table(row(**{"mixture/web": 0.251, "mixture/a/b": 0.752}))
+    assert got.mix_BK.sum() == pytest.approx(1, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([row(), row("b", **{"mixture/web": 0.9})], r"row.*do not sum to 1 within 1%: 2 \(b: 1.65\)"),
+        ([row(**{"mixture/web": -0.25})], r"row 1 \(trial a\): mixture/web is -0.25"),
+        ([row(), row()], "trial 'a' has two rows"),
+        ([row(status="finished")], "status 'finished' is not one of"),
+        ([row(n_tokens=0)], "trial a: n_tokens is 0"),
+    ],
+)
+def test_bad_rows_are_named(rows: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        table(*rows)
+
+
+def test_missing_columns_are_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("trial_id,n_tokens,mixture/web\na,1,1\n")
+    with pytest.raises(ValueError, match="'n_params' is missing"):
+        Observations.read(tmp_path / "t.csv")
+    (tmp_path / "u.csv").write_text("trial_id,n_params,n_tokens\na,1,1\n")
+    with pytest.raises(ValueError, match="no column begins with 'mixture/'"):
+        Observations.read(tmp_path / "u.csv")
+    with pytest.raises(ValueError, match="no such file"):
+        Observations.read(tmp_path / "v.csv")
+
+
+def test_empty_table_is_a_table() -> None:
+    got = table()
+    assert len(got.usable().last()) == 0
+    assert got.mix_BK.shape == (0, 2)

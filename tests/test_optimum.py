@@ -1,0 +1,103 @@
+"""The optimum on the polytope, its certificate, and the near-optimal set."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raymix import simplex
+from raymix.optimum import ObjectiveAtScale, minimise, near_optimal
+from raymix.simplex import Array, Polytope
+
+
+class PowerLaw:
+    """L_i = 1 + a_i (r_i + e)^-g_i: each eval domain has one domain. Mean objective: known by water-filling."""
+
+    name, convex, notes_ = "power", True, ()
+
+    def __init__(self, a_K: Array, g_K: Array, e: float = 0.01) -> None:
+        self.a_K, self.g_K, self.e = a_K, g_K, e
+
+    def predict(self, mix_BK: Array, scale_B2: Array) -> Array:
+        return 1 + self.a_K * (np.atleast_2d(mix_BK) + self.e) ** -self.g_K
+
+    def gradient(self, mix_BK: Array, scale_B2: Array) -> Array:
+        slope = -self.a_K * self.g_K * (np.atleast_2d(mix_BK) + self.e) ** (-self.g_K - 1)
+        return slope[:, :, None] * np.eye(len(self.a_K))
+
+    def water_filled(self, weights_K: Array, upper_K: Array) -> Array:
+        """Exact optimum: w a g (r + e)^-(g+1) = lambda where free, by bisection on log lambda."""
+        low, high = -60.0, 60.0
+        for _ in range(200):
+            level = np.exp(0.5 * (low + high))
+            mix = np.clip((weights_K * self.a_K * self.g_K / level) ** (1 / (self.g_K + 1)) - self.e, 0, upper_K)
+            low, high = (0.5 * (low + high), high) if mix.sum() > 1 else (low, 0.5 * (low + high))
+        return np.asarray(mix)
+
+
+def problem(seed: int, k: int, **more: Any) -> tuple[PowerLaw, ObjectiveAtScale]:
+    rng = np.random.default_rng(seed)
+    law = PowerLaw(rng.uniform(0.2, 2, k), rng.uniform(0.1, 0.9, k))
+    return law, ObjectiveAtScale(law, (1e9, 1e9), simplex.normalise(rng.uniform(0.1, 1, k)), **more)  # type: ignore[arg-type]
+
+
+@given(st.integers(0, 999), st.sampled_from([2, 3, 7, 17, 40]), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_mean_optimum_equals_water_filling(seed: int, k: int, capped: bool) -> None:
+    law, objective = problem(seed, k)
+    upper = np.full(k, min(1.0, 1.5 / k) if capped else 1.0)
+    found = minimise(objective, Polytope.box([0] * k, upper.tolist()))
+    exact = float(objective.values(law.water_filled(objective.weights_M, upper))[0])
+    assert found.value - exact <= found.gap + 1e-9  # the certificate holds
+    assert found.gap <= 1e-4
+    assert found.value - exact <= 2e-5
+
+
+@given(st.integers(0, 999), st.sampled_from([2, 3, 7, 17]))
+@settings(max_examples=20, deadline=None)
+def test_worst_case_certificate_bounds_every_sample(seed: int, k: int) -> None:
+    _, objective = problem(seed, k, reduce="worst")
+    polytope = Polytope.box([0] * k, [1] * k)
+    found = minimise(objective, polytope)
+    assert found.gap <= 1e-4
+    samples = simplex.sample(polytope, 300, np.random.default_rng(seed))
+    assert objective.values(samples).min() >= found.value - found.gap - 1e-9
+
+
+def test_groups_and_bounds_hold_at_the_optimum() -> None:
+    _, objective = problem(0, 6)
+    group = np.asarray([[1.0, 1, 0, 0, 0, 0], [-1, -1, 0, 0, 0, 0]])
+    polytope = Polytope(np.full(6, 0.02), np.full(6, 0.6), group, np.asarray([0.2, -0.1]))
+    found = minimise(objective, polytope)
+    assert polytope.contains(found.mixture_K, 1e-9).all()
+    assert found.gap <= 1e-4
+
+
+def test_fixed_shares_leave_the_only_point() -> None:
+    _, objective = problem(0, 3)
+    found = minimise(objective, Polytope.box([0.2, 0.3, 0.5], [0.2, 0.3, 0.5]))
+    np.testing.assert_allclose(found.mixture_K, [0.2, 0.3, 0.5], atol=1e-12)
+    assert found.gap <= 1e-9
+
+
+def test_eval_domains_of_weight_zero_may_be_unknown() -> None:
+    law, _ = problem(0, 3)
+    law.a_K = np.asarray([1.0, np.nan, 1.0])
+    objective = ObjectiveAtScale(law, (1, 1), np.asarray([0.5, 0.0, 0.5]))  # type: ignore[arg-type]
+    assert np.isfinite(objective.values(np.full((1, 3), 1 / 3))).all()
+
+
+def test_near_optimal_set_reaches_the_slack_and_not_beyond() -> None:
+    law, objective = problem(3, 4)
+    polytope = Polytope.box([0] * 4, [1] * 4)
+    optimum = minimise(objective, polytope)
+    low_K, high_K = near_optimal(objective, polytope, optimum, 0.01)
+    assert (low_K <= optimum.mixture_K).all()
+    assert (high_K >= optimum.mixture_K).all()
+    samples = simplex.sample(polytope, 4000, np.random.default_rng(0), steps=100)
+    inside = samples[objective.values(samples) <= optimum.value + 0.01]
+    assert len(inside) > 30
+    assert (inside >= low_K - 2e-3).all()  # SLSQP stops within 1e-3 of a bound
+    assert (inside <= high_K + 2e-3).all()

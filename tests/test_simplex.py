@@ -1,0 +1,97 @@
+"""The simplex and its capped polytope: what every other floor stands on."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raymix import simplex
+from raymix.simplex import Polytope
+
+
+@st.composite
+def polytopes(draw: st.DrawFn) -> Polytope:
+    """Non-empty polytopes of 2 to 12 domains with bounds and up to two groups around a hidden feasible point."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    k = draw(st.integers(2, 12))
+    inside = rng.dirichlet(np.full(k, draw(st.sampled_from([0.3, 1.0, 5.0]))))
+    lower = inside * rng.uniform(0, 1, k) * draw(st.sampled_from([0.0, 1.0]))
+    upper = np.minimum(1, inside + rng.uniform(0.001, draw(st.sampled_from([0.02, 0.5, 2.0])), k))
+    rows = rng.integers(0, 2, (draw(st.integers(0, 2)), k)).astype(float)
+    return Polytope(lower, upper, rows, rows @ inside + rng.uniform(0.001, 0.2, len(rows)))
+
+
+@given(polytopes(), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_samples_lie_in_the_polytope(polytope: Polytope, seed: int) -> None:
+    mix_BK = simplex.sample(polytope, 16, np.random.default_rng(seed))
+    assert polytope.contains(mix_BK, 1e-9).all()
+
+
+@given(polytopes(), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_projection_is_inside_and_nearest(polytope: Polytope, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    point = rng.normal(1 / polytope.n_domains, 0.5, polytope.n_domains)
+    nearest = simplex.project(polytope, point)
+    assert polytope.contains(nearest, 1e-8).all()
+    # The projection makes an obtuse angle with every point of a convex set; 1e-6 is Dykstra's stopping error.
+    others = simplex.sample(polytope, 16, rng)
+    assert ((others - nearest) @ (point - nearest)).max() <= 1e-6
+
+
+@given(polytopes(), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_vertex_is_no_worse_than_any_sample(polytope: Polytope, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    cost = rng.normal(size=polytope.n_domains)
+    vertex = simplex.vertex_along(polytope, cost)
+    assert polytope.contains(vertex, 1e-7).all()
+    assert (simplex.sample(polytope, 16, rng) @ cost).min() >= vertex @ cost - 1e-7
+
+
+def test_samples_of_the_whole_simplex_are_uniform() -> None:
+    mix_BK = simplex.sample(Polytope.box([0] * 4, [1] * 4), 20_000, np.random.default_rng(0))
+    # Dirichlet(1,1,1,1): mean 1/4, variance 3/80; 20,000 points put both within about 1%.
+    np.testing.assert_allclose(mix_BK.mean(axis=0), 0.25, atol=0.005)
+    np.testing.assert_allclose(mix_BK.var(axis=0), 3 / 80, rtol=0.05)
+
+
+@pytest.mark.parametrize("k", [2, 40, 100])
+def test_tight_caps_are_sampled(k: int) -> None:
+    polytope = Polytope.box([0] * k, [1.2 / k] * k)
+    mix_BK = simplex.sample(polytope, 50, np.random.default_rng(0))
+    assert polytope.contains(mix_BK).all()
+    assert mix_BK.std(axis=0).min() > 0.05 / k  # it moves, though at most 0.2 / k is free
+
+
+def test_infeasible_bounds_are_refused() -> None:
+    with pytest.raises(ValueError, match="no mixture satisfies"):
+        simplex.interior_point(Polytope.box([0.6, 0.6], [1, 1]))
+    with pytest.raises(ValueError, match="no mixture satisfies"):
+        simplex.project(Polytope.box([0, 0], [0.4, 0.4]), np.asarray([0.5, 0.5]))
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [([0.5, 0.4], "sum to 0.9"), ([1.2, -0.2], "'b' is -0.2"), ([float("nan"), 1.0], "'a' is nan")],
+)
+def test_bad_mixtures_name_value_and_domain(shares: list[float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        simplex.as_mixture(shares, ["a", "b"])
+
+
+def test_rounding_is_renormalised() -> None:
+    assert simplex.as_mixture([0.3333333, 0.3333333, 0.3333333], ["a", "b", "c"]).sum() == pytest.approx(1, abs=1e-15)
+
+
+def test_unimax_gives_small_domains_their_cap_and_splits_the_rest() -> None:
+    # 100 tokens to spend, at most 2 epochs: 5 -> 10, then (100 - 10) / 2 = 45 each, all within 2 x 60 and 2 x 200.
+    np.testing.assert_allclose(simplex.unimax(np.asarray([60.0, 5.0, 200.0]), 100, 2), [0.45, 0.10, 0.45])
+
+
+def test_spread_takes_far_points_first() -> None:
+    corners = np.eye(3)
+    middle = np.full((1, 3), 1 / 3)
+    chosen = simplex.spread(np.concatenate([middle * 1.0, corners]), 3, taken_BK=middle)
+    assert sorted(chosen.tolist()) == [1, 2, 3]

@@ -1,0 +1,125 @@
+"""The search space: what is accepted, what is refused, and in which words."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raymix.space import SearchSpace, SpaceError
+from raymix.yaml12 import apply_settings, parse_yaml
+
+TEXT = """
+name: small
+domains:
+  - {name: web, available_tokens: 3e6}
+  - {name: code, available_tokens: 1e6, max_share: 0.5}
+  - {name: no, available_tokens: 5e4}
+eval_domains: [{name: web, own: web}, {name: exams}]
+ladder: [{n_params: 20e6, n_tokens: 1e9}]
+target: {n_params: 7e9, n_tokens: 1e6, max_epochs: 4}
+"""
+
+
+def parse(*settings: str) -> SearchSpace:
+    return SearchSpace.parse(apply_settings(parse_yaml(TEXT, "test"), settings))
+
+
+def test_yaml_numbers_and_names_mean_what_they_say() -> None:
+    space = parse()
+    assert space.domain_names == ("web", "code", "no")
+    assert space.ladder[0].n_params == 20e6
+    assert space.domains[0].available_tokens == 3e6
+
+
+def test_epoch_caps_bound_shares_at_the_target() -> None:
+    # 4 epochs of 5e4 tokens in 1e6 target tokens: at most 20%.
+    np.testing.assert_allclose(parse().polytope().upper_K, [1.0, 0.5, 0.2])
+
+
+def test_prior_is_proportional_unless_given() -> None:
+    np.testing.assert_allclose(parse().prior_K(), np.asarray([3e6, 1e6, 5e4]) / 4.05e6)
+    given_prior = [f"domains.{k}.prior={share}" for k, share in enumerate([2, 1, 1])]
+    np.testing.assert_allclose(parse(*given_prior).prior_K(), [0.5, 0.25, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["budget.trails=3"], "unknown key 'budget.trails': did you mean 'trials'?"),
+        (["domains.0.max_shares=0.3"], "did you mean 'max_share'?"),
+        (["targett=1"], "did you mean 'target'?"),
+        (["budget.trials=many"], "budget.trials is 'many'"),
+        (["domains.1.max_share=1.5"], "domains.1.max_share is 1.5"),
+        (["domains.0.name=code"], "'code' is named twice"),
+        (["domains.0.name="], "domains.0.name"),
+        (["eval_domains.0.own=books"], "own 'books' is not a domain"),
+        (["domains=[{name: web}]", "eval_domains=[{name: a}]"], "only one domain"),
+        (["domains.0.max_share=0.2"], "largest allowed shares sum to 0.9"),
+        (["domains.2.min_share=0.3"], "domain 'no': min_share 0.3 needs more than 4 epochs"),
+        (["target.n_tokens=1e9"], "raise target.max_epochs or lower target.n_tokens"),
+        (["constraints.groups=[{domains: [web, code], max: 0.1}]"], "no mixture satisfies these groups"),
+        (["objective.weights={exam: 1}"], "'exam' is not an eval domain"),
+        (["objective.weights={web: 0}"], "at least one weight must be above 0"),
+        (["domains.0.source={files: a.txt}"], "'code' has no source"),
+        (["domains.0.source={files: a.txt, builtin: python}"], "exactly one of files, dataset, builtin"),
+        (["domains.0.prior=0.5"], "'code' has no prior"),
+        (["ladder.7.n_params=1"], "not an item of a list of 1"),
+        (["budget"], "write it as key=value"),
+        (["name=[1"], "not valid YAML"),
+    ],
+)
+def test_mistakes_are_named(settings: list[str], words: str) -> None:
+    with pytest.raises(SpaceError) as error:
+        parse(*settings)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_duplicate_keys_and_missing_files_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text(TEXT + "name: again\n")
+    with pytest.raises(SpaceError, match=r"twice.yaml.*'name' stands twice"):
+        SearchSpace.load(tmp_path / "twice.yaml")
+    with pytest.raises(SpaceError, match="there is no such file"):
+        SearchSpace.load(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(SpaceError, match="a search space is a mapping"):
+        SearchSpace.load(tmp_path / "list.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SpaceError, match="cannot be read as text"):
+        SearchSpace.load(tmp_path / "binary.yaml")
+
+
+def test_hash_ignores_what_asks_for_no_new_trial() -> None:
+    assert parse().hash() == parse("budget.trials=99", "objective.reduce=worst").hash()
+    assert parse().hash() != parse("recipe.context=64").hash()
+
+
+def test_resolved_space_survives_a_round_trip() -> None:
+    space = parse().with_available({"web": 1.0, "code": 1.0, "no": 1.0})
+    assert space.available_K.tolist() == [3e6, 1e6, 5e4]  # what the user wrote wins over what was counted
+    assert SearchSpace.parse(space.model_dump(mode="json", exclude_none=True)).hash() == space.hash()
+
+
+def test_mixtures_are_checked_at_the_edge() -> None:
+    np.testing.assert_allclose(parse().mixture({"web": 0.6, "code": 0.4}), [0.6, 0.4, 0.0])
+    with pytest.raises(ValueError, match="'books' is not a domain"):
+        parse().mixture({"books": 1.0})
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+        max_leaves=8,
+    )
+)
+def test_any_data_is_a_space_or_a_clear_error(raw: Any) -> None:
+    base = parse_yaml(TEXT, "test")
+    for key in base:
+        try:
+            SearchSpace.parse({**base, key: raw})
+        except SpaceError as error:
+            assert str(error)
