@@ -5,8 +5,12 @@ Exit codes: 0 done, 1 the work failed, 2 wrong usage or config, 130/143 interrup
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
+import re
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -186,21 +190,18 @@ def _prepared(space: SearchSpace, screen: Screen) -> Any:
 
 
 def _safe(name: str) -> str:
-    from raymix.corpus import safe_name
-
-    return name if name.isascii() and name.replace("-", "").replace("_", "").isalnum() else safe_name(name)
+    """A folder name: the space's name where it is one, else what is ASCII of it and a hash."""
+    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
+    return name if slug == name else f"{slug[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _again(space: Path, folder: Path, settings: list[str]) -> str:
     words = ["raymix", "run", str(space), "--study", str(folder), *(w for s in settings for w in ("--set", s))]
-    import shlex
-
     return shlex.join(words)
 
 
 def _slots() -> int:
-    import os
-
+    """Trials at a time on this machine: one a GPU, or one a core."""
     import torch
 
     return torch.cuda.device_count() or len(os.sched_getaffinity(0))

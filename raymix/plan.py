@@ -13,7 +13,7 @@ import numpy as np
 from raymix import simplex
 from raymix.corpus import Corpus
 from raymix.design import rungs, scale_of
-from raymix.proxy import ProxyShape, resolve, seconds_per_step, unique_tokens
+from raymix.proxy import Batches, ProxyShape, resolve, seconds_per_step
 from raymix.recommend import baseline_mixtures
 from raymix.simplex import Array
 from raymix.space import SearchSpace
@@ -74,7 +74,7 @@ def plan(space: SearchSpace, corpus: Corpus, slots: int) -> Plan:
     rung_plans = []
     for scale in rungs(space):
         shape = resolve(space.recipe, scale.n_params, scale.n_tokens, corpus.vocab)
-        seconds = seconds_per_step(shape, corpus.vocab, TIMED_STEPS) * shape.n_steps
+        seconds = seconds_per_step(shape, TIMED_STEPS) * shape.n_steps
         rung_plans.append(_rung(shape, scale.n_tokens, scales.count(scale), seconds))
     domain_plans = _domains(space, corpus)
     return Plan(
@@ -110,8 +110,9 @@ def _wall(space: SearchSpace, rung_plans: list[RungPlan], slots: int) -> float:
 def _domains(space: SearchSpace, corpus: Corpus) -> list[DomainPlan]:
     polytope = space.polytope()
     prior_K = space.prior_K()
-    longest = max(rung.n_tokens for rung in space.ladder)
-    unique_K = unique_tokens(space, corpus, longest)
+    longest = max((rung.scale for rung in space.ladder), key=lambda scale: scale.n_tokens)
+    shape = resolve(space.recipe, *longest, corpus.vocab)
+    unique_K = Batches.of(corpus, space, prior_K, 0, shape).unique_K * shape.context
     low_K, high_K = _range(polytope)
     per_share_K = space.target.n_tokens / space.available_K
     return [
@@ -123,7 +124,7 @@ def _domains(space: SearchSpace, corpus: Corpus) -> list[DomainPlan]:
             highest=float(high_K[k]),
             prior_epochs_target=float(prior_K[k] * per_share_K[k]),
             highest_epochs_target=float(high_K[k] * per_share_K[k]),
-            prior_epochs_proxy=float(prior_K[k] * longest / unique_K[k]),
+            prior_epochs_proxy=float(prior_K[k] * shape.n_tokens / unique_K[k]),
         )
         for k, domain in enumerate(space.domains)
     ]

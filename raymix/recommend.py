@@ -113,7 +113,7 @@ def recommend(
         make_law(law.name), usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M, N_DRAWS, rng
     )
     drawn = [ObjectiveAtScale(d, target.scale, space.weights_M, space.objective.reduce) for d in draws]
-    score, held_out = score_law(space, usable, law)
+    score, held_out = score_law(space, table, law)
     baselines = _baselines(space, target, objective, drawn, optimum)
     low_K, high_K = near_optimal(objective, polytope, optimum, score["noise"])
     epochs_K = optimum.mixture_K * target.n_tokens / space.available_K
@@ -139,17 +139,18 @@ def recommend(
     return recommendation, held_out
 
 
-def score_law(space: SearchSpace, usable: Observations, law: Law) -> tuple[dict[str, float], HeldOut]:
-    """Out-of-sample score: whole mixtures held out, judged on the last checkpoint of every trial.
+def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[str, float], HeldOut]:
+    """Out-of-sample score: whole mixtures held out, judged on the last checkpoint of every trial that did not fail.
 
     `rank_correlation` (Spearman) and `error` (mean absolute, nats) are of the objective; `noise` is the standard
     deviation of the objective between runs of the same mixture where there are replicates, else of the residuals.
     """
+    usable, failed = table.usable(), table.select(table.status_B == "failed").trial_ids
     found = cross_validate(
         lambda: make_law(law.name), usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M
     )
     weights_M, reduce = space.weights_M, space.objective.reduce
-    last = usable.last()
+    last = usable.select(~np.isin(usable.trial_ids, failed)).last()
     key = {key: i for i, key in enumerate(zip(usable.trial_ids, usable.scale_B2[:, 1], strict=True))}
     rows = np.asarray([key[k] for k in zip(last.trial_ids, last.scale_B2[:, 1], strict=True)])
     observed_B = reduce_losses(last.loss_BM, weights_M, reduce)

@@ -17,7 +17,9 @@ def write_results(study: Study) -> Recommendation:
     """
     path, space, table = study.store.path, study.space, study.table()
     table.write(path / "observations.parquet")
-    state = {**study.store.read_json("study.json"), "study": str(path), "command": study.command()}
+    per_round = space.budget.per_round
+    rounds = {trial_id: i // per_round for i, trial_id in enumerate(study.ledger.trials)}
+    state = {**study.store.read_json("study.json"), "study": str(path), "command": study.command(), "rounds": rounds}
     try:
         found, held_out, law = study.read_law()
     except NotEnoughTrialsError:

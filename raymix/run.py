@@ -21,6 +21,7 @@ import ray
 from ray import tune
 
 from raymix.corpus import Corpus, open_corpus
+from raymix.design import scale_of
 from raymix.ledger import Ledger, Trial
 from raymix.optimum import ObjectiveAtScale, minimise
 from raymix.proxy import WORKER_ENV, Diverged, resolve, train_proxy
@@ -68,7 +69,7 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
 
 
 def _fit(search: MixtureSearch, space: SearchSpace, corpus: Path, slots: int) -> None:
-    trainable = partial(train_trial, space_raw=space.model_dump(mode="json"), corpus_path=str(corpus))
+    trainable = partial(train_trial, space_json=space.model_dump_json(), corpus_path=str(corpus))
     with tempfile.TemporaryDirectory(prefix="raymix-tune-") as cache:
         tune.Tuner(
             tune.with_resources(trainable, resources(space)),
@@ -85,9 +86,9 @@ def _fit(search: MixtureSearch, space: SearchSpace, corpus: Path, slots: int) ->
         ).fit()
 
 
-def train_trial(config: dict[str, Any], space_raw: dict[str, Any], corpus_path: str) -> None:
+def train_trial(config: dict[str, Any], space_json: str, corpus_path: str) -> None:
     """The trainable: one proxy, one report per checkpoint; a proxy that diverges reports that instead."""
-    space, corpus = _opened(corpus_path, _frozen(space_raw))
+    space, corpus = _opened(corpus_path, space_json)
     mixture_K = space.mixture(config["mixture"])
     rows = train_proxy(corpus, space, mixture_K, config["n_params"], config["n_tokens"], config["seed"])
     try:
@@ -98,12 +99,6 @@ def train_trial(config: dict[str, Any], space_raw: dict[str, Any], corpus_path: 
         tune.report({**row, "status": "done"})
     except Diverged as error:
         tune.report({"status": "failed", "reason": str(error)})
-
-
-def _frozen(raw: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(raw, sort_keys=True)
 
 
 @lru_cache(maxsize=2)
@@ -189,8 +184,6 @@ class _Watcher:
 
     def _eta(self) -> float | None:
         """Seconds left if the rest costs per FLOP what the trials of this run have cost."""
-        from raymix.design import scale_of
-
         if not self._flops_now:
             return None
         left = sum(self._flops(Scale(t.n_params, t.n_tokens)) for t in self.ledger.pending())

@@ -55,7 +55,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         """Set when the records could not be written; the search then ends, and `Study` raises it."""
         self._queue: deque[Trial] = deque(ledger.pending())
         self._running: dict[str, Trial] = {}
-        self._on_change = on_change or (lambda event, trial: None)
+        self._on_change = on_change or _ignore
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's config; None while a round is not complete; FINISHED when the budget is spent."""
@@ -118,8 +118,16 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         self._queue.clear()
         return str(Searcher.FINISHED)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher into its own cache; what watches us (a terminal, say) stays behind."""
+        return {**self.__dict__, "_on_change": _ignore}
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger's records are the state."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore: build a new one from the study directory."""
+
+
+def _ignore(event: str, trial: Trial | None) -> None:
+    """Nobody is watching."""

@@ -13,12 +13,12 @@ FLOORS = [
     {"simplex", "yaml12"},
     {"space", "observations"},
     {"laws"},
-    {"optimum", "recommend", "design", "corpus", "proxy"},
+    {"optimum", "recommend", "design", "continual", "corpus", "proxy"},
     {"store", "ledger", "testing"},
     {"search"},
     {"study", "run", "plan"},
     {"formats", "report", "results"},
-    {"cli", "screen"},
+    {"cli", "screen", "__main__"},
 ]
 RAY_ALLOWED = {"search", "run"}
 NEVER_IMPORTS = {"laws": {"corpus", "proxy", "space", "design"}, "corpus": {"laws"}, "proxy": {"laws", "design"}}

@@ -1,0 +1,5 @@
+"""`python -m raymix` is `raymix`."""
+
+from raymix.cli import main
+
+main()

@@ -1,0 +1,324 @@
+"""Continual pre-training: how much of the original data must stay, and mixtures that change from stage to stage.
+
+A trained model goes on with a mixture of its original data and a new domain. The *critical share* is the smallest
+share of original data at which the loss on the original eval domain is not worse than before (arXiv 2403.16952).
+The law per checkpoint is that paper's for two domains,
+
+    L(r) = c + k exp(t r),  k >= 0, t < 0,  r the share of original data,
+
+falling and convex, so the critical share log((L0 - c) / k) / t is unique. Where we differ: the fit is exact in c and
+k for every t (variable projection), so it needs no random starts, and the interval is a bootstrap over runs.
+
+A run in stages is in the observation table as any other: `n_tokens` counts from the start of the first stage and
+`mixture/<domain>` are the cumulative shares seen up to there; a stage's start is the last stage's end. That keeps
+laws and checks as they are, and gives up the order of the data, which a law over shares cannot see anyway.
+
+Letters: B rows, R runs, S draws, T values of t tried, K training domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from raymix.observations import Observations
+from raymix.simplex import SUM_TOLERANCE, Array
+
+RATES = (-100.0, -1e-2)  # t searched; at the upper end the curve is straight to 1e-3 of its fall
+HUBER = 0.01  # nats; delta of the published fit (arXiv 2403.16952), ten times the misfit of its runs
+N_PARAMETERS = 3  # c, k, t
+LEVEL = 0.9  # of the interval
+FEW_SPARE = 3  # runs beyond the parameters: the 90% interval of 4 runs alone holds 66%, of 8 runs 85% (simulated)
+
+Ints = NDArray[np.int64]
+
+
+class Exponential(NamedTuple):
+    """c + k exp(t r); arrays (S,) where several were fitted."""
+
+    floor: Array
+    scale: Array
+    rate: Array
+
+    def losses(self, share_B: Array) -> Array:
+        """Losses (S, B) in nats per token."""
+        return np.asarray(self.floor[:, None] + self.scale[:, None] * np.exp(self.rate[:, None] * share_B))
+
+    def share_for(self, loss: float) -> Array:
+        """Smallest share (S,) with a loss of at most `loss`: 0 where none is needed, inf where all is not enough."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share_S = np.log((loss - self.floor) / self.scale) / self.rate
+        share_S = np.where(loss >= self.floor + self.scale, 0.0, share_S)
+        return np.where((loss <= self.floor) | (share_S > 1), np.inf, share_S)
+
+
+@dataclass(frozen=True)
+class AtTokens:
+    """The critical share after `n_tokens` of continual training."""
+
+    n_tokens: float
+    share: float
+    low: float
+    high: float
+    """90% interval; NaN without a noise level (three shares, none left over to show a misfit)."""
+    law: tuple[float, float, float]
+    """c, k (nats) and t."""
+
+
+@dataclass(frozen=True)
+class CriticalShare:
+    """The smallest share of original data that keeps its loss; inf where no share does."""
+
+    share: float
+    low: float
+    high: float
+    n_tokens: float
+    noise: float
+    """sd of one loss around the law, nats; NaN if neither measured nor given."""
+    steps: tuple[AtTokens, ...]
+    notes: tuple[str, ...]
+
+
+def critical_share(
+    share_B: ArrayLike,
+    loss_B: ArrayLike,
+    base_loss: float,
+    run_B: ArrayLike | None = None,
+    n_tokens_B: ArrayLike | None = None,
+    *,
+    noise: float | None = None,
+    n_draws: int = 400,
+    seed: int = 0,
+) -> CriticalShare:
+    """The critical share at the last checkpoint, and at every other one.
+
+    `share_B` is the share of original data, `loss_B` the loss on the original eval domain in nats, `base_loss` that
+    before continual training. Rows of one `run_B` are checkpoints of one run; without `n_tokens_B` all rows count
+    as one checkpoint. The interval refits `n_draws` times with a new error per run, the same at all its
+    checkpoints, drawn from the runs' residuals at all checkpoints (or normal with sd `noise`, nats, if given).
+
+    Raises:
+        ValueError: a number is out of range, or no checkpoint has three different shares with falling losses.
+    """
+    share, loss, run, n_tokens = _as_rows(share_B, loss_B, base_loss, run_B, n_tokens_B)
+    fits, notes = _fit_steps(share, loss, n_tokens)
+    if not fits:
+        raise ValueError("no checkpoint can be fitted: " + "; ".join(notes))
+    pool_E = np.concatenate([_residuals(law, share[rows], loss[rows]) for rows, law in fits.values()])
+    sd = float(np.sqrt(np.mean(pool_E**2))) if len(pool_E) else float("nan")
+    sd = sd if noise is None else float(noise)
+    rng, shape = np.random.default_rng(seed), (n_draws, int(run.max()) + 1)
+    error_SR = np.full(shape, np.nan)
+    if np.isfinite(sd):
+        error_SR = rng.choice(np.r_[pool_E, -pool_E], shape) if noise is None else rng.normal(0, sd, shape)
+    steps = [_at_tokens(at, law, share[r], base_loss, error_SR[:, run[r]]) for at, (r, law) in fits.items()]
+    last = steps[-1]
+    notes += _remarks(last, share[fits[last.n_tokens][0]], noise is None)
+    return CriticalShare(last.share, last.low, last.high, last.n_tokens, sd, tuple(steps), tuple(notes))
+
+
+def critical_share_of(
+    observations: Observations, domain: str, base_loss_M: ArrayLike, weights_M: ArrayLike, noise: float | None = None
+) -> CriticalShare:
+    """The same from an observation table whose mixtures and tokens are those of the continual stage alone.
+
+    `domain` holds the original data; the original loss is the mean over eval domains by `weights_M`, and
+    `base_loss_M` are the losses before. `this_stage` takes the base model's tokens out of cumulative rows.
+
+    Raises:
+        ValueError: an unknown domain, several model sizes, or as `critical_share`.
+    """
+    if domain not in observations.domains:
+        raise ValueError(f"unknown domain {domain!r}; the table has {', '.join(observations.domains)}")
+    rows = observations.usable()
+    if len(np.unique(rows.scale_B2[:, 0])) > 1:
+        raise ValueError("a critical share belongs to one model size: select the rows of one n_params")
+    weight = np.asarray(weights_M, float) / np.sum(weights_M)
+    used = weight > 0
+    loss_B = rows.loss_BM[:, used] @ weight[used]
+    base_loss = float(np.asarray(base_loss_M, float)[used] @ weight[used])
+    whole = np.isfinite(loss_B)
+    share_B = rows.mix_BK[:, observations.domains.index(domain)]
+    return critical_share(
+        share_B[whole], loss_B[whole], base_loss, rows.run_B[whole], rows.scale_B2[whole, 1], noise=noise
+    )
+
+
+def _as_rows(
+    share_B: ArrayLike, loss_B: ArrayLike, base_loss: float, run_B: ArrayLike | None, n_tokens_B: ArrayLike | None
+) -> tuple[Array, Array, Ints, Array]:
+    """Checked columns, runs numbered from 0; without `run_B`, rows of one share are one run."""
+    share, loss = np.array(share_B, dtype=np.float64), np.array(loss_B, dtype=np.float64)
+    run = np.unique(share if run_B is None else np.asarray(run_B), return_inverse=True)[1].astype(np.int64)
+    n_tokens = np.zeros(len(share)) if n_tokens_B is None else np.array(n_tokens_B, dtype=np.float64)
+    if not share.shape == loss.shape == run.shape == n_tokens.shape or share.ndim != 1:
+        raise ValueError(f"shares {share.shape}, losses {loss.shape}, runs and tokens must be columns of one length")
+    if not ((share >= 0) & (share <= 1)).all():
+        raise ValueError("a share of original data is a number from 0 to 1")
+    if not (np.isfinite(loss).all() and (loss > 0).all() and np.isfinite(base_loss) and base_loss > 0):
+        raise ValueError("losses (nats per token), before and after, are finite and above 0")
+    if not np.isfinite(n_tokens).all():
+        raise ValueError("n_tokens must be finite")
+    return share, loss, run, n_tokens
+
+
+def _fit_steps(
+    share_B: Array, loss_B: Array, n_tokens_B: Array
+) -> tuple[dict[float, tuple[Ints, Exponential]], list[str]]:
+    """Rows and law per checkpoint with at least three shares and a falling loss; a note on each left out."""
+    fits: dict[float, tuple[Ints, Exponential]] = {}
+    notes = []
+    for at in np.unique(n_tokens_B):
+        rows = np.flatnonzero(n_tokens_B == at).astype(np.int64)
+        n_shares = len(np.unique(share_B[rows]))
+        if n_shares < N_PARAMETERS:
+            notes.append(f"n_tokens {at:.4g}: {n_shares} different shares, {N_PARAMETERS} are needed")
+            continue
+        law = fit_exponential(share_B[rows], loss_B[None, rows])
+        if law.scale[0] > 0:
+            fits[float(at)] = (rows, law)
+        else:
+            notes.append(f"n_tokens {at:.4g}: the loss does not fall with the share of original data")
+    return fits, notes
+
+
+def fit_exponential(share_B: Array, loss_SB: Array) -> Exponential:
+    """c + k exp(t r) with Huber's loss, for each of S columns of losses over the same shares.
+
+    For every t the best c and k >= 0 are a weighted straight-line fit on exp(t r); t is searched on a logarithmic
+    grid that zooms in. Huber weights come from the last fit's residuals. A column that does not fall gets k = 0.
+    """
+    weight_SB = np.ones_like(loss_SB)
+    law = _weighted_fit(share_B, loss_SB, weight_SB)
+    for _ in range(20):
+        size_SB = np.abs(law.losses(share_B) - loss_SB)
+        new_SB = HUBER / np.maximum(size_SB, HUBER)
+        if np.abs(new_SB - weight_SB).max() < 1e-6:
+            break
+        weight_SB = new_SB
+        law = _weighted_fit(share_B, loss_SB, weight_SB)
+    return law
+
+
+def _weighted_fit(share_B: Array, loss_SB: Array, weight_SB: Array) -> Exponential:
+    log_ST = np.tile(np.linspace(np.log(-RATES[1]), np.log(-RATES[0]), 61), (len(loss_SB), 1))
+    pick = np.arange(len(loss_SB))
+    for _ in range(16):  # a cell becomes two fifths of itself: from .15 in log t to 1e-7
+        floor_ST, scale_ST, cost_ST = _project(share_B, loss_SB, weight_SB, -np.exp(log_ST))
+        best_S = np.argmin(cost_ST, axis=1)
+        found = Exponential(floor_ST[pick, best_S], scale_ST[pick, best_S], -np.exp(log_ST[pick, best_S]))
+        cell_S = log_ST[:, 1] - log_ST[:, 0]
+        around_ST = log_ST[pick, best_S][:, None] + cell_S[:, None] * np.linspace(-1, 1, 6)
+        log_ST = np.clip(around_ST, np.log(-RATES[1]), np.log(-RATES[0]))
+    return found
+
+
+def _project(share_B: Array, loss_SB: Array, weight_SB: Array, rate_ST: Array) -> tuple[Array, Array, Array]:
+    """Best c, k >= 0 and the weighted squared error (S, T) at given t."""
+    weight_SB = weight_SB / weight_SB.sum(axis=1, keepdims=True)
+    basis_STB = np.exp(rate_ST[..., None] * share_B)
+    mean_ST = np.einsum("stb,sb->st", basis_STB, weight_SB)
+    mean_S = np.sum(weight_SB * loss_SB, axis=1)
+    off_STB, loss_off_SB = basis_STB - mean_ST[..., None], loss_SB - mean_S[:, None]
+    spread_ST = np.einsum("stb,stb,sb->st", off_STB, off_STB, weight_SB)
+    scale_ST = np.maximum(np.einsum("stb,sb,sb->st", off_STB, loss_off_SB, weight_SB), 0) / np.maximum(
+        spread_ST, 1e-300
+    )
+    error_STB = loss_off_SB[:, None] - scale_ST[..., None] * off_STB
+    return (
+        mean_S[:, None] - scale_ST * mean_ST,
+        scale_ST,
+        np.einsum("stb,stb,sb->st", error_STB, error_STB, weight_SB),
+    )
+
+
+def _residuals(law: Exponential, share_B: Array, loss_B: Array) -> Array:
+    """Residuals scaled by sqrt(B / (B - 3)) to the size of errors; none where three rows leave none over."""
+    if len(loss_B) <= N_PARAMETERS:
+        return np.zeros(0)
+    return np.asarray((loss_B - law.losses(share_B)[0]) * np.sqrt(len(loss_B) / (len(loss_B) - N_PARAMETERS)))
+
+
+def _at_tokens(n_tokens: float, law: Exponential, share_B: Array, base_loss: float, error_SB: Array) -> AtTokens:
+    """The critical share with the interval that refits under new errors give."""
+    low = high = float("nan")
+    if np.isfinite(error_SB).all():
+        share_S = np.sort(fit_exponential(share_B, law.losses(share_B) + error_SB).share_for(base_loss))
+        tail = (1 - LEVEL) / 2
+        low, high = (float(np.quantile(share_S, q, method="nearest")) for q in (tail, 1 - tail))  # inf is a value here
+    theta = (float(law.floor[0]), float(law.scale[0]), float(law.rate[0]))
+    return AtTokens(n_tokens, float(law.share_for(base_loss)[0]), low, high, theta)
+
+
+def _remarks(last: AtTokens, share_B: Array, own_noise: bool) -> list[str]:
+    """What a reader of the headline share must know."""
+    notes = []
+    if np.isinf(last.share):
+        notes.append("no share of original data keeps the loss: even all of it is predicted to be worse than before")
+    elif not share_B.min() <= last.share <= share_B.max():
+        notes.append(
+            f"the share {last.share:.3g} lies outside the shares trained ({share_B.min():g} to {share_B.max():g})"
+        )
+    if np.isnan(last.low):
+        notes.append("no interval: train a fourth share or a second seed, or give the noise")
+    elif own_noise and len(share_B) < N_PARAMETERS + FEW_SPARE:
+        notes.append(
+            f"{len(share_B)} runs for {N_PARAMETERS} parameters: the interval is rough; give the noise of a run"
+        )
+    return notes
+
+
+class Stage(NamedTuple):
+    """A part of a run: the mixture it draws from and the tokens it trains on."""
+
+    mixture_K: Array
+    n_tokens: float
+
+
+def seen(stages: Sequence[Stage]) -> list[Stage]:
+    """At the end of every stage, the cumulative mixture and the tokens since the start: rows of the table.
+
+    Raises:
+        ValueError: a mixture is none, or a stage has no tokens.
+    """
+    tokens_K, rows = np.zeros(len(stages[0].mixture_K)) if stages else np.zeros(0), []
+    for i, stage in enumerate(stages):
+        mix_K = np.asarray(stage.mixture_K, float)
+        if mix_K.shape != tokens_K.shape or not (mix_K >= 0).all() or abs(mix_K.sum() - 1) > SUM_TOLERANCE:
+            raise ValueError(f"stage {i}: {len(tokens_K)} shares from 0 to 1 that sum to 1 are needed, got {mix_K}")
+        if not 0 < stage.n_tokens < np.inf:
+            raise ValueError(f"stage {i}: n_tokens is {stage.n_tokens}, it must be above 0")
+        tokens_K = tokens_K + mix_K / mix_K.sum() * stage.n_tokens
+        rows.append(Stage(tokens_K / tokens_K.sum(), float(tokens_K.sum())))
+    return rows
+
+
+def stages(rows: Sequence[Stage]) -> list[Stage]:
+    """The stages behind cumulative rows: `seen`, backwards.
+
+    Raises:
+        ValueError: tokens do not grow from row to row, or a domain's tokens fall.
+    """
+    before = [Stage(np.zeros_like(row.mixture_K), 0.0) for row in rows[:1]]
+    return [this_stage(start, end) for start, end in zip([*before, *rows[:-1]], rows, strict=True)]
+
+
+def this_stage(before: Stage, row: Stage) -> Stage:
+    """What was trained on between two cumulative rows of a run, `before` first.
+
+    Raises:
+        ValueError: tokens do not grow, or a domain's tokens fall.
+    """
+    n_tokens = row.n_tokens - before.n_tokens
+    if n_tokens <= 0:
+        raise ValueError(f"n_tokens goes from {before.n_tokens:g} to {row.n_tokens:g}: a stage must add tokens")
+    drawn_K = np.asarray(row.mixture_K, float) * row.n_tokens - np.asarray(before.mixture_K, float) * before.n_tokens
+    if (drawn_K < -SUM_TOLERANCE * row.n_tokens).any():
+        k = int(np.argmin(drawn_K))
+        raise ValueError(f"domain {k} has {-drawn_K[k]:.4g} tokens less than before: these rows are not of one run")
+    drawn_K = np.maximum(drawn_K, 0.0)
+    return Stage(drawn_K / drawn_K.sum(), float(n_tokens))

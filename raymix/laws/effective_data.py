@@ -1,0 +1,47 @@
+"""The effective data law: L = c + A (e + sum_j s_j r_j^b)^-g per eval domain, at one scale.
+
+A share r_j counts as s_j r_j^b of useful data (0 < b <= 1: the first tokens of a domain count most), and the loss is
+a power law of the sum. s, e, A, g > 0, so L is convex in r: one optimum, and a certificate. It is the union law at
+one size and one D, without its pooling and without its reserve of N and D; found for this project.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from raymix.laws.base import Array, Ints, Table
+from raymix.laws.exposure import Points, factor, log_factor, log_factor_slope, powers, sigmoid
+from raymix.laws.separable import Normal, SeparableLaw, Slopes, Term, own_weights, power_law
+
+# Priors as (mean, sd); the level is added to log median L.
+LEVEL, POWER = (np.log(0.5), 1.5), (np.log(0.15), 0.7)  # log A, log g
+SHARE_POWER, OFFSET = (1.0, 1.5), (np.log(0.02), 1.5)  # logit b, log e
+OTHER_WEIGHT, WEIGHT_SD = np.log(0.05), 2.0  # log s; 0 for the own training domain
+
+
+@dataclass
+class EffectiveData(SeparableLaw):
+    """L = c + A (e + sum_j s_j r_j^b)^-g."""
+
+    name: ClassVar[str] = "effective_data"
+    convex: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("mixture",)
+
+    def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
+        weight_MK = own_weights(table.own_M, self.n_domains_, OTHER_WEIGHT, 0.0, OTHER_WEIGHT)
+        return [(log_median_M + LEVEL[0], LEVEL[1]), POWER, SHARE_POWER, OFFSET, (weight_MK, WEIGHT_SD)]
+
+    def _terms(self, theta_MP: Array, at: Points, active_A: Ints) -> list[Term]:
+        b_M, offset_M, weight_MK = sigmoid(theta_MP[:, 2]), np.exp(theta_MP[:, 3]), np.exp(theta_MP[:, 4:])
+        power_MQK = powers(b_M, at)
+
+        def by_theta() -> Slopes:
+            by = factor(power_MQK, weight_MK, offset_M, b_M, at)
+            inner = ((2, by.by_power_MQ), (3, by.by_offset_MQ), (slice(4, None), by.by_weight_MKQ))
+            return [(slot, at.rows(value)) for slot, value in inner]
+
+        x_MB = at.rows(log_factor(power_MQK, weight_MK, offset_M))
+        return [
+            power_law(theta_MP, 0, x_MB, by_theta, lambda: log_factor_slope(at.share_QK, weight_MK, offset_M, b_M)[1])
+        ]

@@ -1,0 +1,100 @@
+"""The mixture factor F(r) = e + sum_j w_j r_j^b and its derivatives, once per distinct mixture.
+
+For 0 < b <= 1 and w >= 0, F is concave in r, so every F^-q (q > 0) is convex: this is what gives
+the laws built on it one optimum. A share of exactly 0 contributes exactly 0: flooring shares
+(say at 1e-5) breaks convexity by about .002 nats, because r^b is steep at 0.
+Q distinct mixtures; the other letters as in `base`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raymix.laws.base import Array, Ints
+
+GRADIENT_FLOOR = 1e-9  # dF/dr is infinite at r = 0 for b < 1; it is read at this share instead
+
+
+@dataclass(frozen=True)
+class Points:
+    """Rows prepared for evaluation: distinct mixtures, and the log scale of every row."""
+
+    share_QK: Array
+    log_share_QK: Array  # 0 where the share is 0
+    present_QK: Array  # 1 where the share is > 0
+    mixture_B: Ints | None  # row -> distinct mixture; None where every row is its own
+    log_n_B: Array  # log(N / N0)
+    log_d_B: Array  # log(D / D0)
+
+    def rows(self, value_xQ: Array) -> Array:
+        """Values per distinct mixture, spread over the rows (last axis)."""
+        return value_xQ if self.mixture_B is None else np.take(value_xQ, self.mixture_B, axis=-1)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """log F and its derivatives with respect to log w_j, log e and the logit of b."""
+
+    log_MQ: Array
+    by_weight_MKQ: Array
+    by_offset_MQ: Array
+    by_power_MQ: Array
+
+
+def points(mix_BK: Array, scale_B2: Array, n0: float, d0: float, merge: bool) -> Points:
+    """Rows ready for evaluation; `merge` finds equal mixtures (worth it where rows are read many times)."""
+    mixture_B: Ints | None = None
+    share_QK = mix_BK
+    if merge:
+        share_QK, mixture_B = np.unique(mix_BK, axis=0, return_inverse=True)
+        mixture_B = mixture_B.ravel()
+    present_QK = share_QK > 0
+    log_share_QK = np.log(np.where(present_QK, share_QK, 1.0))
+    return Points(
+        share_QK,
+        log_share_QK,
+        present_QK.astype(np.float64),
+        mixture_B,
+        np.log(scale_B2[:, 0] / n0),
+        np.log(scale_B2[:, 1] / d0),
+    )
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), without overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+def powers(b_M: Array, at: Points) -> Array:
+    """r_j^b per eval domain (M, Q, K), exactly 0 where the share is 0."""
+    power_MQK = np.exp(b_M[:, None, None] * at.log_share_QK)
+    power_MQK *= at.present_QK
+    return np.asarray(power_MQK)
+
+
+def log_factor(power_MQK: Array, weight_MK: Array, offset_M: Array) -> Array:
+    """log F (M, Q)."""
+    return np.asarray(np.log(offset_M[:, None] + np.matmul(power_MQK, weight_MK[:, :, None])[..., 0]))
+
+
+def factor(power_MQK: Array, weight_MK: Array, offset_M: Array, b_M: Array, at: Points) -> Factor:
+    """log F and its derivatives (M, K, Q) in log weights, (M, Q) in log offset and in the logit of b."""
+    part_MQK = power_MQK * weight_MK[:, None, :]
+    whole_MQ = offset_M[:, None] + part_MQK.sum(axis=2)
+    inv_MQ = 1 / whole_MQ
+    by_b_MQ = np.einsum("mqk,qk->mq", part_MQK, at.log_share_QK) * inv_MQ
+    part_MQK *= inv_MQ[..., None]
+    return Factor(
+        np.log(whole_MQ),
+        part_MQK.transpose(0, 2, 1),
+        offset_M[:, None] * inv_MQ,
+        by_b_MQ * (b_M * (1 - b_M))[:, None],
+    )
+
+
+def log_factor_slope(mix_BK: Array, weight_MK: Array, offset_M: Array, b_M: Array) -> tuple[Array, Array]:
+    """log F (M, B) and d log F / dr (M, B, K); shares below GRADIENT_FLOOR give the slope at the floor."""
+    log_floor_BK = np.log(np.maximum(mix_BK, GRADIENT_FLOOR))
+    slope_MBK = np.exp((b_M[:, None, None] - 1) * log_floor_BK) * weight_MK[:, None, :]
+    whole_MB = offset_M[:, None] + np.einsum("mbk,bk->mb", slope_MBK, mix_BK)
+    return np.log(whole_MB), slope_MBK * b_M[:, None, None] / whole_MB[..., None]

@@ -1,0 +1,270 @@
+"""The page: what stands in it, and how it is written.
+
+Everything that comes from a study (names, reasons, commands) is hostile until escaped: jinja2 autoescapes, JSON has
+no `<`, figure labels are escaped for plotly, and a Content-Security-Policy admits only the scripts and the style
+whose hashes are computed here, and no request to anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+from scipy.stats import spearmanr
+
+from raymix.observations import Observations
+from raymix.report import figures, words
+from raymix.report.trials import Trial, best_trial, held_out, list_trials, sizes
+from raymix.space import SearchSpace
+
+PANELS = 24  # domains or eval domains that get a panel of their own; tables name all
+MANY = 12  # domains up to which each stands under the bar, however small its share
+FOREIGN_STYLE = r'getElementById\("([0-9a-f]{64})"\)'  # the bundle adds a map's style unless this id is taken
+SMALL = 0.005  # share below which one of many domains is only in the table
+
+
+def write_report(
+    path: str | Path,
+    space: SearchSpace,
+    observations: Observations,
+    recommendation: dict[str, Any] | None,
+    heldout: dict[str, Any] | None,
+    state: dict[str, Any],
+) -> None:
+    """Write one self-contained HTML page that opens offline.
+
+    Args:
+        recommendation: as in recommendation.json, or None where there is none to give; a positive gain means that
+            the objective of the baseline is that much higher.
+        heldout: columns trial_id, n_params, observed, predicted, low, high of the objective, or None.
+        state: study, command, seed, versions, space_hash, created; optionally `rounds` as {trial_id: 0, 1, ...}.
+    """
+    page = render(space, observations, recommendation, heldout, state)
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
+    os.replace(temporary, path)
+
+
+def render(
+    space: SearchSpace,
+    observations: Observations,
+    recommendation: Mapping[str, Any] | None,
+    heldout: Mapping[str, Any] | None,
+    state: Mapping[str, Any],
+) -> str:
+    """The page as text."""
+    found = dict(recommendation or {})
+    trials = list_trials(space, observations, state.get("rounds"))
+    shares = found.get("mixture") or {}
+    order = sorted(space.domain_names, key=lambda name: -shares.get(name, 0.0))
+    heldout = held_out(heldout, {t.trial_id for t in trials if t.failed}) if heldout and heldout.get("observed") else {}
+    best = best_trial(trials)
+    drawn = _figures(space, observations, found, heldout, trials, order)
+    bundle = get_plotlyjs()
+    template = _environment().from_string(_asset("page.html"))
+    return template.render(
+        space=space, found=found, state=state, trials=trials, best=best, order=order, panels=PANELS,
+        colour=figures.colours(space.domain_names), sizes=_sizes(trials),
+        verdict=_verdict(found, trials), bars=_bars(space, found, order), reference=_reference(found), own=_own(found),
+        baselines=_baselines(found), heldout=_heldout(heldout), replicated=_replicated(trials),
+        evidence=_evidence(found, observations, trials),
+        reasons=_reasons(trials), weights=dict(zip(space.eval_names, space.weights_M.tolist(), strict=True)),
+        loss_panels=[(f"loss-{i}", n) for i, n in enumerate(observations.eval_domains) if f"loss-{i}" in drawn],
+        figures=drawn, data=_safe_json(drawn), plotly=Markup(bundle),
+        foreign_styles=re.findall(FOREIGN_STYLE, bundle),
+        style=Markup(_asset("page.css")),
+    )  # fmt: skip
+
+
+def _asset(name: str) -> str:
+    return resources.files("raymix.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _environment() -> Environment:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    for say in (words.human, words.power, words.duration, words.percent, words.number, words.interval, words.epochs,
+                words.count, words.change, words.trust, words.short, words.decimals_for):  # fmt: skip
+        environment.filters[say.__name__] = say
+    environment.filters["csp_hash"] = _csp_hash
+    environment.tests["known"] = words.known
+    return environment
+
+
+def _csp_hash(text: str) -> str:
+    digest = hashlib.sha256(str(text).replace("\r\n", "\n").encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _safe_json(value: Any) -> Markup:
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _figures(
+    space: SearchSpace, observations: Observations, found: Mapping[str, Any], heldout: Mapping[str, Any],
+    trials: list[Trial], order: Sequence[str],
+) -> dict[str, figures.Spec]:  # fmt: skip
+    drawn = _share_panels(space, found, order)
+    for i, size in enumerate(sorted(set(heldout.get("n_params", ())))):
+        drawn[f"heldout-{i}"] = figures.heldout_panel(heldout, size, (found.get("law") or {}).get("noise"))
+    for column in range(min(len(observations.eval_domains), PANELS)):
+        spec = figures.loss_panel(observations, trials, column, best_trial(trials))
+        if spec["data"]:
+            drawn[f"loss-{column}"] = spec
+    if trials and set(observations.domains) == set(space.domain_names):
+        drawn["trials"] = figures.trials_figure(trials, observations.domains, order, best_trial(trials))
+    return drawn
+
+
+def _share_panels(space: SearchSpace, found: Mapping[str, Any], order: Sequence[str]) -> dict[str, figures.Spec]:
+    if not found.get("mixture"):
+        return {}
+    baselines = found.get("baselines") or {}
+    rows = [(_own(found), found["mixture"]), *((n, b["mixture"]) for n, b in baselines.items() if b.get("mixture"))]
+    near, colour = found.get("near_optimal") or {}, figures.colours(space.domain_names)
+    tops = [share for _, mixture in rows for share in mixture.values()]
+    limit = max(tops + [part["high"] for part in near.values() if words.known(part.get("high"))])
+    return {
+        f"share-{space.domain_names.index(name)}": figures.share_panel(
+            [(title, mixture.get(name, 0.0)) for title, mixture in rows], near.get(name) or {}, colour[name], limit
+        )
+        for name in order[:PANELS]
+    }
+
+
+def _verdict(found: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, str]:
+    verdict = found.get("verdict") or {}
+    if not found.get("mixture"):
+        if not trials:
+            return {"kind": "none", "headline": "No recommendation", "reason": "No trial has run yet."}
+        lost = sum(t.failed for t in trials)
+        reason = f"{words.count(len(trials), 'trial')} so far, {lost} failed: not enough to fit a law and recommend."
+        if lost == len(trials):
+            reason = f"All {words.count(lost, 'trial')} failed: too few losses were measured to fit a law."
+        return {"kind": "none", "headline": "No recommendation", "reason": verdict.get("reason") or reason}
+    if verdict.get("answer") == "use it":
+        return {"kind": "use", "headline": "Use it", "reason": verdict.get("reason") or ""}
+    headline = f"Keep the baseline: {verdict.get('baseline') or 'the mixture used today'}"
+    return {"kind": "keep", "headline": headline, "reason": verdict.get("reason") or ""}
+
+
+def _own(found: Mapping[str, Any]) -> str:
+    """What the mixture of the study is called: only `use it` makes it a recommendation."""
+    return "recommended" if (found.get("verdict") or {}).get("answer") == "use it" else "optimum"
+
+
+def _reference(found: Mapping[str, Any]) -> str | None:
+    """The baseline that the verdict compares with."""
+    baselines, named = found.get("baselines") or {}, (found.get("verdict") or {}).get("baseline")
+    return named if named in baselines else next(iter(baselines), None)
+
+
+def _bars(space: SearchSpace, found: Mapping[str, Any], order: Sequence[str]) -> list[dict[str, Any]]:
+    """The recommended mixture; above it the baseline, where that is what to use."""
+    if not found.get("mixture"):
+        return []
+    n_tokens = (found.get("scale") or {}).get("n_tokens") or space.target.n_tokens
+    keep = _own(found) == "optimum"
+    title = "Optimum under the law, not recommended" if keep else "Recommended mixture"
+    bars = [_bar(title, space, found["mixture"], found.get("epochs"), order, n_tokens)]
+    kept = (found.get("baselines") or {}).get(_reference(found) or "", {})
+    if keep and kept.get("mixture"):
+        bars.insert(0, _bar(f"Keep: {_reference(found)}", space, kept["mixture"], None, order, n_tokens))
+    return bars
+
+
+def _bar(
+    title: str, space: SearchSpace, mixture: Mapping[str, float], epochs: Mapping[str, Any] | None,
+    order: Sequence[str], n_tokens: float,
+) -> dict[str, Any]:  # fmt: skip
+    available = dict(zip(space.domain_names, space.available_K.tolist(), strict=True))
+    counted = {d: s * n_tokens / available[d] if np.isfinite(available[d]) else None for d, s in mixture.items()}
+    colour, left = figures.colours(space.domain_names), 0.0
+    parts: list[dict[str, Any]] = []
+    for name in order:
+        share = float(mixture.get(name, 0.0))
+        paint = {"colour": colour[name], "ink": figures.ink_on(colour[name])}
+        passes = {**counted, **(epochs or {})}.get(name)
+        parts.append({"name": name, "share": share, "left": 100 * left, "epochs": passes, **paint})
+        left += share
+    listed = [p for p in parts if p["share"] >= SMALL] if len(parts) > MANY else parts
+    small = [p for p in parts if p not in listed]
+    return {"title": title, "parts": parts, "listed": listed, "n_small": len(small),
+            "small_share": sum(p["share"] for p in small)}  # fmt: skip
+
+
+def _baselines(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Objective and gain of each baseline, with the places of the gain on a common scale in percent."""
+    rows = []
+    for name, baseline in (found.get("baselines") or {}).items():
+        gain, objective = baseline.get("gain") or {}, baseline.get("objective")
+        mean = objective.get("mean") if isinstance(objective, Mapping) else objective
+        rows.append({"name": name, "objective": mean, "gain": gain})
+    ends = [v for row in rows for v in row["gain"].values() if words.known(v)]
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    for row in rows:
+        places = {k: 4 + 92 * (v - low) / ((high - low) or 1) for k, v in row["gain"].items() if words.known(v)}
+        row["places"] = {"zero": 4 + 92 * (0 - low) / ((high - low) or 1), **places}
+    return rows
+
+
+def _heldout(heldout: Mapping[str, Any]) -> dict[str, Any]:
+    """Rank correlation within each size, typical error, and how often the interval held."""
+    if not heldout.get("observed"):
+        return {}
+    observed, predicted = np.asarray(heldout["observed"], float), np.asarray(heldout["predicted"], float)
+    size_B, orders = np.asarray(heldout["n_params"], float), []
+    for size in sorted(set(heldout["n_params"])):
+        at = size_B == size
+        varied = at.sum() > 2 and np.ptp(observed[at]) > 0 and np.ptp(predicted[at]) > 0
+        r = float(spearmanr(observed[at], predicted[at]).statistic) if varied else float("nan")
+        orders.append((words.human(size), int(at.sum()), r))
+    low, high = np.asarray(heldout["low"], float), np.asarray(heldout["high"], float)
+    judged = np.isfinite(low) & np.isfinite(high)
+    return {
+        "orders": orders, "error": float(np.median(np.abs(observed - predicted))), "judged": int(judged.sum()),
+        "inside": int(((low <= observed) & (observed <= high))[judged].sum()),
+    }  # fmt: skip
+
+
+def _replicated(trials: Sequence[Trial]) -> bool:
+    """Whether some mixture was trained twice at one size, so that noise was measured rather than estimated."""
+    done = [(t.n_params, *np.round(t.mix_K, 6)) for t in trials if not t.failed]
+    return len(set(done)) < len(done)
+
+
+def _sizes(trials: list[Trial]) -> list[dict[str, str]]:
+    """Each proxy size with its shade, for the keys beside the figures."""
+    return [{"name": words.human(n), "shade": figures.size_colour(n, sizes(trials))[1:]} for n in sizes(trials)]
+
+
+def _reasons(trials: Sequence[Trial]) -> list[tuple[str, list[str]]]:
+    """Why trials failed: each reason with the trials it took, most frequent first."""
+    grouped: dict[str, list[str]] = {}
+    for trial in trials:
+        if trial.failed:
+            grouped.setdefault(trial.reason, []).append(trial.trial_id)
+    return sorted(grouped.items(), key=lambda item: -len(item[1]))
+
+
+def _evidence(found: Mapping[str, Any], observations: Observations, trials: Sequence[Trial]) -> dict[str, Any]:
+    """What was spent, as recorded; where there is no recommendation, added up from the table."""
+    last = observations.last() if len(observations) else observations
+    failed = sum(t.failed for t in trials)
+    spent = {name: float(np.nansum(last.column(column))) or None
+             for name, column in (("tokens", "n_tokens"), ("flops", "flops"), ("seconds", "seconds"))}  # fmt: skip
+    counted = {"trials": len(trials), "failed": failed, "rows": sum(len(t.rows) for t in trials), **spent}
+    recorded = {k: v for k, v in (found.get("evidence") or {}).items() if v is not None}
+    return {**counted, **recorded, "seeds": sorted({t.seed for t in trials})}
