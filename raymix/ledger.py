@@ -117,8 +117,9 @@ class Ledger:
     def _propose(self, proposal: Proposal) -> Trial:
         seed = proposal.seed
         while True:  # the same mixture again is a replicate: it gets the next seed
-            trial = Trial("", self.space.shares(proposal.mixture_K), *map(float, proposal.scale), seed)
-            trial = Trial(trial_identity(trial, self.space), *list(vars(trial).values())[1:])
+            shares = self.space.shares(proposal.mixture_K)
+            trial_id = trial_identity(shares, proposal.scale, seed, self.space)
+            trial = Trial(trial_id, shares, float(proposal.scale.n_params), float(proposal.scale.n_tokens), seed)
             if trial.trial_id not in self.trials:
                 break
             seed += 1
@@ -144,15 +145,15 @@ class Ledger:
             self._ended[body["trial_id"]] = status
 
 
-def trial_identity(trial: Trial, space: SearchSpace) -> str:
+def trial_identity(mixture: Mapping[str, float], scale: Scale, seed: int, space: SearchSpace) -> str:
     """A hash of what determines a trial's result: mixture, scale, seed, and the space's data and recipe."""
-    shares = {name: round(share, 12) for name, share in trial.mixture.items()}
-    key = [shares, trial.n_params, trial.n_tokens, trial.seed, space.hash()]
+    shares = {name: round(share, 12) for name, share in mixture.items()}
+    key = [shares, *map(float, scale), seed, space.hash()]
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _is_loss(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and math.isfinite(value) and value > 0
+    return isinstance(value, int | float | np.number) and math.isfinite(value) and bool(value > 0)
 
 
 def _belongs(key: str) -> bool:

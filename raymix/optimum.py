@@ -58,7 +58,7 @@ class ObjectiveAtScale:
 
     def jacobian(self, mix_K: Array) -> Array:
         """dL/dr (M, K)."""
-        return self.law.gradient(mix_K[None], np.asarray(self.scale, float)[None])[0]
+        return np.asarray(self.law.gradient(mix_K[None], np.asarray(self.scale, float)[None])[0])
 
 
 def reduce_losses(loss_BM: Array, weights_M: Array, reduce: Reduce) -> Array:
@@ -217,8 +217,8 @@ def _furthest(
         mix_K = np.clip(mix_K, polytope.lower_K, polytope.upper_K)
         if objective.reduce == "worst":
             used = np.flatnonzero(objective.weights_M > 0)
-            return -objective.jacobian(mix_K)[used[int(np.argmax(objective.losses(mix_K)[0, used]))]]
-        return -(objective.weights_M @ objective.jacobian(mix_K))
+            return np.asarray(-objective.jacobian(mix_K)[used[int(np.argmax(objective.losses(mix_K)[0, used]))]])
+        return np.asarray(-(objective.weights_M @ objective.jacobian(mix_K)))
 
     # At the optimum the constraint has no slope along the simplex, so start where the straight way out leaves the set.
     outwards_K = simplex.vertex_along(polytope, cost_K)

@@ -252,7 +252,7 @@ def _losses(
 
 
 def _sd_M(objective: ObjectiveAtScale, mix_K: Array) -> Array:
-    return objective.law.sd(mix_K[None], np.asarray(objective.scale, float)[None])[0]
+    return np.asarray(objective.law.sd(mix_K[None], np.asarray(objective.scale, float)[None])[0])
 
 
 def _extrapolation(usable: Observations, target: Rung) -> list[str]:

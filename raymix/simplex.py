@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
+from scipy.optimize import linprog, minimize
 
 Array = NDArray[np.float64]
 
@@ -46,7 +46,8 @@ class Polytope:
         inside = np.abs(mix_BK.sum(axis=1) - 1) <= tolerance
         inside &= (mix_BK >= self.lower_K - tolerance).all(axis=1)
         inside &= (mix_BK <= self.upper_K + tolerance).all(axis=1)
-        return inside & (mix_BK @ self.rows_GK.T <= self.limit_G + tolerance).all(axis=1)
+        inside &= (mix_BK @ self.rows_GK.T <= self.limit_G + tolerance).all(axis=1)
+        return np.asarray(inside)
 
     def floored(self, floor: float) -> Polytope:
         """The same set with every share at least `floor`, where its upper bound leaves room for that."""
@@ -139,25 +140,33 @@ def interior_point(polytope: Polytope) -> Array:
 def project(polytope: Polytope, point_K: Array) -> Array:
     """The nearest point of the polytope in Euclidean distance.
 
-    Bounds alone: one root find on the shift of all shares. With groups: Dykstra's alternating projections.
+    Bounds alone: one root find on the shift of all shares. With groups: SLSQP, whose first quadratic model (the
+    identity) is the problem itself, so that it ends after a step or two.
     """
     if len(polytope.limit_G) == 0:
         return _project_box(polytope, point_K)
-    mix_K, box_residual = point_K.astype(float).copy(), np.zeros(polytope.n_domains)
-    row_residual = np.zeros_like(polytope.rows_GK)
-    for _ in range(2000):
-        before = mix_K
-        mix_K = _project_box(polytope, before + box_residual)
-        box_residual = before + box_residual - mix_K
-        for g, (row, limit) in enumerate(zip(polytope.rows_GK, polytope.limit_G, strict=True)):
-            moved = mix_K + row_residual[g]
-            excess = max(0.0, float(row @ moved - limit)) / max(float(row @ row), 1e-300)
-            mix_K = moved - excess * row
-            row_residual[g] = excess * row
-        if np.abs(mix_K - before).max() < 1e-13:
-            break
-    inside = interior_point(polytope)  # the last 1e-12 of infeasibility: step towards a point inside
-    return mix_K if polytope.contains(mix_K, 1e-12)[0] else mix_K + 1e-9 * (inside - mix_K)
+    inside_K = interior_point(polytope)
+    ones = np.ones(polytope.n_domains)
+    found = minimize(
+        lambda w: 0.5 * float((w - point_K) @ (w - point_K)),
+        inside_K,
+        jac=lambda w: w - point_K,
+        bounds=list(zip(polytope.lower_K, polytope.upper_K, strict=True)),
+        constraints=[
+            {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: ones},
+            {
+                "type": "ineq",
+                "fun": lambda w: polytope.limit_G - polytope.rows_GK @ w,
+                "jac": lambda w: -polytope.rows_GK,
+            },
+        ],
+        method="SLSQP",
+        options={"ftol": 1e-14, "maxiter": 200},
+    )
+    mix_K = np.clip(found.x, polytope.lower_K, polytope.upper_K)
+    excess = float((polytope.rows_GK @ mix_K - polytope.limit_G).max())
+    room = float((polytope.limit_G - polytope.rows_GK @ inside_K).min())
+    return mix_K if excess <= 0 else mix_K + min(1.0, excess / (excess + room)) * (inside_K - mix_K)
 
 
 def _project_box(polytope: Polytope, point_K: Array) -> Array:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,7 +89,7 @@ def test_eval_domains_of_weight_zero_may_be_unknown() -> None:
 
 
 def test_near_optimal_set_reaches_the_slack_and_not_beyond() -> None:
-    law, objective = problem(3, 4)
+    _, objective = problem(3, 4)
     polytope = Polytope.box([0] * 4, [1] * 4)
     optimum = minimise(objective, polytope)
     low_K, high_K = near_optimal(objective, polytope, optimum, 0.01)

@@ -55,7 +55,7 @@ def test_foreign_tuner_ends_with_every_trial_a_row(local_ray: None, tmp_path: Pa
     assert len(ledger.trials) == 12
     assert not ledger.pending()
     expected = {t: "failed" if int(t, 16) % 5 < 2 else "done" for t in ledger.trials}
-    last = {t: s for t, s in zip(ledger.table().trial_ids, ledger.table().status_B, strict=True)}
+    last = dict(zip(ledger.table().trial_ids, ledger.table().status_B, strict=True))
     assert last == expected
     done = [t for t, status in expected.items() if status == "done"]
     assert len(ledger.table().usable()) == 2 * len(done)  # both checkpoints of each

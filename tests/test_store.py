@@ -52,7 +52,7 @@ def test_a_flipped_bit_elsewhere_is_refused_by_name(tmp_path: Path, position: in
     if same_value:
         assert len(Store(tmp_path).records()) == 3
         return
-    with pytest.raises(StoreError, match="00000002.json"):
+    with pytest.raises(StoreError, match=r"00000002\.json"):
         Store(tmp_path).records()
 
 
@@ -66,12 +66,15 @@ def json_equal(left: bytes, right: bytes) -> bool:
 def test_a_missing_record_is_refused_by_name(tmp_path: Path) -> None:
     filled(tmp_path, 3)
     (tmp_path / "records" / "00000002.json").unlink()
-    with pytest.raises(StoreError, match="00000002.json is missing"):
+    with pytest.raises(StoreError, match=r"00000002\.json is missing"):
         Store(tmp_path).records()
 
 
 def test_second_writer_is_told_who_holds_the_study(tmp_path: Path) -> None:
-    holder = "import sys; from raymix.store import Store\nwith Store(sys.argv[1]).locked(): print('held', flush=True); sys.stdin.read()"
+    holder = (
+        "import sys; from raymix.store import Store\n"
+        "with Store(sys.argv[1]).locked(): print('held', flush=True); sys.stdin.read()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", holder, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

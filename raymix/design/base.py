@@ -29,7 +29,10 @@ class Proposal:
 class Designer(Protocol):
     """Proposes trials. One instance serves one space; it may be called from any process at any time."""
 
-    space: SearchSpace
+    @property
+    def space(self) -> SearchSpace:
+        """What it proposes for."""
+        ...
 
     def suggest(
         self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator

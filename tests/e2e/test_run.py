@@ -16,9 +16,9 @@ import pytest
 pytestmark = pytest.mark.slow  # trains proxies through Ray: about 40 s a run
 
 WORDS = {
-    "colours": "red green blue amber violet teal black white".split(),
-    "numbers": "one two three four five six seven eight nine ten".split(),
-    "animals": "cat dog owl fox hen cow bee ant elk yak".split(),
+    "colours": ["red", "green", "blue", "amber", "violet", "teal", "black", "white"],
+    "numbers": ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
+    "animals": ["cat", "dog", "owl", "fox", "hen", "cow", "bee", "ant", "elk", "yak"],
 }
 SPACE = """
 name: tiny

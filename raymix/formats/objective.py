@@ -1,0 +1,103 @@
+"""Numbers by name from a small file: weights of eval domains, tokens at hand per domain.
+
+CSV with a header (name and number; further columns of text do not matter), or a JSON or YAML mapping.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raymix.formats.rows import row_of_id
+from raymix.formats.sheet import as_number, existing, is_table, listed, read_sheet, read_text
+from raymix.yaml12 import parse_yaml
+
+
+def read_weights(path: str | Path, *, name: str | None = None, value: str | None = None) -> dict[str, float]:
+    """Weight per eval domain, at least 0, as written (not normalised).
+
+    Args:
+        path: .csv, .tsv, .parquet, or .json, .yaml, .yml with a mapping.
+        name: column of the names; the first one if left out.
+        value: column of the weights; if left out the only one with numbers, or the only one that ends in `weight`.
+
+    Raises:
+        ValueError: a name stands twice, a weight is negative or not a number, all are 0, the columns are unclear.
+    """
+    weights = _read(existing(path), name, value, "weight")
+    for key, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"{path}: the weight of {key!r} is {weight}: it must be a number of at least 0")
+    if not any(weights.values()):
+        raise ValueError(f"{path}: all weights are 0; at least one must be above")
+    return weights
+
+
+def read_available(path: str | Path, *, name: str | None = None, value: str | None = None) -> dict[str, float]:
+    """Unique tokens at hand per training domain, above 0.
+
+    Args:
+        path: as for `read_weights`.
+        name: column of the names; the first one if left out.
+        value: column of the tokens; if left out the only one with numbers, or the only one that ends in `tokens`.
+
+    Raises:
+        ValueError: a name stands twice, a number is missing or not above 0, the columns are unclear.
+    """
+    available = _read(existing(path), name, value, "tokens")
+    for key, tokens in available.items():
+        if not (math.isfinite(tokens) and tokens > 0):
+            raise ValueError(f"{path}: the tokens of {key!r} are {tokens}: they must be a number above 0")
+    return available
+
+
+def _read(path: Path, name: str | None, value: str | None, word: str) -> dict[str, float]:
+    if is_table(path):
+        return _columns(path, name, value, word)
+    if path.suffix not in (".json", ".yaml", ".yml"):
+        raise ValueError(f"{path}: names and numbers come as .csv, .tsv, .parquet, .json, .yaml or .yml")
+    raw = _parsed(path)
+    if not isinstance(raw, Mapping) or not raw:
+        raise ValueError(f"{path}: it must be a mapping of names to numbers")
+    return {str(key): _plain_number(path, key, number) for key, number in raw.items()}
+
+
+def _columns(path: Path, name: str | None, value: str | None, word: str) -> dict[str, float]:
+    sheet = read_sheet(path)
+    name = name or sheet.names[0]
+    sheet.need(name, *([value] if value else []))
+    others = [column for column in sheet.names if column != name]
+    numeric = [column for column in others if sheet.is_numeric(column)]
+    ending = [column for column in numeric if column.endswith(word)]
+    fitting = [value] if value else numeric if len(numeric) == 1 else ending
+    if len(fitting) != 1:
+        raise ValueError(f"{path}: which column holds the {word}? Name it with value=: {listed(others)}")
+    return {key: sheet.number(row, fitting[0]) for key, row in row_of_id(sheet, name).items()}
+
+
+def _parsed(path: Path) -> Any:
+    text = read_text(path)
+    if path.suffix != ".json":
+        return parse_yaml(text, str(path))
+    try:
+        return json.loads(text, object_pairs_hook=lambda pairs: _once(path, pairs))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from None
+
+
+def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path}: the name {twice[0]!r} stands twice; keep one")
+    return dict(pairs)
+
+
+def _plain_number(path: Path, key: Any, number: Any) -> float:
+    try:
+        return as_number(number)
+    except ValueError as error:
+        raise ValueError(f"{path}: {key}: {error}") from None

@@ -1,0 +1,178 @@
+"""A published table as it stands in its file: named columns, rows as dictionaries, errors that name the cell.
+
+CSV and TSV (also .gz) stay text until a column is asked for as numbers; Parquet keeps its types. Rows are
+counted from 1 below the header.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import io
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The rows of one file below its header."""
+
+    path: Path
+    names: tuple[str, ...]
+    rows: list[dict[str, Any]]
+
+    def need(self, *names: str) -> None:
+        """Nothing, if all these columns are there.
+
+        Raises:
+            ValueError: a column is missing; names it and the nearest one.
+        """
+        for name in names:
+            if name not in self.names:
+                raise ValueError(f"{self.path}: the column {name!r} is missing; {nearest(name, self.names)}")
+
+    def text(self, row: int, name: str) -> str:
+        """A cell as stripped text, "" where empty."""
+        value = self.rows[row][name]
+        return "" if value is None or value != value else str(value).strip()
+
+    def number(self, row: int, name: str) -> float:
+        """A cell as a float, NaN where empty.
+
+        Raises:
+            ValueError: the cell is not a number; names file, row and column.
+        """
+        try:
+            return as_number(self.rows[row][name])
+        except ValueError as error:
+            raise ValueError(f"{self.path}: row {row + 1}, column {name!r}: {error}") from None
+
+    def is_numeric(self, name: str) -> bool:
+        """Whether at least one cell is a number and not only empty or text."""
+        return any(_is_number(row[name]) for row in self.rows)
+
+
+def read_sheet(path: str | Path) -> Sheet:
+    """The table in a .csv, .tsv (also .gz) or .parquet file.
+
+    Raises:
+        ValueError: no such file, an unknown ending, no rows, a duplicate column, a row of another length.
+    """
+    path = existing(path)
+    if not is_table(path):
+        raise ValueError(f"{path}: a table is a .csv, .tsv, .csv.gz, .tsv.gz or .parquet file")
+    names, rows = _delimited(path) if ending(path) in DELIMITERS else _parquet(path)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path}: the column {twice[0]!r} stands twice; keep one")
+    if not rows:
+        raise ValueError(f"{path}: the file has no rows")
+    return Sheet(path, tuple(names), rows)
+
+
+def existing(path: str | Path, folder: bool = False) -> Path:
+    """The path as a `Path` to a file, or with `folder` to a file or a folder.
+
+    Raises:
+        ValueError: nothing is there, or a folder where a file is needed.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: there is no such file{' or folder' if folder else ''}")
+    if path.is_dir() and not folder:
+        raise ValueError(f"{path}: this is a folder; name a file in it")
+    return path
+
+
+def is_table(path: Path) -> bool:
+    """Whether the ending is that of a table."""
+    return ending(path) in DELIMITERS or path.suffix == ".parquet"
+
+
+def ending(path: Path) -> str:
+    """The last ending that is not .gz, in lower case."""
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that may be gzipped, without a byte order mark.
+
+    Raises:
+        ValueError: the file is empty or not text.
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        text = raw.decode("utf-8-sig")
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read as text ({error})") from None
+    if not text.strip():
+        raise ValueError(f"{path}: the file is empty")
+    return text
+
+
+def as_number(value: Any) -> float:
+    """A float; NaN for an empty cell.
+
+    Raises:
+        ValueError: not a number.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return float("nan")
+    if not _is_number(value):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for an unknown name: the nearest known one, or the first twelve of them; "" where there are none."""
+    names = list(known)
+    if not names:
+        return ""
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {listed(names)}"
+
+
+def listed(names: Sequence[Any], most: int = 12) -> str:
+    """Names with commas, shortened to `most`."""
+    shown = ", ".join(str(name) for name in names[:most])
+    return shown + (f", ... ({len(names)})" if len(names) > most else "")
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or value is None or (isinstance(value, str) and "_" in value):
+        return False  # Python reads 1_000; no publisher means that
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
+    return list(table.column_names), table.to_pylist()
+
+
+def _delimited(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=DELIMITERS[ending(path)])
+    try:
+        filled = [cells for cells in lines if any(cell.strip() for cell in cells)]
+    except csv.Error as error:
+        raise ValueError(f"{path}: line {lines.line_num}: {error}") from None
+    names = [name.strip() for name in filled[0]]
+    for number, cells in enumerate(filled[1:], start=1):
+        if len(cells) != len(names):
+            raise ValueError(f"{path}: row {number} has {len(cells)} cells, the header has {len(names)} columns")
+    return names, [dict(zip(names, cells, strict=True)) for cells in filled[1:]]

@@ -1,0 +1,108 @@
+"""Runs exported from Weights & Biases as CSV, with a mapping file that says which column is what.
+
+    trial_id: Name                      # a column
+    n_params: 60e6                      # a column, or one number for all runs
+    n_tokens: train/total_tokens        # likewise; tokens, never steps
+    mixture: {web: config.w_web, code: config.w_code}
+    loss: {web: eval/web/ce_loss, exams: eval/exams/ce_loss}
+    status: State                       # optional: finished, crashed, failed, killed, ...
+    seed: config.seed                   # optional
+
+Losses are taken as nats per token. A run that crashed or never logged a loss stays as a row that says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raymix.formats.rows import Row, as_observations, losses_of, positive, row_of_id, shares_of
+from raymix.formats.sheet import Sheet, existing, nearest, read_sheet, read_text
+from raymix.observations import STATUSES, Observations
+from raymix.yaml12 import parse_yaml
+
+NEEDED = ("trial_id", "n_params", "n_tokens", "mixture", "loss")
+OPTIONAL = ("status", "seed")
+STATES = dict(zip(STATUSES, STATUSES, strict=True)) | {
+    "finished": "done",
+    "crashed": "failed",
+    "killed": "stopped",
+    "preempted": "stopped",
+    "preempting": "stopped",
+    "running": "stopped",  # its losses belong to no end of training
+    "pending": "stopped",
+}
+
+
+def read_wandb(src: str | Path, *, mapping: str | Path) -> Observations:
+    """One row per run of the export, in its order.
+
+    Args:
+        src: the exported CSV.
+        mapping: the YAML file shown above.
+
+    Raises:
+        ValueError: a key of the mapping or a column is missing or unknown, a run stands twice, a bad cell or sum.
+    """
+    sheet, columns = read_sheet(src), _read_mapping(existing(mapping))
+    mixture, loss = columns["mixture"], columns["loss"]
+    named = [columns[key] for key in ("n_params", "n_tokens", "status", "seed") if isinstance(columns.get(key), str)]
+    sheet.need(*mixture.values(), *loss.values(), *named)
+    rows = [
+        {"trial_id": name}
+        | {key: _number_or_column(sheet, row, key, columns[key]) for key in ("n_params", "n_tokens")}
+        | shares_of(sheet, row, mixture)
+        | losses_of(sheet, row, loss)
+        | _status(sheet, row, columns.get("status"))
+        | _seed(sheet, row, columns.get("seed"))
+        for name, row in row_of_id(sheet, columns["trial_id"]).items()
+    ]
+    return as_observations(rows, list(mixture), list(loss), sheet.path)
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    raw = parse_yaml(read_text(path), str(path))
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"{path}: a mapping file says trial_id: column, n_params: ..., this one is no mapping")
+    for key in raw:
+        if key not in (*NEEDED, *OPTIONAL):
+            raise ValueError(f"{path}: unknown key {key!r}; {nearest(str(key), (*NEEDED, *OPTIONAL))}")
+    for key in NEEDED:
+        if key not in raw:
+            raise ValueError(f"{path}: the key {key!r} is missing")
+    return {key: _checked(path, key, value) for key, value in raw.items()}
+
+
+def _checked(path: Path, key: str, value: Any) -> Any:
+    if key in ("mixture", "loss"):
+        if not isinstance(value, Mapping) or not value or not all(isinstance(name, str) for name in value.values()):
+            raise ValueError(f"{path}: {key} is a mapping of names to columns, not {value!r}")
+        return {str(name): column for name, column in value.items()}
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not isinstance(value, str) and not (key in ("n_params", "n_tokens", "seed") and is_number):
+        raise ValueError(f"{path}: {key} is the name of a column, not {value!r}")
+    return value
+
+
+def _number_or_column(sheet: Sheet, row: int, key: str, value: str | float) -> float:
+    return sheet.number(row, value) if isinstance(value, str) else positive(key, value)
+
+
+def _status(sheet: Sheet, row: int, column: str | None) -> Row:
+    """Status and reason; nothing for a finished run, whose losses decide."""
+    if column is None:
+        return {}
+    state = sheet.text(row, column)
+    if state.lower() not in STATES:
+        raise ValueError(f"{sheet.path}: row {row + 1}: the state {state!r} is none of {', '.join(STATES)}")
+    status = STATES[state.lower()]
+    if status == "done":
+        return {}
+    return {"status": status} if status == "checkpoint" else {"status": status, "reason": f"W&B state: {state}"}
+
+
+def _seed(sheet: Sheet, row: int, value: str | int | None) -> Row:
+    number = sheet.number(row, value) if isinstance(value, str) else float(value or 0)
+    return {"seed": int(number)} if math.isfinite(number) else {}

@@ -1,0 +1,93 @@
+"""Exported runs with a mapping file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raymix.formats import import_runs
+
+RUNS = [
+    '"Name","State","config.seed","tokens","w_web","w_code","eval/web","eval/exams"',
+    '"a, first","finished","3","1000000","0.25","0.75","3.5","2.5"',
+    '"b","crashed","4","5000","0.5","0.5","","NaN"',
+    '"c","finished","","1000000","1","0","4.5",""',
+]
+MAPPING = """
+trial_id: Name
+n_params: 60e6
+n_tokens: tokens
+mixture: {web: w_web, code: w_code}
+loss: {web: eval/web, exams: eval/exams}
+status: State
+seed: config.seed
+"""
+
+
+def write(folder: Path, runs: list[str] = RUNS, mapping: str = MAPPING) -> tuple[Path, Path]:
+    (folder / "runs.csv").write_text("\n".join(runs) + "\n")
+    (folder / "map.yaml").write_text(mapping)
+    return folder / "runs.csv", folder / "map.yaml"
+
+
+def test_columns_are_mapped(tmp_path: Path) -> None:
+    src, mapping = write(tmp_path)
+    got = import_runs("wandb", src, mapping=mapping)
+    assert (got.domains, got.eval_domains) == (("web", "code"), ("web", "exams"))
+    assert got.trial_ids == ["a, first", "b", "c"]
+    assert got.scale_B2.tolist() == [[60e6, 1e6], [60e6, 5e3], [60e6, 1e6]]
+    assert got.table["seed"].to_pylist() == [3, 4, 0]
+    np.testing.assert_array_equal(got.loss_BM, [[3.5, 2.5], [np.nan, np.nan], [4.5, np.nan]])
+
+
+def test_crashed_run_is_kept_with_its_state(tmp_path: Path) -> None:
+    src, mapping = write(tmp_path)
+    got = import_runs("wandb", src, mapping=mapping)
+    assert got.status_B.tolist() == ["done", "failed", "done"]
+    assert got.table["reason"].to_pylist() == ["", "W&B state: crashed", ""]
+
+
+@pytest.mark.parametrize(("state", "status"), [("running", "stopped"), ("Killed", "stopped"), ("done", "done")])
+def test_states_become_statuses(tmp_path: Path, state: str, status: str) -> None:
+    src, mapping = write(tmp_path, [RUNS[0], RUNS[1].replace("finished", state)])
+    assert import_runs("wandb", src, mapping=mapping).status_B.tolist() == [status]
+
+
+def test_run_without_state_and_losses_is_failed(tmp_path: Path) -> None:
+    src, mapping = write(tmp_path, mapping=MAPPING.replace("status: State", ""))
+    assert import_runs("wandb", src, mapping=mapping).status_B.tolist() == ["done", "failed", "done"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("w_web", "w_wbe", r"runs.csv: the column 'w_wbe' is missing; did you mean 'w_web'"),
+        ("trial_id: Name", "trial_id: Nam", r"the column 'Nam' is missing; did you mean 'Name'"),
+        ("status: State", "state: State", r"map.yaml: unknown key 'state'; did you mean 'status'"),
+        ("n_params: 60e6\n", "", r"map.yaml: the key 'n_params' is missing"),
+        ("n_params: 60e6", "n_params: 0", r"n_params is 0: it must be a number above 0"),
+        ("n_params: 60e6", "n_params: [1]", r"n_params is the name of a column, not \[1\]"),
+        ("mixture: {web: w_web, code: w_code}", "mixture: w_web", r"mixture is a mapping of names to columns"),
+        ("status: State", "status: Name", r"row 1: the state 'a, first' is none of checkpoint"),
+        (MAPPING, "just text", r"this one is no mapping"),
+    ],
+)
+def test_bad_mappings_are_named(tmp_path: Path, old: str, new: str, words: str) -> None:
+    src, mapping = write(tmp_path, mapping=MAPPING.replace(old, new))
+    with pytest.raises(ValueError, match=words):
+        import_runs("wandb", src, mapping=mapping)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ('"b","finished","1","1","0.5","0.5","3","3"', r"the Name 'b' stands twice, in rows 2 and 4"),
+        ('"d","finished","1","1","0.5","0.6","3","3"', r"runs.csv: the shares of 1 row.*4 \(d: 1.1\)"),
+        ('"d","finished","1","1k","0.5","0.5","3","3"', r"row 4, column 'tokens': '1k' is not a number"),
+        ('"d","finished","1","","0.5","0.5","3","3"', r"runs.csv: trial d: n_tokens is nan"),
+    ],
+)
+def test_bad_runs_are_named(tmp_path: Path, row: str, words: str) -> None:
+    src, mapping = write(tmp_path, [*RUNS, row])
+    with pytest.raises(ValueError, match=words):
+        import_runs("wandb", src, mapping=mapping)
