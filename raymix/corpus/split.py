@@ -1,0 +1,107 @@
+"""Which documents are held out: decided by origin, the same for all domains, and checked for overlap.
+
+An origin (a source file, or a document's own hash) has a fixed random place between 0 and 1. A domain that is
+evaluated holds out the origins with the lowest places, until it has text enough; what one domain holds out, no
+domain trains on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raymix.corpus.sources import Document
+from raymix.space import SpaceError
+
+RULE = 1  # goes up when the split changes
+HELD_OUT = 0.05  # of a domain's tokens
+ENOUGH = 16  # times eval_tokens: a large domain holds out no more
+SPARE = 1.5  # times eval_tokens: a small domain holds out at least so much, and
+DOCUMENTS = 8  # so many documents, but
+AT_MOST = 0.2  # never more than this part of its tokens
+
+Ids = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class DocumentTable:
+    """What is known of the documents of one source, in their order."""
+
+    origin: Ids
+    content: Ids
+    n_tokens: NDArray[np.int64]
+    n_bytes: NDArray[np.int64]
+
+    @property
+    def start(self) -> NDArray[np.int64]:
+        """Where each document begins in the stream of tokens."""
+        return np.cumsum(self.n_tokens) - self.n_tokens
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+
+def identify(document: Document) -> tuple[int, int]:
+    """64-bit hashes of a document's origin and of its text."""
+    return _hash(document.origin), _hash(document.text.strip())
+
+
+def held_out_origins(evaluated: Mapping[str, DocumentTable], eval_tokens: int) -> Ids:
+    """The origins that no domain may train on, given the tables of the domains that have held-out eval domains."""
+    chosen = [_lowest(table, eval_tokens) for table in evaluated.values()]
+    return np.unique(np.concatenate([*chosen, np.empty(0, dtype=np.uint64)]))
+
+
+def _lowest(table: DocumentTable, eval_tokens: int) -> Ids:
+    origins, member = np.unique(table.origin, return_inverse=True)
+    tokens = np.bincount(member, weights=table.n_tokens, minlength=len(origins))  # unique sorts: hashes are places
+    if len(origins) < 2:
+        return origins[:0]
+    total = tokens.sum()
+    goal = max(SPARE * eval_tokens, min(HELD_OUT * total, ENOUGH * eval_tokens))
+    before = np.cumsum(tokens) - tokens
+    wanted = (before < goal) | (np.arange(len(origins)) < DOCUMENTS)
+    allowed = before + tokens <= AT_MOST * total
+    n_held_out = max(1, int((wanted & allowed).cumprod().sum()))
+    return origins[: min(n_held_out, len(origins) - 1)]
+
+
+def check_overlap(trained: Mapping[str, Ids], evaluated: Mapping[str, Ids]) -> tuple[int, str, int] | None:
+    """How many eval documents also stand in training text, with an example (eval domain, its document's place)."""
+    everything = np.unique(np.concatenate(list(trained.values())))
+    count, example = 0, None
+    for name, content in evaluated.items():
+        places = np.flatnonzero(np.isin(content, everything))
+        count += len(places)
+        if len(places) and example is None:
+            example = (name, int(places[0]))
+    return None if example is None else (count, *example)
+
+
+def require_text(kind: str, name: str, n_tokens: int, remedy: str) -> None:
+    """Raise where a side of the split is empty."""
+    if n_tokens < 2:
+        raise SpaceError(
+            f"{kind} {name!r} has no text{' left' if remedy else ''}: {remedy or 'give it a source that has'}"
+        )
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8], "big")
+
+
+def as_document_table(rows: list[tuple[int, int, int, int]]) -> DocumentTable:
+    """From (origin, content, tokens, bytes) of each document."""
+    columns: tuple[Any, ...] = tuple(zip(*rows, strict=True)) if rows else ((), (), (), ())
+    origin, content, n_tokens, n_bytes = columns
+    return DocumentTable(
+        np.asarray(origin, dtype=np.uint64),
+        np.asarray(content, dtype=np.uint64),
+        np.asarray(n_tokens, dtype=np.int64),
+        np.asarray(n_bytes, dtype=np.int64),
+    )

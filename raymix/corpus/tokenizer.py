@@ -1,0 +1,158 @@
+"""One tokenizer for all domains: a byte-level BPE trained on their text, or one of transformers.
+
+Either way it is kept as the text of a tokenizer.json, whose hash is part of the corpus.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raymix.corpus.sources import Document
+from raymix.space import SpaceError
+from raymix.space import Tokenizer as TokenizerChoice
+
+END_OF_TEXT = "<|endoftext|>"
+KNOWN_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|eot_id|>", "[SEP]")
+SAMPLE_BYTES = 8_000_000  # of all domains together; more changes a small vocabulary little
+PIECE = 100_000  # characters given to the trainer at a time
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A tokenizer: its definition as JSON text, and the id that ends a document."""
+
+    definition: str
+    end_of_text: int
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of definition and end of text."""
+        return hashlib.sha256(f"{self.end_of_text}\n{self.definition}".encode()).hexdigest()
+
+    @cached_property
+    def backend(self) -> Any:
+        """The `tokenizers.Tokenizer`."""
+        from tokenizers import Tokenizer
+
+        backend = Tokenizer.from_str(self.definition)
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
+
+    @cached_property
+    def vocab(self) -> int:
+        """One more than the largest id."""
+        return max(map(int, self.backend.get_vocab(with_added_tokens=True).values())) + 1
+
+    @property
+    def dtype(self) -> type[np.uint16] | type[np.uint32]:
+        """The smallest that holds every id."""
+        return np.uint16 if self.vocab <= 1 << 16 else np.uint32
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
+        """Ids of each text, end of text included; texts are encoded in parallel."""
+        clean = [text.encode("utf-8", "replace").decode() for text in texts]  # lone surrogates
+        encoded = self.backend.encode_batch_fast(clean, add_special_tokens=False)
+        return [np.asarray([*item.ids, self.end_of_text], dtype=self.dtype) for item in encoded]
+
+    def decode(self, ids: NDArray[Any]) -> str:
+        """Text of some ids."""
+        return str(self.backend.decode(ids.tolist()))
+
+
+def make_tokenizer(choice: TokenizerChoice, texts: Sequence[Iterable[Document]], folder: Path) -> Encoder:
+    """The tokenizer asked for; `texts` are the documents of each domain, read as far as a balanced sample needs.
+
+    Raises:
+        SpaceError: a named tokenizer cannot be loaded, or has no end of text.
+    """
+    if choice.train is not None:
+        return train_tokenizer(choice.train.vocab, texts)
+    assert choice.name is not None
+    return _named(choice.name, folder)
+
+
+def fingerprint(choice: TokenizerChoice, folder: Path) -> Any:
+    """Plain data that changes when the tokenizer does: the choice, and size and time of local files."""
+    root = folder / choice.name if choice.name is not None else None
+    local = [] if root is None else [root] if root.is_file() else sorted(root.glob("*")) if root.is_dir() else []
+    return [choice.model_dump(mode="json"), [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in local]]
+
+
+def train_tokenizer(vocab: int, texts: Sequence[Iterable[Document]]) -> Encoder:
+    """A byte-level BPE; the same texts give the same tokenizer."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_sample(texts), trainer)
+    return _with_known_end(backend.to_str(), "trained here")
+
+
+def _sample(texts: Sequence[Iterable[Document]]) -> Iterator[str]:
+    """The beginning of each domain, equal parts of SAMPLE_BYTES (a small domain gives all it has)."""
+    quota = SAMPLE_BYTES // max(1, len(texts))
+    for domain in texts:
+        left = quota
+        for document in domain:
+            text = document.text[:left].encode("utf-8", "replace").decode()
+            yield from (text[at : at + PIECE] for at in range(0, len(text), PIECE))
+            left -= len(text)
+            if left <= 0:
+                break
+
+
+def _named(name: str, folder: Path) -> Encoder:
+    local = folder / name
+    if local.is_file():
+        return _from_file(local)
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(str(local) if local.is_dir() else name, trust_remote_code=False)
+    except Exception as error:  # the hub's client raises its own, httpx's and OS errors
+        if (local / "tokenizer.json").is_file():
+            return _from_file(local / "tokenizer.json")
+        reason = " ".join(str(error).split())[:300]
+        raise SpaceError(
+            f"tokenizer {name!r} cannot be loaded: {reason}. Check the name; without network give the path of a local "
+            "copy, or train one: {train: {vocab: 4096}}"
+        ) from None
+    if not getattr(found, "is_fast", False):
+        raise SpaceError(f"tokenizer {name!r} has no fast form (tokenizer.json); take one that has, or train one")
+    definition = found.backend_tokenizer.to_str()
+    end = found.eos_token_id
+    return Encoder(definition, int(end)) if end is not None else _with_known_end(definition, name)
+
+
+def _from_file(path: Path) -> Encoder:
+    try:
+        definition = path.read_text(encoding="utf-8")
+        json.loads(definition)
+    except (OSError, ValueError) as error:
+        raise SpaceError(f"tokenizer {path}: not a tokenizer.json ({error})") from None
+    return _with_known_end(definition, str(path))
+
+
+def _with_known_end(definition: str, name: str) -> Encoder:
+    vocabulary = Encoder(definition, 0).backend.get_vocab(with_added_tokens=True)
+    for end in KNOWN_ENDS:
+        if end in vocabulary:
+            return Encoder(definition, int(vocabulary[end]))
+    raise SpaceError(f"tokenizer {name!r} has no end-of-text token ({', '.join(KNOWN_ENDS)}): add one to it")

@@ -1,0 +1,37 @@
+"""Shards and a mixture to losses: recipe, exact mixture plan, model, training, evaluation."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from raymix.proxy.environment import WORKER_ENV, worker_env
+from raymix.proxy.plan import Batches
+from raymix.proxy.recipe import ProxyShape, resolve
+
+if TYPE_CHECKING:
+    from raymix.proxy.timing import seconds_per_step
+    from raymix.proxy.train import Diverged, train_proxy
+
+_LOADS_TORCH = {
+    "Diverged": "raymix.proxy.train",
+    "seconds_per_step": "raymix.proxy.timing",
+    "train_proxy": "raymix.proxy.train",
+}
+
+__all__ = [
+    "WORKER_ENV",
+    "Batches",
+    "Diverged",
+    "ProxyShape",
+    "resolve",
+    "seconds_per_step",
+    "train_proxy",
+    "worker_env",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LOADS_TORCH:
+        return getattr(import_module(_LOADS_TORCH[name]), name)
+    raise AttributeError(f"module 'raymix.proxy' has no attribute {name!r}")

@@ -1,0 +1,29 @@
+"""How long a proxy's step takes on this machine: a few real steps on random tokens."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from raymix.proxy import model as models
+from raymix.proxy.recipe import ProxyShape
+from raymix.proxy.train import Run
+
+
+def seconds_per_step(shape: ProxyShape, n_steps: int, threads: int = 1) -> float:
+    """Median seconds of `n_steps` training steps after two to warm up; on a CPU with `threads` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    run = Run(shape, 0, models.pick_device(), None)
+    tokens = np.random.default_rng(0).integers(shape.vocab, size=(shape.batch, shape.context + 1))
+    seconds = []
+    for step in range(n_steps + 2):
+        started = time.perf_counter()
+        run.step(step % shape.n_steps, tokens)
+        if run.device.type == "cuda":
+            torch.cuda.synchronize(run.device)
+        seconds.append(time.perf_counter() - started)
+    torch.set_num_threads(before)
+    return float(np.median(seconds[2:]))

@@ -1,0 +1,155 @@
+"""Preparing a corpus: split by origin, overlap refused, cached by everything it depends on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raymix.corpus import Corpus, CorpusError, prepare
+from raymix.corpus.sources import Document
+from raymix.corpus.split import as_document_table, held_out_origins, identify
+from raymix.corpus.tokenizer import Encoder
+from raymix.space import SearchSpace, SpaceError
+
+MakeSpace = Callable[..., SearchSpace]
+Texts = Callable[[int, int], list[str]]
+Write = Callable[[Path, list[str]], Path]
+
+
+def decoded(corpus: Corpus, tokens: np.ndarray[Any, Any]) -> set[str]:
+    tokenizer = Encoder((corpus.path / "tokenizer.json").read_text(), corpus.end_of_text)
+    ends = np.flatnonzero(tokens == corpus.end_of_text)
+    return {tokenizer.decode(piece) for piece in np.split(tokens, ends + 1)[:-1]}
+
+
+def test_every_document_is_on_one_side_and_none_is_lost(
+    make_space: MakeSpace, tmp_path: Path, texts: Texts, write_jsonl: Write
+) -> None:
+    write_jsonl(tmp_path / "a.jsonl", texts(50, 0) + texts(10, 0))  # duplicates stay, on their side
+    corpus = prepare(make_space(), tmp_path / "cache")
+    for seed, name in enumerate("ab"):
+        train, held = decoded(corpus, corpus.train(name)), decoded(corpus, corpus.eval(name))
+        assert not train & held
+        assert train | held == set(texts(50 if name == "a" else 60, seed))
+        assert corpus.eval_tokens[name] >= 128
+    assert corpus.manifest["train"]["a"]["documents"] + corpus.manifest["eval"]["a"]["documents"] == 60
+
+
+def test_text_in_two_domains_is_on_the_same_side_in_both(
+    make_space: MakeSpace, tmp_path: Path, texts: Texts, write_jsonl: Write
+) -> None:
+    write_jsonl(tmp_path / "a.jsonl", texts(60, 0))
+    write_jsonl(tmp_path / "b.jsonl", texts(60, 0) + texts(20, 1))
+    corpus = prepare(make_space(), tmp_path / "cache")
+    held = decoded(corpus, corpus.eval("a")) | decoded(corpus, corpus.eval("b"))
+    assert not held & (decoded(corpus, corpus.train("a")) | decoded(corpus, corpus.train("b")))
+
+
+def test_what_one_domain_holds_out_no_domain_trains_on() -> None:
+    rows = [(*identify(Document(f"text {i}", f"file {i}")), 100, 400) for i in range(100)]
+    away = held_out_origins({"docs": as_document_table(rows)}, 200)
+    assert 8 <= len(away) <= 20
+    assert np.array_equal(np.sort(as_document_table(rows).origin)[: len(away)], away)
+
+
+def test_large_domain_holds_out_no_more_than_it_needs() -> None:
+    rows = [(*identify(Document(f"text {i}", f"file {i}")), 100, 400) for i in range(5000)]
+    assert len(held_out_origins({"web": as_document_table(rows)}, 100)) == 16  # 16 x eval_tokens, not 5%
+
+
+def test_overlap_of_an_eval_source_is_refused_with_count_and_example(
+    make_space: MakeSpace, tmp_path: Path, texts: Texts, write_jsonl: Write
+) -> None:
+    write_jsonl(tmp_path / "exams.jsonl", [*texts(3, 9), *texts(2, 0)])
+    evals = [{"name": "exams", "source": {"files": "exams.jsonl"}}]
+    with pytest.raises(SpaceError, match=r"2 document\(s\).*'exams'.*'0-0.*allow_eval_overlap"):
+        prepare(make_space(eval_domains=evals), tmp_path / "cache")
+    corpus = prepare(make_space(eval_domains=evals, allow_eval_overlap=True), tmp_path / "cache")
+    assert corpus.manifest["eval"]["exams"]["documents"] == 5
+    assert corpus.manifest["train"]["a"]["documents"] == 60  # nothing needs to be held out
+
+
+def test_cache_is_used_and_a_changed_file_makes_a_new_corpus(make_space: MakeSpace, tmp_path: Path) -> None:
+    stages: list[str] = []
+    first = prepare(make_space(), tmp_path / "cache", lambda stage, done: stages.append(stage))
+    assert [*dict.fromkeys(stages)] == ["read", "tokenizer", "tokenise", "write"]
+    again = prepare(make_space(), tmp_path / "cache", lambda stage, done: stages.append("made"))
+    assert again.path == first.path
+    assert "made" not in stages
+    with (tmp_path / "a.jsonl").open("a") as stream:
+        stream.write('{"text": "one more"}\n')
+    assert prepare(make_space(), tmp_path / "cache").path != first.path
+
+
+def test_same_text_gives_the_same_corpus(make_space: MakeSpace, tmp_path: Path) -> None:
+    first = prepare(make_space(), tmp_path / "one")
+    os.utime(tmp_path / "a.jsonl", (1, 1))  # another key, the same tokens
+    second = prepare(make_space(), tmp_path / "two")
+    assert first.path.name != second.path.name
+    assert first.hash == second.hash
+
+
+def test_damaged_cache_is_refused_not_remade(make_space: MakeSpace, tmp_path: Path) -> None:
+    corpus = prepare(make_space(), tmp_path / "cache")
+    (corpus.path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CorpusError, match=r"tokenizer\.json"):
+        prepare(make_space(), tmp_path / "cache")
+
+
+def test_empty_domain_is_named(make_space: MakeSpace, tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text("")
+    with pytest.raises(SpaceError, match="domain 'b' has no text"):
+        prepare(make_space(), tmp_path / "cache")
+    assert list((tmp_path / "cache" / "corpora").iterdir()) == []
+
+
+def test_missing_source_names_the_domain(make_space: MakeSpace, tmp_path: Path) -> None:
+    space = make_space()
+    (tmp_path / "b.jsonl").unlink()
+    with pytest.raises(SpaceError, match=r"'b'.*no file matches"):
+        prepare(space, tmp_path / "cache")
+
+
+def test_domain_of_one_document_cannot_be_held_out_from(
+    make_space: MakeSpace, tmp_path: Path, write_jsonl: Write
+) -> None:
+    write_jsonl(tmp_path / "b.jsonl", ["only one"])
+    with pytest.raises(SpaceError, match=r"eval domain 'b'.*too few documents"):
+        prepare(make_space(), tmp_path / "cache")
+
+
+def test_space_without_sources_has_nothing_to_prepare(make_space: MakeSpace, tmp_path: Path) -> None:
+    space = make_space(domains=[{"name": "a"}, {"name": "b"}], eval_domains=[{"name": "x"}])
+    with pytest.raises(SpaceError, match="no source"):
+        prepare(space, tmp_path / "cache")
+
+
+def test_odd_names_are_kept_verbatim_and_stay_inside(make_space: MakeSpace, tmp_path: Path) -> None:
+    names = ["../../etc", "\u6570\u636e"]
+    space = make_space(
+        domains=[{"name": n, "source": {"files": f"{f}.jsonl"}} for n, f in zip(names, "ab", strict=True)],
+        eval_domains=[{"name": n, "own": n} for n in names],
+    )
+    corpus = prepare(space, tmp_path / "cache")
+    assert list(corpus.tokens) == sorted(names)
+    assert {path.parent for path in (tmp_path / "cache").rglob("*.npy")} == {corpus.path}
+
+
+def test_tokenizer_can_be_a_local_file(make_space: MakeSpace, tmp_path: Path) -> None:
+    first = prepare(make_space(), tmp_path / "cache")
+    (tmp_path / "mine.json").write_bytes((first.path / "tokenizer.json").read_bytes())
+    second = prepare(make_space(tokenizer="mine.json"), tmp_path / "cache")
+    assert second.hash == first.hash
+
+
+def test_bytes_per_token_counts_the_text(make_space: MakeSpace, tmp_path: Path) -> None:
+    corpus = prepare(make_space(), tmp_path / "cache")
+    held = decoded(corpus, corpus.eval("a"))
+    tokenizer = Encoder((corpus.path / "tokenizer.json").read_text(), corpus.end_of_text)
+    assert all(tokenizer.decode(ids[:-1]) == text for text, ids in zip(held, tokenizer.encode(list(held)), strict=True))
+    assert corpus.bytes_per_token["a"] == pytest.approx(sum(map(len, held)) / corpus.eval_tokens["a"])
