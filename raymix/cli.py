@@ -38,12 +38,12 @@ Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help=
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
 
 
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM; `code` is the exit code."""
+_signals: list[int] = []
+"""Signals received. An exception that a handler raises may come out of Ray's C code as another one; this stays."""
 
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM: unwinds everything, so that Ray is shut down."""
 
 
 def main() -> None:
@@ -57,15 +57,18 @@ def main() -> None:
         _stop(str(error), 2)
     except (StoreError, ValueError, OSError) as error:
         _stop(str(error), 1)
-    except Interrupted as stopped:
-        sys.exit(stopped.code)
+    except BaseException:
+        if not _signals:
+            raise
+        sys.exit(128 + _signals[0])
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """The first signal unwinds, so that Ray is shut down; the second ends the process at once."""
+    """The first signal unwinds; the second ends the process at once."""
+    _signals.append(number)
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, signal.SIG_DFL)
-    raise Interrupted(128 + number)
+    raise Interrupted
 
 
 def _stop(message: str, code: int) -> None:
@@ -104,9 +107,11 @@ def run(
 
             try:
                 run_study(work, corpus, screen.trials)
-            except (KeyboardInterrupt, Interrupted) as stopped:
+            except BaseException:
+                if not _signals:
+                    raise
                 screen.say(f"interrupted; nothing is lost. Continue with:\n  {_again(space, folder, settings)}")
-                raise Interrupted(getattr(stopped, "code", 130)) from None
+                raise Interrupted from None
         screen.recommendation(work, write_results(work))
 
 
@@ -160,18 +165,19 @@ def ask(study: StudyPath, n: Annotated[int, typer.Option("-n", min=1, help="How 
 
 @app.command()
 def tell(study: StudyPath, results: Annotated[Path, typer.Argument(metavar="RESULTS.csv")]) -> None:
-    """Record results in the exchange form: trial_id, n_params, n_tokens, mixture/<domain>, loss/<eval domain>."""
-    from raymix.observations import Observations
+    """Record results: columns trial_id, loss/<eval domain>... and optionally n_params, n_tokens, status, reason."""
+    from raymix.observations import read_table
     from raymix.study import Study
 
-    rows = Observations.read(results).table.to_pylist()
+    rows = read_table(results).to_pylist()
+    if rows and "trial_id" not in rows[0]:
+        raise SpaceError(f"{results}: the column 'trial_id' is missing; it has {', '.join(rows[0])}")
     with Study.open(study).writing() as ledger:
         for row in rows:
-            ended = row["status"] in ("failed", "stopped")
-            if ended:
-                ledger.fail(row["trial_id"], row["reason"] or "no reason given", row["status"])
+            if row.get("status") in ("failed", "stopped"):
+                ledger.fail(row["trial_id"], row.get("reason") or "no reason given", row["status"])
             else:
-                ledger.observe(row["trial_id"], row)
+                ledger.observe(row["trial_id"], {key: value for key, value in row.items() if value is not None})
     print(f"{len(rows)} rows recorded")
 
 

@@ -90,13 +90,7 @@ class Observations:
     @classmethod
     def read(cls, path: str | Path) -> Observations:
         """A .csv or .parquet file in the exchange form."""
-        path = Path(path)
-        if not path.is_file():
-            raise ValueError(f"{path}: there is no such file")
-        if path.suffix == ".parquet":
-            return cls.from_table(pyarrow.parquet.read_table(path), str(path))
-        as_text = pyarrow.csv.ConvertOptions(column_types={"trial_id": pa.string(), "reason": pa.string()})
-        return cls.from_table(pyarrow.csv.read_csv(path, convert_options=as_text), str(path))
+        return cls.from_table(read_table(path), str(path))
 
     @classmethod
     def _checked(cls, table: pa.Table, domains: tuple[str, ...], eval_domains: tuple[str, ...]) -> Observations:
@@ -180,6 +174,24 @@ class Observations:
     def column(self, name: str) -> Array:
         """A numeric column as float64."""
         return np.asarray(self.table[name].to_numpy(zero_copy_only=False), float)
+
+
+def read_table(path: str | Path) -> pa.Table:
+    """A .csv (also .csv.gz) or .parquet file as it is; trial ids stay text.
+
+    Raises:
+        ValueError: there is no such file, or it is neither.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
+    try:
+        if path.suffix == ".parquet":
+            return pyarrow.parquet.read_table(path)
+        as_text = pyarrow.csv.ConvertOptions(column_types={"trial_id": pa.string(), "reason": pa.string()})
+        return pyarrow.csv.read_csv(path, convert_options=as_text)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path}: cannot be read as a table: {error}") from None
 
 
 def _number(value: Any) -> float:

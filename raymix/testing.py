@@ -253,7 +253,11 @@ def check_nonsense_is_refused(make: Make, world: World = synthetic_runs) -> None
     """What cannot be losses, shares or scales is a ValueError that says so."""
     runs = world()
     bad = {
-        "loss_BM": [np.where(runs.loss_BM > np.median(runs.loss_BM), -1.0, runs.loss_BM), runs.loss_BM[:-1], runs.loss_BM * np.nan],
+        "loss_BM": [
+            np.where(runs.loss_BM > np.median(runs.loss_BM), -1.0, runs.loss_BM),
+            runs.loss_BM[:-1],
+            runs.loss_BM * np.nan,
+        ],
         "mix_BK": [runs.mix_BK * 2, runs.mix_BK * np.nan, runs.mix_BK[0]],
         "scale_B2": [runs.scale_B2 * 0, runs.scale_B2[:, :1]],
         "own_M": [runs.own_M + 9],

@@ -123,7 +123,7 @@ def test_ctrl_c_leaves_a_study_that_the_printed_command_resumes(folder: Path) ->
 
 
 def test_plan_says_what_it_would_cost(folder: Path) -> None:
-    found = json.loads(raymix(folder, "plan", "space.yaml", "--json").stdout)
+    found = json.loads(raymix(folder, "plan", "space.yaml", "--json", "--set", "target.n_tokens=4e4").stdout)
     assert found["trials"] == 6
     assert [rung["trials"] for rung in found["rungs"]] == [4, 2]
     assert found["seconds"] > 0

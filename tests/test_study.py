@@ -1,0 +1,83 @@
+"""Ask and tell: a study with somebody else's trainer, in Python and from the shell."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from raymix import SearchSpace, Study
+from raymix.ledger import Trial
+from raymix.space import SpaceError
+from raymix.store import StoreError
+from tests import worlds
+
+
+def train(trial: Trial) -> dict[str, float]:
+    """Stands for anybody's trainer."""
+    mix_K = np.asarray([trial.mixture[name] for name in worlds.DOMAINS])
+    return dict(zip(worlds.DOMAINS, worlds.losses(mix_K, trial.n_params, trial.n_tokens).tolist(), strict=True))
+
+
+def test_the_readme_example(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(worlds.space().model_dump(mode="json", exclude_none=True)))
+    study = Study.create(SearchSpace.load(tmp_path / "space.yaml"), tmp_path / "mine", seed=0)
+    for trial in study.ask(8):
+        study.tell(trial.trial_id, losses=train(trial))
+    found = study.recommend()
+    assert sum(found.mixture.values()) == pytest.approx(1, abs=1e-9)
+    again = Study.open(tmp_path / "mine")
+    assert again.recommend().mixture == found.mixture
+    assert again.recommend(scale=(1e9, 1e7)).scale["n_params"] == 1e9
+
+
+def test_checkpoints_failures_and_mistakes(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    one, two = study.ask(2)
+    study.tell(one.trial_id, train(one), n_tokens=one.n_tokens / 2, status="checkpoint")
+    study.tell(one.trial_id, train(one), tokens_seen={"web": 1e5})
+    study.fail(two.trial_id, "node lost")
+    assert study.table().status_B.tolist() == ["checkpoint", "done", "failed"]
+    with pytest.raises(ValueError, match="'exams' is not an eval domain"):
+        study.tell(one.trial_id, {"exams": 1.0})
+    with pytest.raises(ValueError, match="never proposed"):
+        study.tell("nobody", train(one))
+    with pytest.raises(StoreError, match="there is a study already"):
+        Study.create(worlds.space(), tmp_path / "s")
+
+
+def test_resume_refuses_another_space_and_names_the_difference(tmp_path: Path) -> None:
+    Study.resume(worlds.space(), tmp_path / "s").ask(1)
+    with pytest.raises(SpaceError, match=r"target\.n_tokens: 10000000\.0 -> 20000000\.0"):
+        Study.resume(worlds.space(target={"n_params": 4e6, "n_tokens": 2e7}), tmp_path / "s")
+    with pytest.raises(SpaceError, match="begun with seed 0, not 7"):
+        Study.resume(worlds.space(), tmp_path / "s", seed=7)
+    larger = Study.resume(worlds.space(budget={"trials": 20}), tmp_path / "s")
+    assert larger.space.budget.trials == 20
+    assert len(larger.ledger.trials) == 1
+    assert Study.open(tmp_path / "s").space.budget.trials == 20
+
+
+def test_ask_and_tell_from_the_shell(tmp_path: Path) -> None:
+    Study.create(worlds.space(), tmp_path / "s")
+    raymix = [sys.executable, "-m", "raymix"]
+    out = subprocess.run([*raymix, "ask", str(tmp_path / "s"), "-n", "4"], capture_output=True, text=True, check=True)
+    trials = [Trial(**json.loads(line)) for line in out.stdout.splitlines()]
+    with open(tmp_path / "results.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["trial_id", *(f"loss/{name}" for name in worlds.DOMAINS)])
+        table.writerows([trial.trial_id, *train(trial).values()] for trial in trials)
+    subprocess.run([*raymix, "tell", str(tmp_path / "s"), str(tmp_path / "results.csv")], check=True)
+    state = subprocess.run(
+        [*raymix, "status", str(tmp_path / "s"), "--json"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(state.stdout)["done"] == 4
+    done = subprocess.run([*raymix, "report", str(tmp_path / "s")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "s" / "report.html").is_file()
