@@ -9,7 +9,7 @@ Letters: B rows, K training domains, M eval domains, S bootstrap draws.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,10 @@ import numpy as np
 from raymix import simplex
 from raymix.laws import Law, bootstrap, make_law
 from raymix.laws.select import cross_validate, rank_correlation
+from raymix.near_optimal import near_optimal
+from raymix.objective import ObjectiveAtScale, objective_of, reduce_losses
 from raymix.observations import Observations
-from raymix.optimum import ObjectiveAtScale, Optimum, minimise, near_optimal, reduce_losses
+from raymix.optimum import Optimum, minimise
 from raymix.simplex import Array
 from raymix.space import Rung, SearchSpace, Target
 
@@ -106,13 +108,13 @@ def recommend(
     target = target or space.target
     usable = table.usable()
     polytope = space.polytope(target)
-    objective = ObjectiveAtScale(law, target.scale, space.weights_M, space.objective.reduce)
+    objective = objective_of(space, law, target)
     optimum = minimise(objective, polytope)
     rng = np.random.default_rng([seed, 1])
     draws = bootstrap(
         make_law(law.name), usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M, N_DRAWS, rng
     )
-    drawn = [ObjectiveAtScale(d, target.scale, space.weights_M, space.objective.reduce) for d in draws]
+    drawn = [replace(objective, law=draw) for draw in draws]
     score, held_out = score_law(space, table, law)
     baselines = _baselines(space, target, objective, drawn, optimum)
     low_K, high_K = near_optimal(objective, polytope, optimum, score["noise"])

@@ -23,7 +23,7 @@ from ray import tune
 from raymix.corpus import Corpus, open_corpus
 from raymix.design import scale_of
 from raymix.ledger import Ledger, Trial
-from raymix.optimum import ObjectiveAtScale, minimise
+from raymix.optimum import minimise, objective_of
 from raymix.proxy import WORKER_ENV, Diverged, resolve, train_proxy
 from raymix.recommend import fit_law
 from raymix.search import MixtureSearch
@@ -174,9 +174,7 @@ class _Watcher:
             law = fit_law(self.space, self.ledger.table())
         except ValueError:  # too few trials yet
             return None
-        space = self.space
-        objective = ObjectiveAtScale(law, space.target.scale, space.weights_M, space.objective.reduce)
-        return minimise(objective, space.polytope()).mixture_K
+        return minimise(objective_of(self.space, law), self.space.polytope()).mixture_K
 
     def _flops(self, scale: Scale) -> float:
         shape = resolve(self.space.recipe, scale.n_params, scale.n_tokens, self.vocab)

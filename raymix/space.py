@@ -100,6 +100,10 @@ class Objective(_Frozen):
     weights: dict[str, float] | None = None
     """Weight per eval domain, normalised to sum 1; all equal if left out."""
     reduce: Literal["mean", "worst"] = "mean"
+    guardrails: dict[str, float] = Field(default_factory=dict)
+    """Nats by which the loss of an eval domain may exceed that of the prior mixture: `{exams: 0.0}`."""
+    pull: float = Field(default=0.0, ge=0)
+    """Strength of a pull to the prior: nats of objective per nat of KL divergence (Olmix, 2602.12237: .05 to .1)."""
 
 
 class Group(_Frozen):
@@ -255,6 +259,9 @@ class SearchSpace(_Frozen):
             for name in group.domains:
                 if name not in self.domain_names:
                     raise ValueError(f"constraints.groups: {name!r} is not a domain")
+        for name in self.objective.guardrails:
+            if name not in self.eval_names:
+                raise ValueError(f"objective.guardrails: {name!r} is not an eval domain ({', '.join(self.eval_names)})")
         weights = self.objective.weights
         if weights is not None:
             for name, weight in weights.items():

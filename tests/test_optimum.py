@@ -1,5 +1,6 @@
 """The optimum on the polytope, its certificate, and the near-optimal set."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymix import simplex
-from raymix.optimum import ObjectiveAtScale, minimise, near_optimal
+from raymix.near_optimal import near_optimal
+from raymix.optimum import ObjectiveAtScale, minimise
 from raymix.simplex import Array, Polytope
 
 
@@ -100,3 +102,35 @@ def test_near_optimal_set_reaches_the_slack_and_not_beyond() -> None:
     assert len(inside) > 30
     assert (inside >= low_K - 2e-3).all()  # SLSQP stops within 1e-3 of a bound
     assert (inside <= high_K + 2e-3).all()
+
+
+@given(st.integers(0, 99), st.sampled_from(["mean", "worst"]))
+@settings(max_examples=20)
+def test_guardrails_hold_and_cost_no_more_than_the_certificate_says(seed: int, reduce: str) -> None:
+    _, plain = problem(seed, 4, reduce=reduce)
+    polytope = Polytope.box([0] * 4, [1] * 4)
+    prior = np.full(4, 0.25)
+    free = minimise(plain, polytope)
+    worse = plain.losses(free.mixture_K)[0] - plain.losses(prior)[0]
+    guarded = int(np.argmax(worse))  # the eval domain that pays most for the optimum may not pay at all
+    ceiling = np.where(np.arange(4) == guarded, plain.losses(prior)[0], np.inf)
+    objective = replace(plain, ceiling_M=ceiling, prior_K=prior)
+    found = minimise(objective, polytope)
+    assert objective.losses(found.mixture_K)[0, guarded] <= ceiling[guarded] + 1e-6
+    assert found.gap <= 1e-4
+    samples = simplex.sample(polytope, 500, np.random.default_rng(seed))
+    allowed = samples[plain.losses(samples)[:, guarded] <= ceiling[guarded]]
+    assert plain.values(allowed).min(initial=np.inf) >= found.value - found.gap - 1e-6
+
+
+def test_the_pull_moves_the_optimum_to_the_prior() -> None:
+    _, plain = problem(5, 5)
+    polytope = Polytope.box([0] * 5, [1] * 5)
+    prior = np.asarray([0.5, 0.2, 0.1, 0.1, 0.1])
+    away = [
+        simplex.total_variation(minimise(replace(plain, pull=pull, prior_K=prior), polytope).mixture_K, prior)
+        for pull in (0.0, 0.05, 0.5, 50.0)
+    ]
+    assert away == sorted(away, reverse=True)
+    assert away[0] > 0.05
+    assert away[-1] < 0.01

@@ -18,7 +18,7 @@ from raymix.design.schedule import scale_of
 from raymix.design.space_filling import SpaceFilling, candidates, n_trials, tried
 from raymix.laws import Law, bootstrap, make_law
 from raymix.observations import Observations
-from raymix.optimum import ObjectiveAtScale, minimise
+from raymix.optimum import minimise, objective_of
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 
@@ -56,16 +56,13 @@ class LawGuided:
         law = make_law(self.law)
         return law.fit(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, self.space.own_M)
 
-    def _objective(self, law: Law) -> ObjectiveAtScale:
-        return ObjectiveAtScale(law, self.space.target.scale, self.space.weights_M, self.space.objective.reduce)
-
     def _thompson(self, usable: Observations, n: int, rng: np.random.Generator) -> Array:
         """n optima at the target (n, K), each of a law on its own bootstrap sample of trials."""
         polytope = self.space.polytope()
         laws = bootstrap(
             make_law(self.law), usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, self.space.own_M, n, rng
         )
-        return np.stack([minimise(self._objective(law), polytope).mixture_K for law in laws])
+        return np.stack([minimise(objective_of(self.space, law), polytope).mixture_K for law in laws])
 
     def _spread(
         self,
@@ -79,7 +76,7 @@ class LawGuided:
         """n points far from all tried and chosen (n, K), from the half of the candidates that the law likes better."""
         polytope = self.space.polytope()
         candidates_BK = candidates(polytope, simplex.project(polytope, self.space.prior_K()), rng)
-        value_B = self._objective(law).values(candidates_BK)
+        value_B = objective_of(self.space, law).values(candidates_BK)
         better_BK = candidates_BK[value_B <= np.median(value_B)]
         taken_BK = np.concatenate([tried(table, pending, polytope.n_domains), chosen_BK])
         return np.asarray(better_BK[simplex.spread(better_BK, n, taken_BK)])

@@ -1,0 +1,72 @@
+"""The near-optimal set: which shares could be otherwise without a loss that a run could show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.optimize import minimize
+
+from raymix import simplex
+from raymix.objective import ObjectiveAtScale
+from raymix.optimum import FLOORS, Optimum, constraints_of, floored
+from raymix.simplex import Array, Polytope
+
+
+def near_optimal(
+    objective: ObjectiveAtScale, polytope: Polytope, optimum: Optimum, slack: float
+) -> tuple[Array, Array]:
+    """Smallest and largest share of every domain over {w : objective(w) <= optimum.value + slack}; (K,), (K,).
+
+    Each bound moves one share from the optimum as far as the others can make up for it (exact for convex laws).
+    """
+    inner = floored(polytope, FLOORS[0])
+    limit = float(objective.terms(optimum.mixture_K)[0].max()) + max(slack, optimum.gap, 1e-9)
+    low_K, high_K = optimum.mixture_K.copy(), optimum.mixture_K.copy()
+    for k in range(polytope.n_domains):
+        for sign, bound_K in ((1.0, low_K), (-1.0, high_K)):
+            cost_K = sign * np.eye(polytope.n_domains)[k]
+            bound_K[k] = _furthest(objective, inner, optimum.mixture_K, cost_K, limit)[k]
+    return np.minimum(low_K, optimum.mixture_K), np.maximum(high_K, optimum.mixture_K)
+
+
+def _furthest(objective: ObjectiveAtScale, polytope: Polytope, optimum_K: Array, cost_K: Array, limit: float) -> Array:
+    """The point of the set that minimises cost_K . w."""
+
+    def room(mix_K: Array) -> float:
+        mix_K = np.clip(mix_K, polytope.lower_K, polytope.upper_K)
+        return float(min(limit - objective.terms(mix_K)[0].max(), *objective.guards(mix_K)[0], np.inf))
+
+    def room_T(mix_K: Array) -> Array:
+        return np.asarray(limit - objective.terms(np.clip(mix_K, polytope.lower_K, polytope.upper_K))[0])
+
+    def slope_TK(mix_K: Array) -> Array:
+        return -objective.terms(np.clip(mix_K, polytope.lower_K, polytope.upper_K))[1]
+
+    # At the optimum the constraint has no slope along the simplex, so start where the straight way out leaves the set.
+    start_K = _last_inside(room, optimum_K, simplex.vertex_along(polytope, cost_K))
+    found = minimize(
+        lambda w: float(cost_K @ w),
+        start_K,
+        jac=lambda w: cost_K,
+        bounds=list(zip(polytope.lower_K, polytope.upper_K, strict=True)),
+        constraints=[*constraints_of(objective, polytope), {"type": "ineq", "fun": room_T, "jac": slope_TK}],
+        method="SLSQP",
+        options={"ftol": 1e-8, "maxiter": 100},
+    )
+    if not np.isfinite(found.x).all():
+        return start_K
+    end_K = _last_inside(room, optimum_K, simplex.project(polytope, found.x))
+    return end_K if cost_K @ end_K < cost_K @ start_K else start_K
+
+
+def _last_inside(room: Callable[[Array], float], inside_K: Array, outside_K: Array) -> Array:
+    """The last point with room on the way out, by bisection; `outside_K` itself where it has room."""
+    if room(outside_K) >= 0:
+        return outside_K
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        inside = room(inside_K + middle * (outside_K - inside_K)) >= 0
+        low, high = (middle, high) if inside else (low, middle)
+    return np.asarray(inside_K + low * (outside_K - inside_K))

@@ -1,0 +1,107 @@
+"""What is minimised: losses of a law at one scale, reduced to one number, with guardrails and a pull to the prior.
+
+    minimise   reduce_i L_i(w)  +  pull * KL(w || prior)     subject to   L_g(w) <= ceiling_g
+
+All of it is convex where the law is. Separate from laws: another objective asks for no new trial.
+
+Letters: B rows, K training domains, M eval domains, T terms of the objective, G guardrails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from raymix import simplex
+from raymix.laws.base import Law
+from raymix.simplex import Array
+from raymix.space import Rung, SearchSpace
+
+Reduce = Literal["mean", "worst"]
+
+
+@dataclass(frozen=True)
+class ObjectiveAtScale:
+    """A law read at one scale through an objective."""
+
+    law: Law
+    scale: Sequence[float]
+    weights_M: Array
+    reduce: Reduce = "mean"
+    ceiling_M: Array | None = None
+    """Largest loss allowed per eval domain (nats); inf where there is no guardrail."""
+    pull: float = 0.0
+    """Nats per nat of KL divergence from `prior_K`."""
+    prior_K: Array | None = None
+
+    def losses(self, mix_BK: Array) -> Array:
+        """Predicted losses (B, M)."""
+        mix_BK = np.atleast_2d(mix_BK)
+        return self.law.predict(mix_BK, np.tile(np.asarray(self.scale, float), (len(mix_BK), 1)))
+
+    def values(self, mix_BK: Array) -> Array:
+        """The reduced losses of each row (B,), in nats, without the pull."""
+        return reduce_losses(self.losses(mix_BK), self.weights_M, self.reduce)
+
+    def jacobian(self, mix_K: Array) -> Array:
+        """dL/dr (M, K)."""
+        return np.asarray(self.law.gradient(mix_K[None], np.asarray(self.scale, float)[None])[0])
+
+    def terms(self, mix_K: Array) -> tuple[Array, Array]:
+        """The objective as the largest of T terms: values (T,) with the pull, gradients (T, K).
+
+        One term for the mean; for the worst case one per eval domain with a weight.
+        """
+        used = self.weights_M > 0
+        loss_T, jac_TK = self.losses(mix_K)[0, used], self.jacobian(mix_K)[used]
+        if self.reduce == "mean":
+            weights = self.weights_M[used][None]
+            loss_T, jac_TK = weights @ loss_T, weights @ jac_TK
+        distance, slope_K = self._distance(mix_K)
+        return np.asarray(loss_T + self.pull * distance), np.asarray(jac_TK + self.pull * slope_K)
+
+    def guards(self, mix_K: Array) -> tuple[Array, Array]:
+        """How much room the guardrails leave, ceiling - loss (G,), and its gradient (G, K)."""
+        if self.ceiling_M is None:
+            return np.zeros(0), np.zeros((0, len(mix_K)))
+        guarded = np.isfinite(self.ceiling_M)
+        room_G = self.ceiling_M[guarded] - self.losses(mix_K)[0, guarded]
+        return np.asarray(room_G), np.asarray(-self.jacobian(mix_K)[guarded])
+
+    def _distance(self, mix_K: Array) -> tuple[float, Array]:
+        """KL(w || prior) and its gradient; a domain outside the prior counts as 1e-6 of it."""
+        if self.pull == 0 or self.prior_K is None:
+            return 0.0, np.zeros(len(mix_K))
+        log_ratio_K = np.log(np.maximum(mix_K, 1e-12) / np.maximum(self.prior_K, 1e-6))
+        return float(mix_K @ log_ratio_K), log_ratio_K + 1
+
+
+def objective_of(space: SearchSpace, law: Law, target: Rung | None = None) -> ObjectiveAtScale:
+    """The objective of a space under a law, read at `target` (default: the space's).
+
+    Guardrails are relative to the prior moved into the polytope, so there is always a mixture that keeps them.
+    """
+    target = target or space.target
+    prior_K = simplex.project(space.polytope(target), space.prior_K())
+    plain = ObjectiveAtScale(law, target.scale, space.weights_M, space.objective.reduce)
+    ceiling_M = None
+    if space.objective.guardrails:
+        ceiling_M = np.full(len(space.eval_names), np.inf)
+        baseline_M = plain.losses(prior_K)[0]
+        for name, increase in space.objective.guardrails.items():
+            i = space.eval_names.index(name)
+            ceiling_M[i] = baseline_M[i] + increase
+    return ObjectiveAtScale(
+        law, target.scale, space.weights_M, space.objective.reduce, ceiling_M, space.objective.pull, prior_K
+    )
+
+
+def reduce_losses(loss_BM: Array, weights_M: Array, reduce: Reduce) -> Array:
+    """Weighted mean over eval domains, or the largest loss among those with a weight above 0."""
+    used = weights_M > 0
+    if reduce == "worst":
+        return np.asarray(loss_BM[..., used].max(axis=-1))
+    return np.asarray(loss_BM[..., used] @ weights_M[used])
