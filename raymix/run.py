@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,6 @@ class Progress:
     best: dict[str, float] | None = None
     """The mixture the law thinks best at the target so far."""
     eta_seconds: float | None = None
-    started: float = field(default_factory=time.monotonic)
 
 
 def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress], None] | None = None) -> None:
@@ -60,8 +59,9 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
     with study.writing() as ledger:
         if study.finished:
             return
+        watcher = _Watcher(study.space, ledger, corpus.vocab, on_progress)
+        watcher("starting", None)
         with _ray() as slots:
-            watcher = _Watcher(study.space, ledger, corpus.vocab, slots, on_progress)
             search = MixtureSearch(ledger=ledger, rounds=True, on_change=watcher)
             _fit(search, study.space, corpus.path, slots)
         if search.failure is not None:
@@ -146,18 +146,19 @@ class _Watcher:
         space: SearchSpace,
         ledger: Ledger,
         vocab: int,
-        slots: int,
         on_progress: Callable[[str, Progress], None] | None,
     ) -> None:
-        self.space, self.ledger, self.vocab, self.slots = space, ledger, vocab, slots
+        self.space, self.ledger, self.vocab = space, ledger, vocab
         self.on_progress = on_progress
         self.progress = Progress(total=space.budget.trials)
         self._flops_now = 0.0
+        self._first_start = 0.0
 
     def __call__(self, event: str, trial: Trial | None) -> None:
         progress = self.progress
         progress.done, progress.failed = self.ledger.count("done"), self.ledger.count("failed")
         if event == "started":
+            self._first_start = self._first_start or time.monotonic()
             progress.running += 1
         if event == "ended" and trial is not None:
             progress.running -= 1
@@ -187,4 +188,4 @@ class _Watcher:
         left = sum(self._flops(Scale(t.n_params, t.n_tokens)) for t in self.ledger.pending())
         asked = len(self.ledger.trials)
         left += sum(self._flops(scale_of(self.space, i)) for i in range(asked, self.space.budget.trials))
-        return left * (time.monotonic() - self.progress.started) / self._flops_now
+        return left * (time.monotonic() - self._first_start) / self._flops_now

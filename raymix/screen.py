@@ -69,7 +69,8 @@ class Screen:
             self._start_bar("trials", progress.total)
         if self._bar is not None:
             ended = progress.done + progress.failed
-            self._bar.update(self._task, completed=ended, total=progress.total, note=_note(progress))
+            name = "starting Ray" if event == "starting" else "trials"
+            self._bar.update(self._task, description=name, completed=ended, total=progress.total, note=_note(progress))
 
     def recommendation(self, study: Study, found: Recommendation) -> None:
         """The end of a study."""

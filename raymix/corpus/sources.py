@@ -61,7 +61,7 @@ def fingerprint(source: Source, folder: Path) -> Any:
     """Plain data that changes when the text of the source does: names, sizes and times of files, or versions."""
     described: dict[str, Any] = source.model_dump(mode="json", exclude_none=True)
     if source.builtin is not None:
-        return {**described, "versions": builtin.versions()}
+        return {**described, "rule": builtin.RULE, "versions": builtin.versions()}
     if source.files is not None:
         paths = matching_files(source, folder)
     else:
