@@ -99,6 +99,10 @@ class Ledger:
         """Trials proposed that have not ended, in order."""
         return [trial for trial in self.trials.values() if trial.trial_id not in self._ended]
 
+    def tokens_seen(self, trial_id: str) -> float:
+        """Tokens at the last row of a trial; 0 before the first."""
+        return max((n for trial, n in self._rows if trial == trial_id and n < math.inf), default=0.0)
+
     def count(self, status: str) -> int:
         """How many trials ended with this status."""
         return sum(ended == status for ended in self._ended.values())

@@ -151,7 +151,7 @@ class _Watcher:
         self.space, self.ledger, self.vocab = space, ledger, vocab
         self.on_progress = on_progress
         self.progress = Progress(total=space.budget.trials)
-        self._flops_now = 0.0
+        self._done: dict[str, float] = {}
         self._first_start = 0.0
 
     def __call__(self, event: str, trial: Trial | None) -> None:
@@ -162,7 +162,9 @@ class _Watcher:
             progress.running += 1
         if event == "ended" and trial is not None:
             progress.running -= 1
-            self._flops_now += self._flops(Scale(trial.n_params, trial.n_tokens))
+        if event in ("checkpoint", "ended") and trial is not None:
+            seen = self.ledger.tokens_seen(trial.trial_id)
+            self._done[trial.trial_id] = self._flops(Scale(trial.n_params, seen)) if seen else 0.0
             progress.eta_seconds = self._eta()
         if event == "round":
             best = self._best()
@@ -182,10 +184,12 @@ class _Watcher:
         return shape.flops_per_token * scale.n_tokens
 
     def _eta(self) -> float | None:
-        """Seconds left if the rest costs per FLOP what the trials of this run have cost."""
-        if not self._flops_now:
+        """Seconds left if the rest costs per FLOP what this run has cost so far, checkpoints included."""
+        done = sum(self._done.values())
+        if not done:
             return None
-        left = sum(self._flops(Scale(t.n_params, t.n_tokens)) for t in self.ledger.pending())
-        asked = len(self.ledger.trials)
-        left += sum(self._flops(scale_of(self.space, i)) for i in range(asked, self.space.budget.trials))
-        return left * (time.monotonic() - self._first_start) / self._flops_now
+        asked = list(self.ledger.trials.values())
+        ahead = [scale_of(self.space, i) for i in range(len(asked), self.space.budget.trials)]
+        left = sum(self._flops(Scale(trial.n_params, trial.n_tokens)) for trial in self.ledger.pending())
+        left += sum(map(self._flops, ahead)) - sum(self._done.get(t.trial_id, 0.0) for t in self.ledger.pending())
+        return left * (time.monotonic() - self._first_start) / done

@@ -166,7 +166,8 @@ def project(polytope: Polytope, point_K: Array) -> Array:
     mix_K = np.clip(found.x, polytope.lower_K, polytope.upper_K)
     excess = float((polytope.rows_GK @ mix_K - polytope.limit_G).max())
     room = float((polytope.limit_G - polytope.rows_GK @ inside_K).min())
-    return mix_K if excess <= 0 else mix_K + min(1.0, excess / (excess + room)) * (inside_K - mix_K)
+    back = 0.0 if excess <= 0 else min(1.0, excess / (excess + room))
+    return np.asarray(mix_K + back * (inside_K - mix_K))
 
 
 def _project_box(polytope: Polytope, point_K: Array) -> Array:
