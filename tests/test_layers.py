@@ -13,7 +13,7 @@ FLOORS = [
     {"simplex", "yaml12"},
     {"space", "observations"},
     {"laws"},
-    {"objective", "optimum", "near_optimal", "recommend", "design", "continual", "corpus", "proxy"},
+    {"objective", "optimum", "near_optimal", "recommend", "design", "continual", "stages", "corpus", "proxy"},
     {"store", "ledger", "testing"},
     {"search"},
     {"study", "run", "plan"},

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymix.laws import autoscale as asc
+from raymix.laws import ddo
 from raymix.simplex import Array
 
 DATA = Path(os.environ.get("RAYMIX_DATA", Path(__file__).parents[3] / "shared" / "data")) / "autoscale"
@@ -42,7 +43,7 @@ def ddo_points(domains: list[str]) -> Array:
 
 @pytest.mark.data
 def test_published_fit_is_reproduced(published: dict[str, Any]) -> None:
-    fit = asc.fit_ddo(published["x_points_used_in_fit"], ddo_points(published["domains"]), published["domains"])
+    fit = ddo.fit_ddo(published["x_points_used_in_fit"], ddo_points(published["domains"]), published["domains"])
     for name in "abc":
         np.testing.assert_allclose(getattr(fit, f"{name}_K"), published["published_abc"][name], rtol=1e-9)
     assert fit.error_K.max() < 1e-14
@@ -51,7 +52,7 @@ def test_published_fit_is_reproduced(published: dict[str, Any]) -> None:
 @pytest.mark.data
 def test_published_optimum_is_reproduced(published: dict[str, Any]) -> None:
     abc = published["published_abc"]
-    n_K = asc.water_fill(abc["a"], abc["b"], 7.0, lower_K=0.2)
+    n_K = ddo.water_fill(abc["a"], abc["b"], 7.0, lower_K=0.2)
     assert n_K[1] == 0.2
     np.testing.assert_allclose(np.delete(n_K, 1), published["pgd_printed_6dom"], rtol=0, atol=1e-8)
 
@@ -106,7 +107,7 @@ def test_total_is_met_exactly(n1: list[float], growth: list[float], factor: floa
 def test_optimum_of_separate_power_laws_is_carried_exactly() -> None:
     b, weights, offsets = np.array([0.2, 0.5, 0.9]), np.array([1.0, 2.0, 0.5]), np.array([0.3, 0.1, 0.2])
     for n0 in (np.zeros(3), offsets):
-        n1, n2, n3 = (asc.water_fill(n0, b, total, weights=weights) for total in (30.0, 90.0, 1000.0))
+        n1, n2, n3 = (ddo.water_fill(n0, b, total, weights=weights) for total in (30.0, 90.0, 1000.0))
         np.testing.assert_allclose(asc.autoscale_to(n1, n2, 1000.0, n0), n3, rtol=1e-6)
 
 
@@ -127,7 +128,7 @@ def test_water_filling_satisfies_kkt_and_beats_feasible_points(
     problem: tuple[Array, Array, Array, Array, Array, float], seed: int
 ) -> None:
     a, b, w, lower, upper, total = problem
-    n = asc.water_fill(a, b, total, lower, upper, w)
+    n = ddo.water_fill(a, b, total, lower, upper, w)
     assert n.sum() == pytest.approx(total, rel=1e-12)
     assert ((n >= lower) & (n <= upper)).all()
     marginal = np.log(w * b) - (b + 1) * np.log(n + a)
@@ -147,31 +148,31 @@ def test_water_filling_satisfies_kkt_and_beats_feasible_points(
 
 
 def test_water_filling_in_plain_tokens_and_at_full_bounds() -> None:
-    n_K = asc.water_fill(np.zeros(2), np.array([0.3, 0.3]), 2e12, weights=[1.0, 2.0])
+    n_K = ddo.water_fill(np.zeros(2), np.array([0.3, 0.3]), 2e12, weights=[1.0, 2.0])
     assert n_K[1] / n_K[0] == pytest.approx(2 ** (1 / 1.3), rel=1e-9)  # w n^-1.3 equal
-    np.testing.assert_array_equal(asc.water_fill([1, 1], [1, 1], 3.0, 0, [1, 2]), [1, 2])
-    np.testing.assert_array_equal(asc.water_fill([1, 1], [1, 1], 3.0, [1, 2], 5), [1, 2])
+    np.testing.assert_array_equal(ddo.water_fill([1, 1], [1, 1], 3.0, 0, [1, 2]), [1, 2])
+    np.testing.assert_array_equal(ddo.water_fill([1, 1], [1, 1], 3.0, [1, 2], 5), [1, 2])
 
 
 @given(a=st.floats(1.5, 8), b=st.floats(1.0, 2.0), c=st.floats(0.5, 1.0))
 @settings(max_examples=15, deadline=None, derandomize=True)
 def test_ddo_fit_recovers_the_curve(a: float, b: float, c: float) -> None:
-    truth = asc.DDOFit(np.array([a]), np.array([b]), np.array([c]), np.zeros(1))
+    truth = ddo.DDOFit(np.array([a]), np.array([b]), np.array([c]), np.zeros(1))
     for x in (np.array([0.2, 1.0, 3.0]), np.array([3.0, 0.2, 0.5, 1.0, 2.0])):
         y_KX = truth.predict(x[:, None]).T
-        fit = asc.fit_ddo(x, y_KX)
+        fit = ddo.fit_ddo(x, y_KX)
         np.testing.assert_allclose(fit.predict(x[:, None]).T, y_KX, atol=1e-8)
         np.testing.assert_allclose([fit.a_K[0], fit.b_K[0], fit.c_K[0]], [a, b, c], rtol=1e-3)
 
 
 def test_two_curves_pass_three_points_and_the_published_kind_is_taken() -> None:
-    fit = asc.fit_ddo([0.2, 1, 3], [1.07106085110931581, 1.0, 0.91720990434197506])
+    fit = ddo.fit_ddo([0.2, 1, 3], [1.07106085110931581, 1.0, 0.91720990434197506])
     assert fit.a_K[0] == pytest.approx(2.665873, abs=1e-5)  # the other: a .789, b .124, c .070
     assert fit.c_K[0] == pytest.approx(0.802654, abs=1e-5)
 
 
 def test_perturbations_change_the_total() -> None:
-    mix_BK, n_tokens_B = asc.perturbations([100.0, 200.0, 300.0], down=1 / 5, up=3)
+    mix_BK, n_tokens_B = ddo.perturbations([100.0, 200.0, 300.0], down=1 / 5, up=3)
     assert mix_BK.shape == (7, 3)
     np.testing.assert_allclose(mix_BK.sum(axis=1), 1)
     np.testing.assert_allclose(n_tokens_B, [600, 520, 440, 360, 800, 1000, 1200])
@@ -215,17 +216,17 @@ def test_guards_speak_of_what_is_wrong_and_only_of_that() -> None:
         (lambda: asc.autoscale_to([1.0, 2.0], [2.0, 3.0], 0.0), "above 0"),
         (lambda: asc.autoscale_to([1.0, 2.0], [3.0, 1.5], 0.5), "beyond reach"),
         (lambda: asc.autoscale_to([1.0, 2.0], [3.0, 2.0], 1.9), "beyond reach"),
-        (lambda: asc.water_fill([1, 1], [1, 1], 1.0, 1.0), "bounds"),
-        (lambda: asc.water_fill([1, 1], [1, 1], 9.0, 0.0, 2.0), "bounds"),
-        (lambda: asc.water_fill([1, 1], [1, 0], 1.0), "b > 0"),
-        (lambda: asc.perturbations([1, 2], down=1.5), "down < 1 < up"),
-        (lambda: asc.perturbations([1, -2]), "base quantity of domain 1"),
-        (lambda: asc.fit_ddo([0.2, 1, 3], [[1.0, 1.1, 0.9]], ["law"]), "law: the loss does not fall"),
-        (lambda: asc.fit_ddo([0.2, 1, 3], [[1.01, 1.0, 0.9]], ["law"]), "law: the loss falls faster"),
-        (lambda: asc.fit_ddo([0.2, 1, 3], [[30.0, 15.0, 1.0]], ["law"]), "law: .*too large"),
-        (lambda: asc.fit_ddo([0.2, 1], [[1.1, 1.0]], ["law"]), "law: 2 different quantities"),
-        (lambda: asc.fit_ddo([0.2, 1, 2, 3], [[1.0, 1.1, 1.2, 1.3]], ["law"]), "law: the loss does not fall"),
-        (lambda: asc.fit_ddo([0.2, 1, np.nan], [[1.1, 1.0, 0.9]], ["law"]), "law: quantities are finite"),
+        (lambda: ddo.water_fill([1, 1], [1, 1], 1.0, 1.0), "bounds"),
+        (lambda: ddo.water_fill([1, 1], [1, 1], 9.0, 0.0, 2.0), "bounds"),
+        (lambda: ddo.water_fill([1, 1], [1, 0], 1.0), "b > 0"),
+        (lambda: ddo.perturbations([1, 2], down=1.5), "down < 1 < up"),
+        (lambda: ddo.perturbations([1, -2]), "base quantity of domain 1"),
+        (lambda: ddo.fit_ddo([0.2, 1, 3], [[1.0, 1.1, 0.9]], ["law"]), "law: the loss does not fall"),
+        (lambda: ddo.fit_ddo([0.2, 1, 3], [[1.01, 1.0, 0.9]], ["law"]), "law: the loss falls faster"),
+        (lambda: ddo.fit_ddo([0.2, 1, 3], [[30.0, 15.0, 1.0]], ["law"]), "law: .*too large"),
+        (lambda: ddo.fit_ddo([0.2, 1], [[1.1, 1.0]], ["law"]), "law: 2 different quantities"),
+        (lambda: ddo.fit_ddo([0.2, 1, 2, 3], [[1.0, 1.1, 1.2, 1.3]], ["law"]), "law: the loss does not fall"),
+        (lambda: ddo.fit_ddo([0.2, 1, np.nan], [[1.1, 1.0, 0.9]], ["law"]), "law: quantities are finite"),
     ],
 )
 def test_nonsense_is_refused_by_name(call: Any, message: str) -> None:

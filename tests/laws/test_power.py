@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from raymix.laws.autoscale import perturbations, water_fill
 from raymix.laws.base import Law
+from raymix.laws.ddo import perturbations, water_fill
 from raymix.laws.power import PerDomainPower
 from raymix.optimum import ObjectiveAtScale, minimise
 from raymix.simplex import Array, Polytope
