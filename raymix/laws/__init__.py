@@ -2,18 +2,36 @@
 
 Read in this order: `base` (what a law is), `union` (the default), `union_forms` and `exposure` (its
 formula), `fit` (the solver all laws share), `residual` (the Gaussian process on top), then `bootstrap`
-and `select` (how far to believe it).
+and `select` (how far to believe it). The published families are `separable` (what they share) and a file
+each: `exponential`, `log_linear`, `log_feature`, `effective_data`, `joint_exposure`, `chinchilla`, `bimix`,
+`apple`, `dcpt`; `nested` is a pipeline of step, size and mixing laws, `average` blends any laws.
 """
 
 from typing import Any
 
+from raymix.laws.apple import AppleAdditive, AppleJoint
+from raymix.laws.average import Average
 from raymix.laws.base import Law
+from raymix.laws.bimix import BiMix
 from raymix.laws.bootstrap import bootstrap, draws
+from raymix.laws.chinchilla import Chinchilla
+from raymix.laws.dcpt import DCPT
+from raymix.laws.effective_data import EffectiveData
+from raymix.laws.exponential import M1, M2, M3, M4, Implicit
+from raymix.laws.joint_exposure import JointExposure
+from raymix.laws.log_feature import LogFeature, LogFeatureJoint
+from raymix.laws.log_linear import LogLinear
+from raymix.laws.nested import Nested
 from raymix.laws.residual import ResidualGP
 from raymix.laws.select import CVResult, cross_validate, cross_validate_sizes, noise_level, rank_correlation
 from raymix.laws.union import TiedUnion
 
-LAWS: dict[str, type[Law]] = {law.name: law for law in (TiedUnion, ResidualGP)}
+FAMILIES: tuple[type[Law], ...] = (
+    *(TiedUnion, ResidualGP, Average),
+    *(M1, M2, M3, M4, Implicit, LogLinear, LogFeature, EffectiveData),  # one scale
+    *(LogFeatureJoint, JointExposure, BiMix, AppleAdditive, AppleJoint, DCPT, Chinchilla, Nested),
+)
+LAWS: dict[str, type[Law]] = {law.name: law for law in FAMILIES}
 
 
 def make_law(name: str, **settings: Any) -> Law:
@@ -35,9 +53,26 @@ def _family(name: str) -> type[Law]:
 
 
 __all__ = [
+    "DCPT",
+    "FAMILIES",
     "LAWS",
+    "M1",
+    "M2",
+    "M3",
+    "M4",
+    "AppleAdditive",
+    "AppleJoint",
+    "Average",
+    "BiMix",
     "CVResult",
+    "Chinchilla",
+    "EffectiveData",
+    "Implicit",
+    "JointExposure",
     "Law",
+    "LogFeature",
+    "LogFeatureJoint",
+    "LogLinear",
     "ResidualGP",
     "TiedUnion",
     "bootstrap",

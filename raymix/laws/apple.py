@@ -1,4 +1,4 @@
-"""Scaling laws for optimal data mixtures (arXiv 2507.09404, eqs. 3 and 4): Chinchilla with a mixture.
+"""Scaling laws for optimal data mixtures (arXiv 2507.09404): Chinchilla with a mixture.
 
     apple_additive   L = E + 1 / sum_j C_j r_j^g_j + A n^-al + B d^-be
     apple_joint      L = E + 1 / sum_j C_j r_j^g_j + A(r) n^-al + B(r) d^-be,

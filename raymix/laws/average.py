@@ -1,10 +1,11 @@
 """An average of laws: errors of different families partly cancel.
 
-    log L = sum_k w_k log L_k  (geometric)   or   L = sum_k w_k L_k  (arithmetic)
+    log L = sum_f w_f log L_f  (geometric)   or   L = sum_f w_f L_f  (arithmetic)
 
 Weights are given, or stacked (Breiman 1996, doi 10.1007/BF00117832): non-negative, summing to 1, and least squares
 on log-loss predictions of mixtures held out. The sd holds each law's own and how far the laws are apart.
 Folds are dealt in order of mean log loss, so that they do not depend on the order of rows or domains.
+Letters: F laws averaged, R held-out losses.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from raymix.laws.rows import canonical_order
 from raymix.laws.union import TiedUnion
 
 FOLDS = 5
-SUM_WEIGHT = 1e3  # of the row that holds the sum of weights at 1, over the other rows' scale
+SUM_WEIGHT = 1e3  # of the row that holds the sum of weights at 1, over all other rows together
 
 
 def _two_families() -> Sequence[Law]:
@@ -44,7 +45,7 @@ class Average:
     """Of losses."""
 
     laws_: list[Law] = field(init=False, repr=False)
-    weight_K_: Array = field(init=False, repr=False)
+    weight_F_: Array = field(init=False, repr=False)
     notes_: list[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +54,7 @@ class Average:
         if self.mean not in ("geometric", "arithmetic"):
             raise ValueError(f"mean = {self.mean!r}: geometric or arithmetic")
         weights = self.weights
-        if weights is not None and (len(weights) != len(self.laws) or min(weights) < 0 or not 0 < sum(weights)):
+        if weights is not None and (len(weights) != len(self.laws) or min(weights) < 0 or not sum(weights) > 0):
             raise ValueError(f"weights must be {len(self.laws)} numbers >= 0, not all 0, got {list(weights)}")
 
     def fit(
@@ -68,7 +69,7 @@ class Average:
         table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M))
         self.laws_ = [_fitted(law, table) for law in self.laws]
         self.notes_ = list(dict.fromkeys(f"{law.name}: {note}" for law in self.laws_ for note in law.notes_))
-        self.weight_K_ = self._stacked(table) if self.weights is None else _to_one(np.array(self.weights, float))
+        self.weight_F_ = self._stacked(table) if self.weights is None else _to_one(np.array(self.weights, float))
         return self
 
     def predict(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
@@ -76,19 +77,19 @@ class Average:
         return self._blend(np.stack([law.predict(mix_BK, scale_B2) for law in self.laws_]))
 
     def gradient(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
-        """dL/dr (B, M, K): L sum_k w_k dlog L_k/dr, or sum_k w_k dL_k/dr."""
-        slope_KBMK = np.stack([law.gradient(mix_BK, scale_B2) for law in self.laws_])
+        """dL/dr (B, M, K): L sum_f w_f dlog L_f/dr, or sum_f w_f dL_f/dr."""
+        slope_FBMK = np.stack([law.gradient(mix_BK, scale_B2) for law in self.laws_])
         if self.mean == "geometric":
-            loss_KBM = np.stack([law.predict(mix_BK, scale_B2) for law in self.laws_])
-            slope_KBMK *= (self._blend(loss_KBM) / loss_KBM)[..., None]
-        return np.tensordot(self.weight_K_, slope_KBMK, axes=1)
+            loss_FBM = np.stack([law.predict(mix_BK, scale_B2) for law in self.laws_])
+            slope_FBMK *= (self._blend(loss_FBM) / loss_FBM)[..., None]
+        return np.tensordot(self.weight_F_, slope_FBMK, axes=1)
 
     def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
-        """sd of log loss (B, M): sqrt of sum_k w_k (sd_k^2 + (log L_k - log L)^2)."""
-        log_KBM = np.log([law.predict(mix_BK, scale_B2) for law in self.laws_])
-        sd_KBM = np.stack([law.sd(mix_BK, scale_B2) for law in self.laws_])
-        apart_KBM = log_KBM - np.log(self._blend(np.exp(log_KBM)))
-        return np.sqrt(np.tensordot(self.weight_K_, sd_KBM**2 + apart_KBM**2, axes=1))
+        """sd of log loss (B, M): sqrt of sum_f w_f (sd_f^2 + (log L_f - log L)^2)."""
+        log_FBM = np.log([law.predict(mix_BK, scale_B2) for law in self.laws_])
+        sd_FBM = np.stack([law.sd(mix_BK, scale_B2) for law in self.laws_])
+        apart_FBM = log_FBM - np.log(self._blend(np.exp(log_FBM)))
+        return np.sqrt(np.tensordot(self.weight_F_, sd_FBM**2 + apart_FBM**2, axes=1))
 
     def to_json(self) -> dict[str, Any]:
         """Settings and learned values as plain JSON values."""
@@ -97,7 +98,7 @@ class Average:
             "law": self.name,
             "settings": {"weights": weights, "mean": self.mean},
             "laws": [law.to_json() for law in self.laws_],
-            "learned": {"weight_K_": self.weight_K_.tolist(), "notes_": list(self.notes_)},
+            "learned": {"weight_F_": self.weight_F_.tolist(), "notes_": list(self.notes_)},
         }
 
     @classmethod
@@ -107,33 +108,32 @@ class Average:
 
         laws, learned = [law_from_json(law) for law in data["laws"]], data["learned"]
         law = cls([fresh(part) for part in laws], **data["settings"])
-        law.laws_, law.weight_K_, law.notes_ = laws, np.array(learned["weight_K_"]), list(learned["notes_"])
+        law.laws_, law.weight_F_, law.notes_ = laws, np.array(learned["weight_F_"]), list(learned["notes_"])
         return law
 
-    def _blend(self, loss_KBM: Array) -> Array:
+    def _blend(self, loss_FBM: Array) -> Array:
         if self.mean == "arithmetic":
-            return np.tensordot(self.weight_K_, loss_KBM, axes=1)
-        return np.exp(np.tensordot(self.weight_K_, np.log(loss_KBM), axes=1))
+            return np.tensordot(self.weight_F_, loss_FBM, axes=1)
+        return np.asarray(np.exp(np.tensordot(self.weight_F_, np.log(loss_FBM), axes=1)))
 
     def _stacked(self, table: Table) -> Array:
         """Weights from held-out predictions; equal where there is nothing to hold out, with a note."""
         n_laws, fold_B = len(self.laws), _folds(table)
-        if n_laws == 1 or fold_B.max() == 0:
-            if n_laws > 1:
-                self.notes_.append("one mixture: nothing to choose the weights by, so they are equal")
+        if fold_B.max() == 0:
+            self.notes_.append("one mixture: nothing to choose the weights by, so they are equal")
             return np.full(n_laws, 1 / n_laws)
-        error_KBM = np.full((n_laws, *table.loss_BM.shape), np.nan)
+        error_FBM = np.full((n_laws, *table.loss_BM.shape), np.nan)
         for fold in range(fold_B.max() + 1):
             train, test = np.flatnonzero(fold_B != fold), np.flatnonzero(fold_B == fold)
             part = table.take(train)
             seen = np.flatnonzero(np.isfinite(part.loss_BM).any(axis=0))
-            for k, law in enumerate(self.laws):
+            for f, law in enumerate(self.laws):
                 fitted = fresh(law).fit(part.mix_BK, part.scale_B2, part.loss_BM[:, seen], part.run_B, part.own_M[seen])
                 held_out = np.ix_(test, seen)
                 log_pred = np.log(fitted.predict(table.mix_BK[test], table.scale_B2[test]))
-                error_KBM[k][held_out] = log_pred - np.log(table.loss_BM[held_out])
-        known_BM = np.isfinite(error_KBM).all(axis=0)
-        return _least_squares(error_KBM[:, known_BM].T)
+                error_FBM[f][held_out] = log_pred - np.log(table.loss_BM[held_out])
+        known_BM = np.isfinite(error_FBM).all(axis=0)
+        return _least_squares(error_FBM[:, known_BM].T)
 
 
 def _fitted(law: Law, table: Table) -> Law:
@@ -143,23 +143,21 @@ def _fitted(law: Law, table: Table) -> Law:
 def _folds(table: Table) -> Ints:
     """Fold of each row: mixtures dealt to at most FOLDS folds in order of mean log loss."""
     _, mixture_B = np.unique(table.mix_BK, axis=0, return_inverse=True)
-    log_B = np.nanmean(np.log(table.loss_BM), axis=1, where=np.isfinite(table.loss_BM) | ~np.isfinite(table.loss_BM))
-    level_Q = np.array([np.nanmean(log_B[mixture_B == q]) for q in range(mixture_B.max() + 1)])
-    fold_Q = np.empty(len(level_Q), dtype=np.int64)
-    fold_Q[np.argsort(level_Q, kind="stable")] = np.arange(len(level_Q)) % FOLDS
+    log_BM, n_mixtures = np.log(table.loss_BM), int(mixture_B.max()) + 1
+    level_Q = np.array([np.nanmean(log_BM[mixture_B.ravel() == q]) for q in range(n_mixtures)])
+    fold_Q = np.empty(n_mixtures, dtype=np.int64)
+    fold_Q[np.argsort(level_Q, kind="stable")] = np.arange(n_mixtures) % FOLDS
     return fold_Q[mixture_B.ravel()]
 
 
-def _least_squares(error_RK: Array) -> Array:
+def _least_squares(error_RF: Array) -> Array:
     """w >= 0, sum w = 1, with the least sum of (error w)^2: nnls with a heavy row for the sum."""
-    scale = float(np.abs(error_RK).max()) or 1.0
-    weight_K, _ = nnls(np.vstack([error_RK / scale, np.full(error_RK.shape[1], SUM_WEIGHT)]), _target(len(error_RK)))
-    return _to_one(weight_K)
+    scaled_RF = error_RF / (np.abs(error_RF).max() or 1.0)
+    n_rows, n_laws = scaled_RF.shape
+    heavy = SUM_WEIGHT * np.sqrt(n_rows)
+    weight_F, _ = nnls(np.vstack([scaled_RF, np.full(n_laws, heavy)]), np.append(np.zeros(n_rows), heavy))
+    return _to_one(weight_F)
 
 
-def _target(n_rows: int) -> Array:
-    return np.append(np.zeros(n_rows), SUM_WEIGHT)
-
-
-def _to_one(weight_K: Array) -> Array:
-    return np.asarray(weight_K / weight_K.sum())
+def _to_one(weight_F: Array) -> Array:
+    return np.asarray(weight_F / weight_F.sum())

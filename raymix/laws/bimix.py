@@ -13,7 +13,7 @@ import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
 from raymix.laws.exposure import Points
-from raymix.laws.separable import ONE, Normal, SeparableLaw, Slopes, Term, power_law, product
+from raymix.laws.separable import Normal, SeparableLaw, Slopes, Term, level, power_law, product
 
 SHARE_POWER, OFFSET = (np.log(0.15), 0.7), (np.log(0.02), 1.5)  # log alpha, log e; as in the effective data law
 REST = (np.log(0.7), 0.5)  # log A C, added to log median L: the part no D removes
@@ -43,8 +43,7 @@ class BiMix(SeparableLaw):
 
     def _terms(self, theta_MP: Array, at: Points, active_A: Ints) -> list[Term]:
         share = power_of_share(theta_MP, 3, at, self.own_M_[active_A])
-        rest = Term(theta_MP[:, 2, None], lambda: [(2, ONE)])
-        return [product(power_law(theta_MP, 0, at.log_d_B[None]), share), product(rest, share)]
+        return [product(power_law(theta_MP, 0, at.log_d_B[None]), share), product(level(theta_MP, 2), share)]
 
 
 def power_of_share(theta_MP: Array, at_power: int, at: Points, own_M: Ints) -> Term:

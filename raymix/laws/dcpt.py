@@ -1,4 +1,4 @@
-"""The D-CPT law (arXiv 2406.01375, eq. 6) of continual pre-training on two corpora, general and domain.
+"""The D-CPT law (arXiv 2406.01375) of continual pre-training on two corpora, general and domain.
 
     L = E + A n^-al + B r^eta d^-be + C (r + eps)^-gamma
 
@@ -15,9 +15,13 @@ import numpy as np
 from raymix.laws.base import Array, Ints, Table
 from raymix.laws.bimix import power_of_share
 from raymix.laws.exposure import GRADIENT_FLOOR, Points
-from raymix.laws.separable import ONE, Normal, SeparableLaw, Slopes, Term, power_law, product
+from raymix.laws.separable import Normal, SeparableLaw, Slopes, Term, level, power_law, product
 
-SHARE_LEVEL, SHARE_POWER, OFFSET = (np.log(0.2), 1.0), (np.log(0.3), 0.7), (np.log(0.02), 1.5)  # C (+ log L), gamma, eps
+SHARE_LEVEL, SHARE_POWER, OFFSET = (
+    (np.log(0.2), 1.0),
+    (np.log(0.3), 0.7),
+    (np.log(0.02), 1.5),
+)  # C (+ log L), gamma, eps
 ETA = (np.log(0.3), 1.0)
 
 
@@ -36,18 +40,17 @@ class DCPT(SeparableLaw):
             self.notes_.append(f"eval domain {domain}: no own training domain, read as a function of the second share")
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
-        level: Normal = (log_median_M + SHARE_LEVEL[0], SHARE_LEVEL[1])
+        share_level: Normal = (log_median_M + SHARE_LEVEL[0], SHARE_LEVEL[1])
         scalars = self._size_prior(log_median_M) + self._data_prior(log_median_M)
-        return [*scalars, ETA, level, SHARE_POWER, OFFSET]
+        return [*scalars, ETA, share_level, SHARE_POWER, OFFSET]
 
     def _terms(self, theta_MP: Array, at: Points, active_A: Ints) -> list[Term]:
         own_M = np.where(self.own_M_[active_A] < 0, 1, self.own_M_[active_A])
         size, data = power_law(theta_MP, 0, at.log_n_B[None]), power_law(theta_MP, 2, at.log_d_B[None])
-        level = Term(theta_MP[:, 5, None], lambda: [(5, ONE)])
         return [
             size,
             product(data, _growing(theta_MP, 4, at, own_M)),
-            product(level, power_of_share(theta_MP, 6, at, own_M)),
+            product(level(theta_MP, 5), power_of_share(theta_MP, 6, at, own_M)),
         ]
 
 

@@ -1,6 +1,6 @@
 """The joint law, "effective exposure": L = E + (N sum_j u_j r_j)^-al + (sum_j tau_j D'_j)^-be per eval domain.
 
-D'_j are the effective tokens of domain j under repetition (arXiv 2305.16264, eq. 5): of n_j = r_j D tokens drawn
+D'_j are the effective tokens of domain j under repetition (arXiv 2305.16264): of n_j = r_j D tokens drawn
 from U_j unique ones, D'_j = n_j up to U_j, and U_j (1 + R* (1 - exp(-(n_j / U_j - 1) / R*))) beyond. It nests
 Chinchilla (fixed r) and AutoScale (tau diagonal). D'_j is concave in r_j, so L is convex in r, repetition included.
 Here the levels of u and tau stand apart: A (n sum_j u_j r_j)^-al + B (sum_j tau_j D'_j / D0)^-be, the same surface.
@@ -17,7 +17,7 @@ from raymix.laws.exposure import Points
 from raymix.laws.separable import Normal, SeparableLaw, Slopes, Term, own_weights, power_law
 from raymix.laws.union_forms import ANY_WEIGHT, OTHER_WEIGHT, WEIGHT_SD
 
-REPEAT_VALUE = 15.39  # R*: repeats after which more of them add little (arXiv 2305.16264, section 6.1)
+REPEAT_VALUE = 15.39  # R*: repeats after which more of them add little (fitted in arXiv 2305.16264)
 
 
 @dataclass

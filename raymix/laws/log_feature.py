@@ -15,56 +15,50 @@ from typing import ClassVar
 import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
+from raymix.laws.exponential import M4, MEAN_SD, PART, bent
 from raymix.laws.exposure import Points
 from raymix.laws.fit import HUBER, Prior, Problem, Solution, fit_map
-from raymix.laws.separable import ONE, Normal, SeparableLaw, Term, power_law, product
+from raymix.laws.separable import Normal, SeparableLaw, Term, power_law, product
 
 EPS_GRID = (0.02, 0.03, 0.05)  # published runs of 5-17 domains prefer .02-.05
-LEVEL, LEVEL_SD = np.log(0.5), 1.0  # of exp(b) over median L; floor and level start even
 RIDGE_SD = 0.6  # of a_j: a ridge of 1e-3 on squared log loss at its usual noise of .02 (.02 / sqrt(1e-3))
 
 
 @dataclass
-class LogFeature(SeparableLaw):
-    """L = c + exp(b + sum_j a_j log(r_j / eps + 1))."""
+class LogFeature(M4):
+    """L = c + exp(b + sum_j a_j phi_j), through its value and slopes at the mean mixture as m4."""
 
     name: ClassVar[str] = "log_feature"
     convex: ClassVar[bool] = False
-    reads: ClassVar[tuple[str, ...]] = ("mixture",)
-    extra: ClassVar[tuple[str, ...]] = ("eps_",)
+    extra: ClassVar[tuple[str, ...]] = ("center_K_", "eps_")
 
     eps: float | None = None
     """Where phi turns from linear to logarithmic; chosen by leave-one-out if left out."""
     eps_: Array = field(init=False, repr=False)
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
-        return [(log_median_M + LEVEL, LEVEL_SD), (np.zeros((len(log_median_M), self.n_domains_)), RIDGE_SD)]
+        return [(log_median_M, MEAN_SD), PART, (np.zeros((len(log_median_M), self.n_domains_)), RIDGE_SD)]
 
     def _terms(self, theta_MP: Array, at: Points, active_A: Ints) -> list[Term]:
-        level = Term(theta_MP[:, :1], lambda: [(0, ONE)])
-        return [product(level, features(theta_MP, slice(1, None), at, float(self.eps_)))]
+        eps = float(self.eps_)
+        phi_KQ = (np.log(at.share_QK + eps) - np.log(self.center_K_ + eps)).T
+        return bent(theta_MP, at.rows(phi_KQ), lambda: 1 / (at.share_QK + eps))
 
     def _solve(self, problem: Problem, prior: Prior, at: Points) -> Solution:
-        """The optimum at the given eps, or at the one whose left-out error is least."""
-        best, least = None, np.inf
-        for eps in EPS_GRID if self.eps is None else (self.eps,):
-            self.eps_ = np.array(eps)
-            solution = fit_map(problem, prior)
-            error = left_out_error(problem, solution, at)
-            if best is None or error < least:
-                best, least, chosen = solution, error, eps
-        assert best is not None
-        self.eps_ = np.array(chosen)
-        return best
+        return solve_with_eps(self, self.eps, problem, prior, at)
 
 
 @dataclass
-class LogFeatureJoint(LogFeature):
+class LogFeatureJoint(SeparableLaw):
     """L = E + A n^-al exp(sum_j u_j phi_j) + B d^-be exp(sum_j t_j phi_j)."""
 
     name: ClassVar[str] = "log_feature_joint"
     convex: ClassVar[bool] = False
-    reads: ClassVar[tuple[str, ...]] = ("mixture", "n_params", "n_tokens")
+    extra: ClassVar[tuple[str, ...]] = ("eps_",)
+
+    eps: float | None = None
+    """Where phi turns from linear to logarithmic; chosen by leave-one-out if left out."""
+    eps_: Array = field(init=False, repr=False)
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
         scalars = self._size_prior(log_median_M) + self._data_prior(log_median_M)
@@ -77,6 +71,23 @@ class LogFeatureJoint(LogFeature):
             product(power_law(theta_MP, 0, at.log_n_B[None]), features(theta_MP, slice(4, 4 + k), at, eps)),
             product(power_law(theta_MP, 2, at.log_d_B[None]), features(theta_MP, slice(4 + k, 4 + 2 * k), at, eps)),
         ]
+
+    def _solve(self, problem: Problem, prior: Prior, at: Points) -> Solution:
+        return solve_with_eps(self, self.eps, problem, prior, at)
+
+
+def solve_with_eps(
+    law: LogFeature | LogFeatureJoint, eps: float | None, problem: Problem, prior: Prior, at: Points
+) -> Solution:
+    """The optimum at the given eps, or at the one whose left-out error is least; sets `law.eps_`."""
+    tried = []
+    for value in EPS_GRID if eps is None else (eps,):
+        law.eps_ = np.array(value)
+        solution = fit_map(problem, prior)
+        tried.append((left_out_error(problem, solution, at), value, solution))
+    _, best, solution = min(tried, key=lambda one: one[:2])
+    law.eps_ = np.array(best)
+    return solution
 
 
 def features(theta_MP: Array, a: slice, at: Points, eps: float) -> Term:
@@ -93,13 +104,15 @@ def left_out_error(problem: Problem, solution: Solution, at: Points) -> float:
     """Sum of squared log-loss errors, each mixture's predicted from the others (linearised at the optimum)."""
     everyone = np.arange(len(problem.used_MB))
     log_MB, jac_MPB = problem.evaluate(solution.params_MP, everyone, True)
-    assert jac_MPB is not None and at.mixture_B is not None
+    assert jac_MPB is not None
     residual_MB = problem.used_MB * (problem.target_MB - log_MB)
     z_MB = np.abs(residual_MB) / solution.sig_M[:, None]
-    scaled_MPB = jac_MPB * (np.sqrt(HUBER / np.maximum(z_MB, HUBER)) * problem.used_MB / solution.sig_M[:, None])[:, None]
+    scaled_MPB = (
+        jac_MPB * (np.sqrt(HUBER / np.maximum(z_MB, HUBER)) * problem.used_MB / solution.sig_M[:, None])[:, None]
+    )
     lever_MPB = np.linalg.solve(solution.hessian_MPP, scaled_MPB)
     total = 0.0
-    for rows in _rows_by_mixture(at.mixture_B):
+    for rows in _rows_by_mixture(np.arange(len(at.share_QK)) if at.mixture_B is None else at.mixture_B):
         hat_Mbb = np.matmul(scaled_MPB[:, :, rows].transpose(0, 2, 1), lever_MPB[:, :, rows])
         error_Mb = np.linalg.solve(np.eye(len(rows)) - hat_Mbb, residual_MB[:, rows, None])[..., 0]
         total += float((error_Mb**2).sum())

@@ -1,8 +1,8 @@
 """The log-linear law of Olmix (arXiv 2602.12237): L = c + exp(sum_j a_j r_j) per eval domain, at one scale.
 
-The function of m4 (`exponential`) with the level inside the a_j, which on the simplex is no restriction; the prior is
-a ridge around the level of the losses. `floor=False` is the plain log-linear regression, log L = sum_j a_j r_j.
-Convex in r. Where we differ: one MAP fit on log loss; Olmix fits Huber on loss from 300 starts.
+The function of m4 (`exponential`): the level k lies inside the a_j, which on the simplex is no restriction.
+`floor=False` is the plain log-linear regression, log L = m + sum_j a_j (r_j - mean r_j) with a ridge on a. Convex in
+r. Where we differ: one MAP fit on log loss; Olmix fits Huber on loss from 300 starts.
 """
 
 from dataclasses import dataclass
@@ -11,37 +11,29 @@ from typing import ClassVar
 import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
-from raymix.laws.exponential import SLOPE_SD
+from raymix.laws.exponential import M4, MEAN_SD, MEAN_SLOPE_SD
 from raymix.laws.exposure import Points
-from raymix.laws.separable import Normal, SeparableLaw, Term
+from raymix.laws.separable import Normal, Term, level, product
 
 
 @dataclass
-class LogLinear(SeparableLaw):
+class LogLinear(M4):
     """L = c + exp(sum_j a_j r_j)."""
 
     name: ClassVar[str] = "log_linear"
     convex: ClassVar[bool] = True
-    reads: ClassVar[tuple[str, ...]] = ("mixture",)
 
     floor: bool = True
-    """Whether there is a c, as in the paper's code."""
-
-    @property
-    def has_floor(self) -> bool:
-        """As the setting says."""
-        return self.floor
+    """Whether there is a c, as in the released code."""
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
-        level_M = log_median_M + (np.log(0.5) if self.floor else 0.0)  # floor and term start even
-        return [(np.tile(level_M[:, None], self.n_domains_), SLOPE_SD)]
+        if self.floor:
+            return super()._prior(log_median_M, table)
+        return [(log_median_M, MEAN_SD), (np.zeros((len(log_median_M), self.n_domains_)), MEAN_SLOPE_SD)]
 
     def _terms(self, theta_MP: Array, at: Points, active_A: Ints) -> list[Term]:
-        share_KB = at.rows(at.share_QK.T)
-        return [
-            Term(
-                at.rows(theta_MP @ at.share_QK.T),
-                lambda: [(slice(None), share_KB)],
-                lambda: theta_MP[:, None, :],
-            )
-        ]
+        if self.floor:
+            return super()._terms(theta_MP, at, active_A)
+        a_MK, off_KB = theta_MP[:, 1:], at.rows((at.share_QK - self.center_K_).T)
+        slopes = Term(a_MK @ off_KB, lambda: [(slice(1, None), off_KB)], lambda: a_MK[:, None, :])
+        return [product(level(theta_MP, 0), slopes)]

@@ -3,10 +3,11 @@
     L = E + sum_k exp z_k(r, N, D; theta)
 
 A family is its terms z_k with their derivatives, and its prior; the rest is here: rows, floor, solver (`fit`),
-covariance, notes and JSON. The floor is E = .98 min(L) sigmoid(theta_0), as in the union law. Intervals are the
-union's too, but for one thing: where a family misfits by more than the solver's largest sig, its sd says so.
-No family is tuned to data: priors are log-normal and weak, so that nothing diverges, and there is one start,
-the prior mean. Letters: theta_MP the parameters after the floor, A of M eval domains still being fitted.
+covariance, notes and JSON. The floor is E = .98 min(L) sigmoid(theta_0), as in the union law, or a family's own
+(`has_floor`). Intervals are the union's too, but for one thing: where a family misfits by more than the solver's
+largest sig, its sd says so. No family is tuned to data: priors are weak and log-normal, so that nothing diverges,
+and there is one start, the prior mean. Letters: theta_MP the parameters after the floor, A of M eval domains still
+being fitted.
 """
 
 from abc import ABC, abstractmethod
@@ -45,7 +46,7 @@ NO_SLOPE = np.zeros((1, 1, 1))
 class Term:
     """exp(z), and the derivatives of z where asked for."""
 
-    z_MB: Array
+    z_MB: Array  # or (M, 1)
     by_theta: Callable[[], Slopes]
     by_share: Callable[[], Array] = lambda: NO_SLOPE  # dz/dr (M, B, K)
 
@@ -74,6 +75,11 @@ def product(one: Term, other: Term) -> Term:
         lambda: [*one.by_theta(), *other.by_theta()],
         lambda: one.by_share() + other.by_share(),
     )
+
+
+def level(theta_MP: Array, at: int) -> Term:
+    """exp(theta[at]): a factor, or a floor that the data alone decide."""
+    return Term(theta_MP[:, at, None], lambda: [(at, ONE)])
 
 
 def _along(value_M1: Array, like: Array) -> Array:
@@ -116,7 +122,7 @@ class SeparableLaw(ABC):
 
     @property
     def has_floor(self) -> bool:
-        """Whether there is an E."""
+        """Whether there is an E below .98 min L, as N and D call for."""
         return True
 
     def fit(
@@ -238,20 +244,19 @@ class SeparableLaw(ABC):
         """log L (A, B) and, if wanted, d log L / d theta (A, P, B)."""
         first = int(self.has_floor)
         terms = self._terms(params_AP[:, first:], at, active_A)
-        part_KAB = [np.exp(term.z_MB) for term in terms]
-        loss_AB = sum(part_KAB[1:], part_KAB[0])
-        share_A1 = sigmoid(params_AP[:, :1])
-        floor_A1 = self.cap_M_[active_A, None] * share_A1
+        parts = [np.exp(term.z_MB) for term in terms]
+        loss_AB = sum(parts[1:], parts[0])
         if first:
+            share_A1 = sigmoid(params_AP[:, :1])
+            floor_A1 = self.cap_M_[active_A, None] * share_A1
             loss_AB = floor_A1 + loss_AB
-        loss_AB = np.broadcast_to(loss_AB, (len(params_AP), len(at.log_n_B)))
         if not want:
             return np.log(loss_AB), None
         jac_APB = np.zeros((*params_AP.shape, loss_AB.shape[1]))
         if first:
             jac_APB[:, 0] = floor_A1 * (1 - share_A1) / loss_AB
         theta_jac_APB = jac_APB[:, first:]
-        for part_AB, term in zip(part_KAB, terms, strict=True):
+        for part_AB, term in zip(parts, terms, strict=True):
             weight_AB = part_AB / loss_AB
             for slot, value in term.by_theta():
                 theta_jac_APB[:, slot] += (weight_AB if isinstance(slot, int) else weight_AB[:, None]) * value
@@ -279,6 +284,7 @@ class SeparableLaw(ABC):
         return [(log_median_M + level[0], level[1]), power]
 
     def _points(self, mix_BK: Array, scale_B2: Array, merge: bool) -> Points:
+        merge = merge and len(np.unique(mix_BK, axis=0)) < len(mix_BK)
         return points(mix_BK, scale_B2, self.origin_2_[0], self.origin_2_[1], merge)
 
     def _queries(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> tuple[Array, Array]:

@@ -8,13 +8,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymix.laws import LAWS, Law, make_law
-from raymix.testing import LAW_CHECKS, synthetic_runs
+from raymix.testing import LAW_CHECKS, World, synthetic_runs, world
+
+ONE_SCALE = world(sizes=(6e7,), tokens=(1e9,))
+WORLDS = {
+    **dict.fromkeys(("m1", "m2", "m3", "m4", "log_linear", "log_feature", "effective_data"), ONE_SCALE),
+    "implicit": world(sizes=(6e7,), tokens=(1e9,), n_mixtures=40),  # 25 parameters: more than 20 runs can tell
+    "bimix": world(sizes=(6e7,)),
+    "chinchilla": world(mixture_effect=0.0),
+    "dcpt": world(n_domains=2),
+}
 
 
 @pytest.mark.parametrize("check", LAW_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 @pytest.mark.parametrize("name", sorted(LAWS))
-def test_law_keeps_contract(name: str, check: Callable[[Callable[[], Law]], None]) -> None:
-    check(lambda: make_law(name))
+def test_law_keeps_contract(name: str, check: Callable[[Callable[[], Law], World], None]) -> None:
+    check(lambda: make_law(name), WORLDS.get(name, synthetic_runs))
+
+
+@pytest.mark.parametrize("name", ["union", "residual_gp", "average"])
+def test_law_finds_the_truth_in_ragged_losses(name: str) -> None:
+    runs = synthetic_runs()
+    ragged_BM = runs.loss_BM.copy()
+    ragged_BM[np.random.default_rng(7).random(len(ragged_BM)) < 0.3, 0] = np.nan
+    law = make_law(name).fit(runs.mix_BK, runs.scale_B2, ragged_BM, runs.run_B, runs.own_M)
+    np.testing.assert_allclose(law.predict(runs.mix_BK, runs.scale_B2), runs.truth_BM, rtol=0.02)
 
 
 def test_unknown_law_is_named() -> None:

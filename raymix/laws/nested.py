@@ -1,0 +1,245 @@
+"""The nested pipeline of Data Mixing Laws (arXiv 2403.16952, Algorithm 1): steps, then sizes, then mixtures.
+
+    per run and eval domain        L(D) = E + B d^-beta                 read at the D asked for
+    per mixture and eval domain    L(N) = E + A n^-alpha                through those, read at the N asked for
+    per eval domain                L(r) = c + k exp(sum_j t_j r_j)      m4 through those
+
+`fit` learns the step laws; the rest is fitted per scale asked for and kept. Convex in the mixture. What it gives up:
+each law sees a few points only, so errors add up from stage to stage; the union law shares all rows and errs less.
+Where we differ: maximum a posteriori on log loss in place of Huber on loss with many starts, and data that the paper
+does not have: a run with fewer than 3 checkpoints leans on the step laws of the other runs, a mixture trained at one
+size on the size laws of the other mixtures, and what never varied is on its prior, with a note.
+Letters: R runs, C checkpoints or sizes, Q distinct mixtures, U token counts asked for.
+"""
+
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from raymix.laws.base import Array, Ints, Table, as_mixtures, as_scales, as_table
+from raymix.laws.curves import Curves, Habit, fit_curves
+from raymix.laws.exponential import M4
+from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, usable_rows
+from raymix.laws.union import SD_BEYOND, SD_SEEN
+from raymix.laws.union_forms import (
+    DATA_LEVEL,
+    DATA_POWER,
+    ONE_D_LEVEL,
+    ONE_D_POWER,
+    ONE_SIZE_LEVEL,
+    ONE_SIZE_POWER,
+    SIZE_LEVEL,
+    SIZE_POWER,
+)
+
+STEPS = Habit(DATA_LEVEL, DATA_POWER, ONE_D_LEVEL, ONE_D_POWER, enough=3)  # 3 parameters
+SIZES = Habit(SIZE_LEVEL, SIZE_POWER, ONE_SIZE_LEVEL, ONE_SIZE_POWER, enough=2)  # the prior settles the third
+
+Scales = tuple[float, float]
+
+
+@dataclass
+class Nested:
+    """Step laws, size laws and m4, one after the other; settings below, learned values end in `_`."""
+
+    name: ClassVar[str] = "nested"
+    convex: ClassVar[bool] = True
+
+    warmup: float = 0.1
+    """Rows before this part of a run's last D are left out: no power law holds during warm-up."""
+    rows_per_run: int = 8
+    """At most so many checkpoints of a run, evenly in log D."""
+
+    steps_: Curves = field(init=False, repr=False)  # one per run and eval domain, (R * M)
+    mix_QK_: Array = field(init=False, repr=False)
+    mixture_R_: Ints = field(init=False, repr=False)
+    size_R_: Array = field(init=False, repr=False)
+    origin_2_: Array = field(init=False, repr=False)
+    seen_22_: Array = field(init=False, repr=False)
+    notes_: list[str] = field(init=False, repr=False)
+    _read: dict[Scales, tuple[M4, Array]] = field(init=False, repr=False, compare=False)
+
+    def fit(
+        self,
+        mix_BK: ArrayLike,
+        scale_B2: ArrayLike,
+        loss_BM: ArrayLike,
+        run_B: ArrayLike | None = None,
+        own_M: ArrayLike | None = None,
+    ) -> Self:
+        """Learn the step laws from losses (nats; NaN where not measured); see `base.Law.fit`."""
+        table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M))
+        used_BM = usable_rows(table, self.warmup, self.rows_per_run).T
+        kept = np.flatnonzero(used_BM.any(axis=1))
+        table, loss_BM = table.take(kept), np.where(used_BM, table.loss_BM, np.nan)[kept]
+        self._look_at(table)
+        run_B = self._runs(table)
+        log_x_RC, loss_RMC = _by_run(run_B, np.log(table.scale_B2[:, 1] / self.origin_2_[1]), loss_BM)
+        n_runs, n_eval, n_points = loss_RMC.shape
+        kind_RM = np.tile(np.arange(n_eval), (n_runs, 1))
+        log_x_RMC = np.broadcast_to(log_x_RC[:, None], loss_RMC.shape)
+        self.steps_ = fit_curves(
+            log_x_RMC.reshape(-1, n_points), loss_RMC.reshape(-1, n_points), kind_RM.ravel(), STEPS
+        )
+        self._note_thin(np.isfinite(loss_RMC).sum(axis=2))
+        self._read = {}
+        return self
+
+    def predict(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
+        """Losses (B, M) in nats per token."""
+        mix, scale = self._queries(mix_BK, scale_B2)
+        loss_BM = np.empty((len(mix), self._n_eval))
+        for rows, at, law, _ in self._at(scale):
+            loss_BM[rows] = law.predict(mix[rows], at)
+        return loss_BM
+
+    def gradient(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
+        """dL/dr (B, M, K), that of m4 at each scale."""
+        mix, scale = self._queries(mix_BK, scale_B2)
+        slope_BMK = np.empty((len(mix), self._n_eval, mix.shape[1]))
+        for rows, at, law, _ in self._at(scale):
+            slope_BMK[rows] = law.gradient(mix[rows], at)
+        return slope_BMK
+
+    def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
+        """sd of log loss (B, M): m4's, and what steps and sizes leave open; x 1.1 at seen scales, x 1.5 outside."""
+        mix, scale = self._queries(mix_BK, scale_B2)
+        sd_BM = np.empty((len(mix), self._n_eval))
+        for rows, at, law, open_M in self._at(scale):
+            sd_BM[rows] = np.sqrt((law.sd(mix[rows], at) / SD_SEEN) ** 2 + open_M)
+        beyond_B = ((scale < self.seen_22_[0]) | (scale > self.seen_22_[1])).any(axis=1)
+        return sd_BM * np.where(beyond_B, SD_BEYOND, SD_SEEN)[:, None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Settings and learned values as plain JSON values; a step law without points is null."""
+        learned = {key: getattr(self, key).tolist() for key in _ARRAYS}
+        known_G = np.isfinite(self.steps_.cap_G)
+        steps = {key: getattr(self.steps_, key)[known_G].tolist() for key in _CURVES}
+        return {
+            "law": self.name,
+            "settings": {"warmup": self.warmup, "rows_per_run": self.rows_per_run},
+            "learned": {**learned, "notes_": list(self.notes_)},
+            "steps": {"known_G": known_G.tolist(), **steps},
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The law that `to_json` described."""
+        law = cls(**data["settings"])
+        for key in _ARRAYS:
+            setattr(law, key, np.array(data["learned"][key]))
+        known_G = np.array(data["steps"]["known_G"])
+        parts = []
+        for key in _CURVES:
+            value = np.array(data["steps"][key])
+            whole = np.full((len(known_G), *value.shape[1:]), np.nan)
+            whole[known_G] = value
+            parts.append(whole)
+        law.steps_, law.notes_, law._read = Curves(*parts), list(data["learned"]["notes_"]), {}
+        return law
+
+    @property
+    def _n_eval(self) -> int:
+        return len(self.steps_.cap_G) // len(self.size_R_)
+
+    def _look_at(self, table: Table) -> None:
+        sizes, tokens = distinct(table.scale_B2[:, 0]), distinct(table.scale_B2[:, 1])
+        self.origin_2_ = np.array([np.exp(np.log(sizes).mean()), np.exp(np.log(table.scale_B2[:, 1]).mean())])
+        low_2, high_2 = table.scale_B2.min(axis=0), table.scale_B2.max(axis=0)
+        self.seen_22_ = np.stack([low_2 * (1 - SAME_SCALE), high_2 * (1 + SAME_SCALE)])
+        one = {"n_params": len(sizes) == 1, "n_tokens": len(tokens) == 1}
+        self.notes_ = [f"one {what}: the effect of {what} is prior only" for what, so in one.items() if so]
+        if table.mix_BK.shape[1] > 1 and (table.mix_BK == table.mix_BK[0]).all():
+            self.notes_.append("one mixture: the effect of the shares is prior only")
+
+    def _runs(self, table: Table) -> Ints:
+        """The run of each row; a run has one mixture and one size, whatever its number says."""
+        keys_BC = np.column_stack([table.mix_BK, table.scale_B2[:, 0], table.run_B])
+        runs_RC, run_B = np.unique(keys_BC, axis=0, return_inverse=True)
+        self.size_R_ = runs_RC[:, -2]
+        self.mix_QK_, mixture_R = np.unique(runs_RC[:, :-2], axis=0, return_inverse=True)
+        self.mixture_R_ = mixture_R.ravel()
+        return run_B.ravel()
+
+    def _note_thin(self, count_RM: Ints) -> None:
+        """Notes on runs and mixtures that lean on the others."""
+        thin = int((count_RM.max(axis=1) < STEPS.enough).sum())
+        if thin and thin < len(count_RM):
+            self.notes_.append(f"{thin} of {len(count_RM)} runs have fewer than {STEPS.enough} checkpoints after "
+                               "warm-up: they lean on the step laws of the others")  # fmt: skip
+        n_mixtures = len(self.mix_QK_)
+        sizes = [len(distinct(self.size_R_[self.mixture_R_ == q])) for q in range(n_mixtures)]
+        single = sizes.count(1)
+        if single and single < n_mixtures:
+            self.notes_.append(f"{single} of {n_mixtures} mixtures were trained at one size: they lean on the size "
+                               "laws of the others")  # fmt: skip
+
+    def _queries(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> tuple[Array, Array]:
+        mix = as_mixtures(mix_BK, self.mix_QK_.shape[1])
+        return mix, as_scales(scale_B2, len(mix))
+
+    def _at(self, scale_B2: Array) -> list[tuple[Ints, Array, M4, Array]]:
+        """(rows, scale, m4 there, variance left open by steps and sizes (M,)) for every distinct scale."""
+        at_U2, which_B = np.unique(scale_B2, axis=0, return_inverse=True)
+        new_U2 = np.array([scale_2 for scale_2 in at_U2 if tuple(scale_2) not in self._read])
+        if len(new_U2):
+            self._read |= self._fit_at(new_U2)
+        order = np.argsort(which_B.ravel(), kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(which_B.ravel()[order])) + 1)
+        return [(rows, at, *self._read[tuple(at)]) for rows, at in zip(groups, at_U2, strict=True)]
+
+    def _fit_at(self, at_U2: Array) -> dict[Scales, tuple[M4, Array]]:
+        """Size laws and m4 at each scale; all m4 in one solve, as if each scale had eval domains of its own."""
+        loss_QUM, open_UM = self._extrapolate(at_U2)
+        n_eval = loss_QUM.shape[2]
+        scale_2 = np.ones(2)  # one scale at a time: m4 has no N and no D
+        whole = M4().fit(self.mix_QK_, scale_2, loss_QUM.reshape(len(loss_QUM), -1), np.arange(len(loss_QUM)))
+        whole.seen_22_ = np.array([[0.0, 0.0], [np.inf, np.inf]])
+        parts = [_part(whole, slice(u * n_eval, (u + 1) * n_eval)) for u in range(len(at_U2))]
+        return {tuple(at): (part, open_M) for at, part, open_M in zip(at_U2, parts, open_UM, strict=True)}
+
+    def _extrapolate(self, at_U2: Array) -> tuple[Array, Array]:
+        """Losses of every mixture at every scale (Q, U, M), and the mean variance of their logs (U, M)."""
+        n_runs, n_eval = len(self.size_R_), self._n_eval
+        tokens_V, which_U = np.unique(at_U2[:, 1], return_inverse=True)
+        log_d_1V = np.log(tokens_V / self.origin_2_[1])[None]
+        loss_RVM = self.steps_.predict(log_d_1V).reshape(n_runs, n_eval, -1).transpose(0, 2, 1)
+        open_RVM = self.steps_.variance(log_d_1V).reshape(n_runs, n_eval, -1).transpose(0, 2, 1)
+        log_n_RC, loss_QVMC = _by_run(self.mixture_R_, np.log(self.size_R_ / self.origin_2_[0]), loss_RVM)
+        n_mixtures, n_tokens, _, n_sizes = loss_QVMC.shape
+        kind = np.broadcast_to(np.arange(n_tokens * n_eval).reshape(n_tokens, n_eval), loss_QVMC.shape[:3])
+        log_n = np.broadcast_to(log_n_RC[:, None, None], loss_QVMC.shape).reshape(-1, n_sizes)
+        sizes = fit_curves(log_n, loss_QVMC.reshape(-1, n_sizes), kind.ravel(), SIZES)
+        log_n_1U = np.log(at_U2[:, 0] / self.origin_2_[0])[None]
+        shape = (n_mixtures, n_tokens, n_eval, len(at_U2))
+        every_U = np.arange(len(at_U2))
+        loss_QUM = sizes.predict(log_n_1U).reshape(shape)[:, which_U.ravel(), :, every_U].transpose(1, 0, 2)
+        open_QUM = sizes.variance(log_n_1U).reshape(shape)[:, which_U.ravel(), :, every_U].transpose(1, 0, 2)
+        return loss_QUM, np.nanmean(open_QUM, axis=0) + np.nanmean(open_RVM, axis=0)[which_U.ravel()]
+
+
+_ARRAYS = ("mix_QK_", "mixture_R_", "size_R_", "origin_2_", "seen_22_")
+_CURVES = ("params_G3", "covariance_G33", "cap_G")
+
+
+def _by_run(run_B: Ints, x_B: Array, value_BX: Array) -> tuple[Array, Array]:
+    """Rows side by side per run: x (R, C), and values (R, ..., C), NaN where a run has fewer rows."""
+    order = np.argsort(run_B, kind="stable")
+    count_R = np.bincount(run_B)
+    start_R = np.cumsum(count_R) - count_R
+    place = np.arange(len(run_B)) - np.repeat(start_R, count_R)
+    x_RC = np.zeros((len(count_R), count_R.max()))
+    value_RCX = np.full((*x_RC.shape, *value_BX.shape[1:]), np.nan)
+    x_RC[run_B[order], place], value_RCX[run_B[order], place] = x_B[order], value_BX[order]
+    return x_RC, np.moveaxis(value_RCX, 1, -1)
+
+
+def _part(whole: M4, block: slice) -> M4:
+    """The law of some of the eval domains."""
+    law = copy(whole)
+    for key in ("params_MP_", "covariance_MPP_", "sig_M_", "cap_M_", "own_M_", "converged_M_"):
+        setattr(law, key, getattr(whole, key)[block])
+    return law

@@ -1,0 +1,63 @@
+"""Draws from what the data leave open about a law, from the Gauss-Newton covariance at its optimum (Laplace).
+
+For what is not a quantile of one loss, such as the gain of one mixture over another, where common errors cancel.
+A bootstrap refits the law for every draw and needs the runs; this needs neither, and covers as well (measured on
+published runs: .87 against .86 of held-out losses in 90% intervals, before widening).
+Eval domains are drawn together, not apart: residuals of one run correlate between them, and so do the parameters
+that the runs decide. Symmetric square roots of the covariances carry one common draw and one of each domain's own.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any
+
+import numpy as np
+
+from raymix.laws.average import Average
+from raymix.laws.base import Array, Law
+from raymix.laws.residual import ResidualGP
+
+SHARED = 0.5  # correlation of residuals between eval domains of one run: .4-.6 in published runs
+
+
+def sample(law: Law, n: int, rng: np.random.Generator) -> list[Law] | None:
+    """`n` laws drawn from the posterior of `law`; None for a law without parameters and covariance.
+
+    Of a residual process and of an average the laws inside are drawn; process and weights stay.
+    """
+    if isinstance(law, ResidualGP):
+        bases = sample(law.law_, n, rng)
+        return None if bases is None else [_with(law, law_=base) for base in bases]
+    if isinstance(law, Average):
+        parts = [sample(part, n, rng) for part in law.laws_]
+        known = [part for part in parts if part is not None]
+        return None if len(known) < len(parts) else [_with(law, laws_=list(laws)) for laws in zip(*known, strict=True)]
+    if not hasattr(law, "params_MP_") or not hasattr(law, "covariance_MPP_"):
+        return None
+    params_SMP = draw_params(law.params_MP_, law.covariance_MPP_, n, rng)
+    return [_with(law, params_MP_=params_MP) for params_MP in params_SMP]
+
+
+def draw_params(mean_MP: Array, covariance_MPP: Array, n: int, rng: np.random.Generator) -> Array:
+    """Normal draws (S, M, P) with these means and covariances, correlated SHARED between eval domains."""
+    value_MP, vector_MPP = np.linalg.eigh(covariance_MPP)
+    root_MPP = (vector_MPP * np.sqrt(np.maximum(value_MP, 0.0))[:, None]) @ vector_MPP.transpose(0, 2, 1)
+    shared_S1P = rng.normal(size=(n, 1, mean_MP.shape[1]))
+    own_SMP = rng.normal(size=(n, *mean_MP.shape))
+    z_SMP = np.sqrt(SHARED) * shared_S1P + np.sqrt(1 - SHARED) * own_SMP
+    return np.asarray(mean_MP + np.einsum("mpq,smq->smp", root_MPP, z_SMP))
+
+
+def convex_parts(law: Law) -> Sequence[Law]:
+    """The convex laws inside: `law` itself, what lies under its process, or the laws of an average."""
+    if law.convex:
+        return [law]
+    inside: Sequence[Law] = [law.law_] if isinstance(law, ResidualGP) else getattr(law, "laws_", [])
+    return [part for each in inside for part in convex_parts(each)]
+
+
+def _with(law: Any, **learned: Any) -> Any:
+    drawn = copy(law)
+    for key, value in learned.items():
+        setattr(drawn, key, value)
+    return drawn
