@@ -30,6 +30,26 @@ def near_optimal(
     return np.minimum(low_K, optimum.mixture_K), np.maximum(high_K, optimum.mixture_K)
 
 
+def exchangeable(objective: ObjectiveAtScale, polytope: Polytope, optimum: Optimum, slack: float) -> Array:
+    """The share (K, K) that may move from domain k to domain j before the objective rises by `slack`, to 1/32 of it.
+
+    Large entries are the directions that do not matter: the two domains can stand in for each other.
+    """
+    limit = float(objective.terms(optimum.mixture_K)[0].max()) + slack
+    w_K, K = optimum.mixture_K, polytope.n_domains
+    moved_KK = np.zeros((K, K))
+    for k in range(K):
+        for j in range(K):
+            most = min(w_K[k] - polytope.lower_K[k], polytope.upper_K[j] - w_K[j])
+            if j == k or most <= 0:
+                continue
+            steps = np.linspace(0, most, 33)[1:]
+            mix_BK = w_K + steps[:, None] * (np.eye(K)[j] - np.eye(K)[k])
+            good = polytope.contains(mix_BK) & (objective.values(mix_BK) <= limit)
+            moved_KK[k, j] = steps[good][-1] if good.any() else 0.0  # convex: the good steps come first
+    return moved_KK
+
+
 def _furthest(objective: ObjectiveAtScale, polytope: Polytope, optimum_K: Array, cost_K: Array, limit: float) -> Array:
     """The point of the set that minimises cost_K . w."""
 

@@ -9,25 +9,25 @@ Letters: B rows, K training domains, M eval domains, S bootstrap draws.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from raymix import simplex
+from raymix.held_out import Z90, HeldOut, score_law
 from raymix.laws import Law, bootstrap, make_law
-from raymix.laws.select import cross_validate, rank_correlation
-from raymix.near_optimal import near_optimal
-from raymix.objective import ObjectiveAtScale, objective_of, reduce_losses
+from raymix.near_optimal import exchangeable, near_optimal
+from raymix.objective import ObjectiveAtScale, objective_of
 from raymix.observations import Observations
 from raymix.optimum import Optimum, minimise
 from raymix.simplex import Array
 from raymix.space import Rung, SearchSpace, Target
 
 N_DRAWS = 40  # bootstrap laws: enough for the 5% and 95% quantiles to be about the 2nd and 38th of them
-Z90 = 1.645  # half width of a 90% normal interval in standard deviations
 FAR_TOKENS = 3.0  # beyond this ratio the step tail was measured to err by about 4%
 FAR_PARAMS = 30.0  # ladder to target; not measured beyond
+FAR_MIXTURE = 0.25  # total variation to the nearest mixture tried
 MIN_TRIALS = 4
 
 
@@ -50,18 +50,6 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Objective of every last checkpoint, observed and predicted by laws that never saw its mixture."""
-
-    trial_id: list[str]
-    n_params: list[float]
-    observed: list[float]
-    predicted: list[float]
-    low: list[float]
-    high: list[float]
-
-
-@dataclass(frozen=True)
 class Recommendation:
     """What a study ends in; `to_json` is recommendation.json."""
 
@@ -76,6 +64,8 @@ class Recommendation:
     certificate: dict[str, Any]
     verdict: dict[str, str]
     evidence: dict[str, float]
+    exchangeable: list[dict[str, Any]] = field(default_factory=list)
+    """Pairs of domains of which the first can give much of its share to the second within the noise."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -133,74 +123,13 @@ def recommend(
             name: float(epochs) if known else None
             for name, epochs, known in zip(space.domain_names, epochs_K, np.isfinite(space.available_K), strict=True)
         },
-        law={"name": law.name, **score, "notes": [*law.notes_, *_extrapolation(usable, target)]},
+        law={"name": law.name, **score, "notes": [*law.notes_, *_extrapolation(usable, target, optimum.mixture_K)]},
         certificate={"gap": optimum.gap, "convex": optimum.convex, "method": optimum.method},
         verdict=_verdict(baselines["prior"].gain, score["noise"]),
         evidence=_evidence(table),
+        exchangeable=_pairs(space, exchangeable(objective, polytope, optimum, score["noise"])),
     )
     return recommendation, held_out
-
-
-def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[str, float], HeldOut]:
-    """Out-of-sample score: whole mixtures held out, judged on the last checkpoint of every trial that did not fail.
-
-    `rank_correlation` (Spearman) and `error` (mean absolute, nats) are of the objective; `noise` is the standard
-    deviation of the objective between runs of the same mixture where there are replicates, else of the residuals.
-    """
-    usable, failed = table.usable(), table.select(table.status_B == "failed").trial_ids
-    found = cross_validate(
-        lambda: make_law(law.name), usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M
-    )
-    weights_M, reduce = space.weights_M, space.objective.reduce
-    last = usable.select(~np.isin(usable.trial_ids, failed)).last()
-    key = {key: i for i, key in enumerate(zip(usable.trial_ids, usable.scale_B2[:, 1], strict=True))}
-    rows = np.asarray([key[k] for k in zip(last.trial_ids, last.scale_B2[:, 1], strict=True)])
-    observed_B = reduce_losses(last.loss_BM, weights_M, reduce)
-    predicted_B = reduce_losses(found.pred_BM[rows], weights_M, reduce)
-    ok = np.isfinite(observed_B) & np.isfinite(predicted_B)
-    relative_B = law.sd(last.mix_BK, last.scale_B2) @ weights_M  # errors of one run move together: sds add up
-    noise = _noise(last, observed_B, predicted_B)
-    by_size = _rank_within_sizes(observed_B[ok], predicted_B[ok], last.scale_B2[ok, 0])
-    score = {
-        "rank_correlation": rank_correlation(predicted_B[ok], observed_B[ok]),
-        "rank_correlation_within_size": by_size,
-        "error": float(np.abs(observed_B[ok] - predicted_B[ok]).mean()),
-        "noise": noise,
-    }
-    half_B = predicted_B * (np.exp(Z90 * relative_B) - 1)
-    held_out = HeldOut(
-        [trial_id for trial_id, keep in zip(last.trial_ids, ok, strict=True) if keep],
-        last.scale_B2[ok, 0].tolist(),
-        observed_B[ok].tolist(),
-        predicted_B[ok].tolist(),
-        (predicted_B - half_B)[ok].tolist(),
-        (predicted_B + half_B)[ok].tolist(),
-    )
-    return score, held_out
-
-
-def _noise(last: Observations, observed_B: Array, predicted_B: Array) -> float:
-    """sd of the objective between runs that differ in the seed alone; without replicates, of held-out residuals."""
-    groups: dict[tuple[float, ...], list[float]] = {}
-    for mix_K, scale_2, value in zip(last.mix_BK, last.scale_B2, observed_B, strict=True):
-        if np.isfinite(value):
-            groups.setdefault((*np.round(mix_K, 9), *scale_2), []).append(float(value))
-    replicated = [np.asarray(values) for values in groups.values() if len(values) > 1]
-    if replicated:
-        squares = sum(float(((values - values.mean()) ** 2).sum()) for values in replicated)
-        return float(np.sqrt(squares / sum(len(values) - 1 for values in replicated)))
-    residual_B = (observed_B - predicted_B)[np.isfinite(observed_B - predicted_B)]
-    return float(residual_B.std()) if len(residual_B) else 0.0
-
-
-def _rank_within_sizes(observed_B: Array, predicted_B: Array, size_B: Array) -> float:
-    """Rank correlation inside each proxy size, averaged by trials: between sizes any law ranks well."""
-    sizes = [size for size in np.unique(size_B) if (size_B == size).sum() >= 4]
-    if not sizes:
-        return rank_correlation(predicted_B, observed_B)
-    counts = [int((size_B == size).sum()) for size in sizes]
-    ranks = [rank_correlation(predicted_B[size_B == size], observed_B[size_B == size]) for size in sizes]
-    return float(np.average(ranks, weights=counts))
 
 
 def baseline_mixtures(space: SearchSpace, target: Rung) -> dict[str, Array]:
@@ -257,8 +186,18 @@ def _sd_M(objective: ObjectiveAtScale, mix_K: Array) -> Array:
     return np.asarray(objective.law.sd(mix_K[None], np.asarray(objective.scale, float)[None])[0])
 
 
-def _extrapolation(usable: Observations, target: Rung) -> list[str]:
-    """Warnings where the target lies far beyond what was trained."""
+def _pairs(space: SearchSpace, moved_KK: Array) -> list[dict[str, Any]]:
+    """The largest exchanges, at most five, none below 5 points of share."""
+    names = space.domain_names
+    order = np.argsort(-moved_KK, axis=None)[:5]
+    found = [(int(i) // len(names), int(i) % len(names)) for i in order]
+    return [
+        {"from": names[k], "to": names[j], "share": float(moved_KK[k, j])} for k, j in found if moved_KK[k, j] >= 0.05
+    ]
+
+
+def _extrapolation(usable: Observations, target: Rung, mix_K: Array) -> list[str]:
+    """Warnings where the target or the mixture lies far beyond what was trained."""
     n_params, n_tokens = usable.scale_B2.max(axis=0)
     notes = []
     if target.n_tokens > FAR_TOKENS * n_tokens:
@@ -268,6 +207,9 @@ def _extrapolation(usable: Observations, target: Rung) -> list[str]:
         )
     if target.n_params > FAR_PARAMS * n_params:
         notes.append(f"the target is {target.n_params / n_params:.0f} times the largest proxy: add a larger rung")
+    nearest = float(0.5 * np.abs(usable.mix_BK - mix_K).sum(axis=1).min())
+    if nearest > FAR_MIXTURE:
+        notes.append(f"no mixture within {nearest:.0%} of share of the recommended one was tried: confirm it first")
     return notes
 
 

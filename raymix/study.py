@@ -19,9 +19,10 @@ from typing import Any
 import yaml
 
 from raymix.design import Designer
+from raymix.held_out import HeldOut
 from raymix.ledger import Ledger, Trial
 from raymix.observations import Observations
-from raymix.recommend import HeldOut, Recommendation, fit_law, recommend, target_from
+from raymix.recommend import Recommendation, fit_law, recommend, target_from
 from raymix.space import Scale, SearchSpace, SpaceError
 from raymix.store import Store, StoreError
 

@@ -13,12 +13,24 @@ FLOORS = [
     {"simplex", "yaml12"},
     {"space", "observations"},
     {"laws"},
-    {"objective", "optimum", "near_optimal", "recommend", "design", "continual", "stages", "corpus", "proxy"},
+    {
+        "objective",
+        "optimum",
+        "near_optimal",
+        "held_out",
+        "recommend",
+        "design",
+        "continual",
+        "stages",
+        "corpus",
+        "proxy",
+    },
+    {"scores", "choose", "law_file", "advise", "predictions"},
     {"store", "ledger", "testing"},
     {"search"},
     {"study", "run", "plan"},
     {"formats", "report", "results"},
-    {"cli", "screen", "__main__"},
+    {"cli", "commands", "screen", "law_screen", "__main__"},
 ]
 RAY_ALLOWED = {"search", "run"}
 NEVER_IMPORTS = {"laws": {"corpus", "proxy", "space", "design"}, "corpus": {"laws"}, "proxy": {"laws", "design"}}

@@ -4,11 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymix import simplex
-from raymix.near_optimal import near_optimal
+from raymix.near_optimal import exchangeable, near_optimal
 from raymix.optimum import ObjectiveAtScale, minimise
 from raymix.simplex import Array, Polytope
 
@@ -134,3 +135,25 @@ def test_the_pull_moves_the_optimum_to_the_prior() -> None:
     assert away == sorted(away, reverse=True)
     assert away[0] > 0.05
     assert away[-1] < 0.01
+
+
+def test_domains_that_do_the_same_are_exchangeable() -> None:
+    class Twins(PowerLaw):
+        """The first two domains count as one."""
+
+        def predict(self, mix_BK: Array, scale_B2: Array) -> Array:
+            mix_BK = np.atleast_2d(mix_BK)
+            return super().predict(np.stack([mix_BK[:, 0] + mix_BK[:, 1], mix_BK[:, 2]], axis=1), scale_B2)
+
+        def gradient(self, mix_BK: Array, scale_B2: Array) -> Array:
+            mix_BK = np.atleast_2d(mix_BK)
+            both = super().gradient(np.stack([mix_BK[:, 0] + mix_BK[:, 1], mix_BK[:, 2]], axis=1), scale_B2)
+            return both[:, :, [0, 0, 1]]
+
+    law = Twins(np.ones(2), np.full(2, 0.3))
+    objective = ObjectiveAtScale(law, (1, 1), np.full(2, 0.5))  # type: ignore[arg-type]
+    polytope = Polytope.box([0] * 3, [1] * 3)
+    optimum = minimise(objective, polytope)
+    moved_KK = exchangeable(objective, polytope, optimum, 1e-4)
+    assert moved_KK[0, 1] == pytest.approx(optimum.mixture_K[0], abs=1e-6)  # all of it
+    assert moved_KK[0, 2] < 0.05  # the other domain is another matter

@@ -1,0 +1,93 @@
+"""How well the law of a study predicts mixtures it has not seen, judged on the objective.
+
+Letters: B rows, M eval domains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raymix.laws import Law, make_law
+from raymix.laws.select import cross_validate, rank_correlation
+from raymix.objective import reduce_losses
+from raymix.observations import Observations
+from raymix.simplex import Array
+from raymix.space import SearchSpace
+
+Z90 = 1.645  # half width of a 90% normal interval in standard deviations
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Objective of every last checkpoint, observed and predicted by laws that never saw its mixture."""
+
+    trial_id: list[str]
+    n_params: list[float]
+    observed: list[float]
+    predicted: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[str, float], HeldOut]:
+    """Out-of-sample score: whole mixtures held out, judged on the last checkpoint of every trial that did not fail.
+
+    `rank_correlation` (Spearman) and `error` (mean absolute, nats) are of the objective; `noise` is the standard
+    deviation of the objective between runs of the same mixture where there are replicates, else of the residuals.
+    """
+    usable, failed = table.usable(), table.select(table.status_B == "failed").trial_ids
+    found = cross_validate(
+        lambda: make_law(law.name), usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M
+    )
+    weights_M, reduce = space.weights_M, space.objective.reduce
+    last = usable.select(~np.isin(usable.trial_ids, failed)).last()
+    key = {key: i for i, key in enumerate(zip(usable.trial_ids, usable.scale_B2[:, 1], strict=True))}
+    rows = np.asarray([key[k] for k in zip(last.trial_ids, last.scale_B2[:, 1], strict=True)])
+    observed_B = reduce_losses(last.loss_BM, weights_M, reduce)
+    predicted_B = reduce_losses(found.pred_BM[rows], weights_M, reduce)
+    ok = np.isfinite(observed_B) & np.isfinite(predicted_B)
+    relative_B = law.sd(last.mix_BK, last.scale_B2) @ weights_M  # errors of one run move together: sds add up
+    noise = _noise(last, observed_B, predicted_B)
+    by_size = _rank_within_sizes(observed_B[ok], predicted_B[ok], last.scale_B2[ok, 0])
+    score = {
+        "rank_correlation": rank_correlation(predicted_B[ok], observed_B[ok]),
+        "rank_correlation_within_size": by_size,
+        "error": float(np.abs(observed_B[ok] - predicted_B[ok]).mean()),
+        "noise": noise,
+    }
+    half_B = predicted_B * (np.exp(Z90 * relative_B) - 1)
+    held_out = HeldOut(
+        [trial_id for trial_id, keep in zip(last.trial_ids, ok, strict=True) if keep],
+        last.scale_B2[ok, 0].tolist(),
+        observed_B[ok].tolist(),
+        predicted_B[ok].tolist(),
+        (predicted_B - half_B)[ok].tolist(),
+        (predicted_B + half_B)[ok].tolist(),
+    )
+    return score, held_out
+
+
+def _noise(last: Observations, observed_B: Array, predicted_B: Array) -> float:
+    """sd of the objective between runs that differ in the seed alone; without replicates, of held-out residuals."""
+    groups: dict[tuple[float, ...], list[float]] = {}
+    for mix_K, scale_2, value in zip(last.mix_BK, last.scale_B2, observed_B, strict=True):
+        if np.isfinite(value):
+            groups.setdefault((*np.round(mix_K, 9), *scale_2), []).append(float(value))
+    replicated = [np.asarray(values) for values in groups.values() if len(values) > 1]
+    if replicated:
+        squares = sum(float(((values - values.mean()) ** 2).sum()) for values in replicated)
+        return float(np.sqrt(squares / sum(len(values) - 1 for values in replicated)))
+    residual_B = (observed_B - predicted_B)[np.isfinite(observed_B - predicted_B)]
+    return float(residual_B.std()) if len(residual_B) else 0.0
+
+
+def _rank_within_sizes(observed_B: Array, predicted_B: Array, size_B: Array) -> float:
+    """Rank correlation inside each proxy size, averaged by trials: between sizes any law ranks well."""
+    sizes = [size for size in np.unique(size_B) if (size_B == size).sum() >= 4]
+    if not sizes:
+        return rank_correlation(predicted_B, observed_B)
+    counts = [int((size_B == size).sum()) for size in sizes]
+    ranks = [rank_correlation(predicted_B[size_B == size], observed_B[size_B == size]) for size in sizes]
+    return float(np.average(ranks, weights=counts))
