@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from raymix import __version__
+from raymix.commands import add_commands
 from raymix.screen import Screen
 from raymix.space import SearchSpace, SpaceError
 from raymix.store import StoreError
@@ -179,6 +180,9 @@ def tell(study: StudyPath, results: Annotated[Path, typer.Argument(metavar="RESU
             else:
                 ledger.observe(row["trial_id"], {key: value for key, value in row.items() if value is not None})
     print(f"{len(rows)} rows recorded")
+
+
+add_commands(app)
 
 
 def _trainable(space: SearchSpace) -> SearchSpace:

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 
 from raymix import simplex
 from raymix.objective import ObjectiveAtScale
-from raymix.optimum import FLOORS, Optimum, constraints_of, floored
+from raymix.optimum import FLOORS, Optimum, constraints_of, floored, on_simplex
 from raymix.simplex import Array, Polytope
 
 
@@ -54,14 +54,14 @@ def _furthest(objective: ObjectiveAtScale, polytope: Polytope, optimum_K: Array,
     """The point of the set that minimises cost_K . w."""
 
     def room(mix_K: Array) -> float:
-        mix_K = np.clip(mix_K, polytope.lower_K, polytope.upper_K)
+        mix_K = on_simplex(polytope, mix_K)
         return float(min(limit - objective.terms(mix_K)[0].max(), *objective.guards(mix_K)[0], np.inf))
 
     def room_T(mix_K: Array) -> Array:
-        return np.asarray(limit - objective.terms(np.clip(mix_K, polytope.lower_K, polytope.upper_K))[0])
+        return np.asarray(limit - objective.terms(on_simplex(polytope, mix_K))[0])
 
     def slope_TK(mix_K: Array) -> Array:
-        return -objective.terms(np.clip(mix_K, polytope.lower_K, polytope.upper_K))[1]
+        return -objective.terms(on_simplex(polytope, mix_K))[1]
 
     # At the optimum the constraint has no slope along the simplex, so start where the straight way out leaves the set.
     start_K = _last_inside(room, optimum_K, simplex.vertex_along(polytope, cost_K))

@@ -19,7 +19,16 @@ from raymix import simplex
 from raymix.objective import ObjectiveAtScale, objective_of, reduce_losses
 from raymix.simplex import Array, Polytope
 
-__all__ = ["ObjectiveAtScale", "Optimum", "constraints_of", "floored", "minimise", "objective_of", "reduce_losses"]
+__all__ = [
+    "ObjectiveAtScale",
+    "Optimum",
+    "constraints_of",
+    "floored",
+    "minimise",
+    "objective_of",
+    "on_simplex",
+    "reduce_losses",
+]
 
 FLOORS = (1e-4, 1e-7)  # r^b with b < 1 has an infinite slope at 0: solve above a floor, then nearer to 0 from there
 GOOD_GAP = 2e-5  # nats: far below the noise of any run
@@ -84,16 +93,16 @@ def constraints_of(objective: ObjectiveAtScale, polytope: Polytope, extra: int =
     if objective.ceiling_M is not None:
 
         def slope(x: Array) -> Array:
-            jac_GK = objective.guards(_inside(polytope, x))[1]
+            jac_GK = objective.guards(on_simplex(polytope, x))[1]
             return np.hstack([jac_GK, np.zeros((len(jac_GK), extra))])
 
-        out.append({"type": "ineq", "fun": lambda x: objective.guards(_inside(polytope, x))[0], "jac": slope})
+        out.append({"type": "ineq", "fun": lambda x: objective.guards(on_simplex(polytope, x))[0], "jac": slope})
     return out
 
 
-def _inside(polytope: Polytope, x: Array) -> Array:
-    """The shares among SLSQP's variables, which may overstep bounds by rounding."""
-    return np.asarray(np.clip(x[: polytope.n_domains], polytope.lower_K, polytope.upper_K))
+def on_simplex(polytope: Polytope, x: Array) -> Array:
+    """The shares among SLSQP's variables as a mixture: on its way it may leave the bounds and the simplex."""
+    return simplex.normalise(np.clip(x[: polytope.n_domains], polytope.lower_K, polytope.upper_K))
 
 
 def _solve(objective: ObjectiveAtScale, polytope: Polytope, start_K: Array) -> Array:
@@ -101,7 +110,7 @@ def _solve(objective: ObjectiveAtScale, polytope: Polytope, start_K: Array) -> A
     mix_K = start_K
     solve = _solve_mean if objective.reduce == "mean" else _solve_worst
     for _ in range(3):
-        mix_K = _back_inside(polytope, solve(objective, polytope, mix_K), mix_K, objective)
+        mix_K = _backon_simplex(polytope, solve(objective, polytope, mix_K), mix_K, objective)
         if certify(objective, polytope, mix_K) <= GOOD_GAP:
             break
     return mix_K
@@ -109,7 +118,7 @@ def _solve(objective: ObjectiveAtScale, polytope: Polytope, start_K: Array) -> A
 
 def _solve_mean(objective: ObjectiveAtScale, polytope: Polytope, start_K: Array) -> Array:
     def value_and_gradient(x: Array) -> tuple[float, Array]:
-        value_T, slope_TK = objective.terms(_inside(polytope, x))
+        value_T, slope_TK = objective.terms(on_simplex(polytope, x))
         return float(value_T[0]), slope_TK[0]
 
     found = minimize(
@@ -129,12 +138,12 @@ def _solve_worst(objective: ObjectiveAtScale, polytope: Polytope, start_K: Array
     cost = np.concatenate([np.zeros(K), [1.0]])
 
     def slack_jacobian(x: Array) -> Array:
-        slope_TK = objective.terms(_inside(polytope, x))[1]
+        slope_TK = objective.terms(on_simplex(polytope, x))[1]
         return np.hstack([-slope_TK, np.ones((len(slope_TK), 1))])
 
     above_terms = {
         "type": "ineq",
-        "fun": lambda x: x[K] - objective.terms(_inside(polytope, x))[0],
+        "fun": lambda x: x[K] - objective.terms(on_simplex(polytope, x))[0],
         "jac": slack_jacobian,
     }
     found = minimize(
@@ -155,11 +164,11 @@ def _merit(objective: ObjectiveAtScale, mix_K: Array) -> float:
     return float(objective.terms(mix_K)[0].max() + LARGEST_PRICE * broken_G.sum())
 
 
-def _back_inside(polytope: Polytope, mix_K: Array, before_K: Array, objective: ObjectiveAtScale) -> Array:
+def _backon_simplex(polytope: Polytope, mix_K: Array, before_K: Array, objective: ObjectiveAtScale) -> Array:
     """The solver's answer without its rounding, unless that is worse than where it started."""
     if not np.isfinite(mix_K).all():
         return before_K
-    mix_K = simplex.project(polytope, _inside(polytope, mix_K))
+    mix_K = simplex.project(polytope, on_simplex(polytope, mix_K))
     return mix_K if _merit(objective, mix_K) <= _merit(objective, before_K) else before_K
 
 

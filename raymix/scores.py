@@ -32,7 +32,9 @@ class LawScore:
     weighted_error: float
     """Absolute error of the weighted mean loss."""
     rank_correlation: float
-    """Spearman, of the weighted mean loss over the last rows of runs, within a size."""
+    """Spearman, of the weighted mean loss over the last rows of runs."""
+    rank_correlation_within_size: float
+    """The same inside each size, averaged by runs: between sizes any law ranks well."""
     contrast_r2: float
     """Part explained of the differences between mixtures at one scale, in the weighted mean loss."""
     noise: float
@@ -84,7 +86,7 @@ class HeldOutLosses:
             self.held_out,
             float(np.nanmean(self.error_Q())) - weighted,
             weighted,
-            self._rank(last, groups),
+            *self._ranks(last, groups),
             self._contrast(objective_B),
             _sd_within(objective_B[last], groups),
             len(np.unique(self.fold_B[self.fold_B >= 0])),
@@ -95,16 +97,18 @@ class HeldOutLosses:
         weight_BM = known_BM * self.weights_M
         total_B = weight_BM.sum(axis=1)
         value_B = (weight_BM * np.where(known_BM, loss_BM, 0.0)).sum(axis=1)
-        return np.divide(value_B, total_B, out=np.full(len(total_B), np.nan), where=total_B > 0)
+        return np.asarray(np.divide(value_B, total_B, out=np.full(len(total_B), np.nan), where=total_B > 0))
 
-    def _rank(self, last: Ints, groups: Ints) -> float:
+    def _ranks(self, last: Ints, groups: Ints) -> tuple[float, float]:
+        """Over all runs, and within groups."""
         pred_B, loss_B = self._objective(self.pred_BM)[last], self._objective(self.table.loss_BM)[last]
         members = [np.flatnonzero((groups == g) & np.isfinite(pred_B)) for g in np.unique(groups)]
         members = [rows for rows in members if len(rows) >= MIN_RANKED]
         ranks = np.array([rank_correlation(pred_B[rows], loss_B[rows]) for rows in members])
         known = np.isfinite(ranks)
         counts = np.array([len(rows) for rows in members])
-        return float(np.average(ranks[known], weights=counts[known])) if known.any() else float("nan")
+        within = float(np.average(ranks[known], weights=counts[known])) if known.any() else float("nan")
+        return rank_correlation(pred_B, loss_B), within
 
     def _contrast(self, objective_error_B: Array) -> float:
         known_B = np.isfinite(objective_error_B)
@@ -115,22 +119,24 @@ class HeldOutLosses:
         return 1 - left / whole if whole > 0 else float("nan")
 
 
-def blend(one: HeldOutLosses, other: HeldOutLosses, name: str) -> HeldOutLosses:
-    """The geometric mean of two laws."""
-    pred_BM = np.sqrt(one.pred_BM * other.pred_BM)
-    return HeldOutLosses(name, one.held_out, one.table, one.weights_M, one.fold_B, pred_BM)
-
-
 def standard_error(one: HeldOutLosses, other: HeldOutLosses) -> float:
-    """Of the difference between two laws: over mixtures or over folds, whichever is larger."""
+    """Of the difference between two laws: over mixtures or over folds, whichever is larger.
+
+    Mixtures held out together are predicted by one fit and may all err together: with fewer than three folds to tell,
+    the sd over mixtures stands for the error of their mean.
+    """
     difference_Q = one.error_Q() - other.error_Q()
-    fold_Q = _mean_by(mixture_of(one.table), np.where(one.fold_B < 0, np.nan, one.fold_B.astype(np.float64)))
     known_Q = np.isfinite(difference_Q)
-    by_mixture = _standard_error(difference_Q[known_Q])
-    folds, fold_q = np.unique(fold_Q[known_Q], return_inverse=True)
+    if known_Q.sum() < 2:
+        return float("inf")
+    by_mixture = float(difference_Q[known_Q].std(ddof=1))
+    folds = np.unique(one.fold_B[one.fold_B >= 0])
     if len(folds) < 3:
         return by_mixture
-    return max(by_mixture, _standard_error(_mean_by(fold_q.ravel(), difference_Q[known_Q])))
+    mixture_B = mixture_of(one.table)
+    fold_means = [np.nanmean(difference_Q[np.unique(mixture_B[one.fold_B == fold])]) for fold in folds]
+    by_fold = float(np.std(fold_means, ddof=1))
+    return float(max(by_mixture / np.sqrt(known_Q.sum()), by_fold / np.sqrt(len(folds))))
 
 
 def mixture_of(table: Table) -> Ints:
@@ -155,7 +161,7 @@ def _mean_by(group_B: Ints, value_B: Array) -> Array:
     known_B = np.isfinite(value_B)
     count = np.bincount(group_B[known_B], minlength=group_B.max() + 1)
     total = np.bincount(group_B[known_B], weights=value_B[known_B], minlength=group_B.max() + 1)
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    return np.asarray(np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0))
 
 
 def _centred(value_B: Array, group_B: Ints) -> Array:
@@ -167,7 +173,3 @@ def _sd_within(value_B: Array, group_B: Ints) -> float:
     value_B, group_B = value_B[known_B], np.unique(group_B[known_B], return_inverse=True)[1].ravel()
     freedom = len(value_B) - len(np.unique(group_B))
     return float(np.sqrt((_centred(value_B, group_B) ** 2).sum() / freedom)) if freedom > 0 else float("nan")
-
-
-def _standard_error(value_Q: Array) -> float:
-    return float(value_Q.std(ddof=1) / np.sqrt(len(value_Q))) if len(value_Q) > 1 else float("inf")

@@ -114,3 +114,13 @@ def test_the_verdict_abstains_when_nothing_is_to_be_gained() -> None:
     worlds.play(ledger)
     found, _ = recommend(ledger.space, ledger.table(), fit_law(ledger.space, ledger.table()))
     assert found.verdict["answer"].startswith("keep the baseline")
+
+
+def test_near_optimal_with_a_share_fixed_at_zero_and_another_bounded_below() -> None:
+    bounds = [{"max_share": 0.0}, {"min_share": 0.3}, {}]
+    even = zip(worlds.DOMAINS, bounds, strict=True)
+    ledger = Ledger(worlds.space(domains=[{"name": n, "available_tokens": 1e7, **bound} for n, bound in even]))
+    worlds.play(ledger)
+    found, _ = recommend(ledger.space, ledger.table(), fit_law(ledger.space, ledger.table()))
+    assert found.mixture["web"] == 0.0
+    assert found.near_optimal["code"]["low"] >= 0.3 - 1e-9

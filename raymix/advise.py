@@ -1,0 +1,255 @@
+"""The optimum of a fitted law without its runs: `raymix optimize`, in the form of a study's recommendation.
+
+A law that is convex is minimised with a certificate. Under a law that is not (a Gaussian process on residuals) the
+convex law inside is minimised first, with its certificate, and the mixture is then polished under the whole law, but
+only inside the near-optimal set of the first: where the convex law sees no difference that a run could show.
+Gains come with intervals from draws of the law's posterior, the same draw for both mixtures.
+
+Letters: K training domains, M eval domains, Q mixtures compared (the optimum first), S draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from raymix import simplex
+from raymix.held_out import Z90
+from raymix.law_file import LawFile
+from raymix.laws.base import Law
+from raymix.laws.posterior import convex_parts, sample
+from raymix.laws.rows import SAME_SCALE
+from raymix.near_optimal import near_optimal
+from raymix.objective import ObjectiveAtScale, objective_of
+from raymix.optimum import Optimum, minimise
+from raymix.recommend import FAR_PARAMS, FAR_TOKENS, Baseline, Interval, Recommendation, baseline_mixtures
+from raymix.simplex import Array, Polytope
+from raymix.space import Scale, SearchSpace
+
+N_DRAWS = 100
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Where to read the law, and what a mixture must keep to; shares and tokens by domain name."""
+
+    scale: Scale
+    available: Mapping[str, float] = field(default_factory=dict)
+    """Unique tokens at hand."""
+    max_epochs: float | None = None
+    least: Mapping[str, float] = field(default_factory=dict)
+    most: Mapping[str, float] = field(default_factory=dict)
+    prior: Mapping[str, float] | None = None
+    """The mixture used today, in any unit."""
+    weights: Mapping[str, float] | None = None
+    """Of the objective over eval domains; those of the law file if left out."""
+
+
+def space_of(found: LawFile, wanted: Wanted) -> SearchSpace:
+    """The wish as a search space.
+
+    Raises:
+        SpaceError: bounds, epochs and tokens that no mixture can keep.
+    """
+    domains = []
+    for name in found.domains:
+        domain: dict[str, Any] = {"name": name, "available_tokens": wanted.available.get(name)}
+        domain |= {"min_share": wanted.least.get(name, 0.0), "max_share": wanted.most.get(name, 1.0)}
+        domains.append(domain | ({} if wanted.prior is None else {"prior": wanted.prior.get(name, 0.0)}))
+    weights = wanted.weights or dict(zip(found.eval_domains, found.weights_M.tolist(), strict=True))
+    scale = wanted.scale._asdict()
+    raw = {
+        "name": "a law",
+        "domains": domains,
+        "eval_domains": [{"name": name} for name in found.eval_domains],
+        "objective": {"weights": weights},
+        "ladder": [scale],
+        "target": {**scale, "max_epochs": wanted.max_epochs},
+    }
+    return SearchSpace.parse(raw)
+
+
+def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
+    """The best mixture at the scale wanted, with what it is compared to.
+
+    Raises:
+        SpaceError: bounds, epochs and tokens that no mixture can keep.
+    """
+    space = space_of(found, wanted)
+    objective, polytope = objective_of(space, found.law), space.polytope()
+    noise = noise_of(found, objective, simplex.interior_point(polytope))
+    optimum, certificate = best_mixture(space, found.law, noise)
+    baselines = baseline_mixtures(space, space.target)
+    if wanted.prior is None and not np.isfinite(space.available_K).all():
+        del baselines["prior"]  # nobody named one: it would be the uniform mixture again
+    read = _Reading.of(objective, np.stack([optimum.mixture_K, *baselines.values()]), seed)
+    compared = {
+        name: Baseline(space.shares(mix_K), read.value(q), read.gain(q))
+        for q, (name, mix_K) in enumerate(baselines.items(), start=1)
+    }
+    low_K, high_K = near_optimal(objective, polytope, optimum, noise)
+    tokens_K = optimum.mixture_K * wanted.scale.n_tokens
+    return Recommendation(
+        mixture=space.shares(optimum.mixture_K),
+        scale={key: float(value) for key, value in wanted.scale._asdict().items()},
+        losses={name: read.loss(i) for i, name in enumerate(space.eval_names)},
+        objective=read.value(0),
+        baselines=compared,
+        near_optimal={
+            name: {"low": float(low), "high": float(high)}
+            for name, low, high in zip(space.domain_names, low_K, high_K, strict=True)
+        },
+        epochs={
+            name: float(tokens / known) if np.isfinite(known) else None
+            for name, tokens, known in zip(space.domain_names, tokens_K, space.available_K, strict=True)
+        },
+        law={
+            "name": found.law.name,
+            **_score(found, read.value(0).mean),
+            "noise": noise,
+            "why": found.choice.get("why", ""),
+            "notes": [*found.law.notes_, *notes_at(found, wanted.scale)],
+        },
+        certificate=certificate,
+        verdict=_verdict("prior" if "prior" in compared else "uniform", compared, noise),
+        evidence=_evidence(found),
+    )
+
+
+def best_mixture(space: SearchSpace, law: Law, noise: float) -> tuple[Optimum, dict[str, Any]]:
+    """The optimum at the target of the space, and its certificate."""
+    objective, polytope = objective_of(space, law), space.polytope()
+    parts = [] if law.convex else convex_parts(law)
+    if not parts:
+        optimum = minimise(objective, polytope)
+        return optimum, {"gap": optimum.gap, "convex": optimum.convex, "method": optimum.method}
+    inside = [objective_of(space, part) for part in parts]
+    first = [minimise(part, polytope) for part in inside]
+    best = min(range(len(first)), key=lambda i: float(objective.values(first[i].mixture_K)[0]))
+    region = _near(inside[best], polytope, first[best], noise)
+    optimum = minimise(objective, region, [first[best].mixture_K])
+    gained = float(objective.values(first[best].mixture_K)[0]) - optimum.value
+    method = (
+        f"SLSQP on {parts[best].name}, whose gap this is, then polished under {law.name} inside its near-optimal set"
+    )
+    return optimum, {"gap": first[best].gap, "convex": False, "method": method, "polish": max(0.0, gained)}
+
+
+def noise_of(found: LawFile, objective: ObjectiveAtScale, mix_K: Array) -> float:
+    """sd of the objective (nats) between runs that the law cannot explain: held out if known, else its own sd."""
+    loss_M = objective.losses(mix_K)[0]
+    held_out = _mixture_score(found).get("noise")
+    if held_out is not None:
+        return float(held_out * (loss_M @ objective.weights_M))
+    sd_M = found.law.sd(mix_K[None], np.asarray(objective.scale, float))[0]
+    return float((loss_M * sd_M) @ objective.weights_M)
+
+
+def notes_at(found: LawFile, scale: Scale) -> list[str]:
+    """What a reader at this scale must know beyond the law's own notes."""
+    trained, notes = found.trained, []
+    if trained is None:
+        return []
+    seen = {"n_params": (trained.n_params[0], trained.n_params[-1]), "n_tokens": trained.n_tokens}
+    reads = getattr(found.law, "reads", tuple(seen))
+    for what, (low, high) in seen.items():
+        at = getattr(scale, what)
+        outside = at < low * (1 - SAME_SCALE) or at > high * (1 + SAME_SCALE)
+        if what not in reads and outside:
+            notes.append(f"{found.law.name} has no {what}: its losses are those at {low:.3g}, not at {at:.3g}")
+    if scale.n_tokens > FAR_TOKENS * trained.n_tokens[1]:
+        times = scale.n_tokens / trained.n_tokens[1]
+        notes.append(f"{times:.1f} times the tokens of the longest run: expect losses to be off by some %")
+    if scale.n_params > FAR_PARAMS * trained.n_params[-1]:
+        notes.append(f"{scale.n_params / trained.n_params[-1]:.0f} times the largest size trained: train a larger one")
+    return notes
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Losses of some mixtures with their uncertainty; the optimum is mixture 0."""
+
+    loss_QM: Array
+    sd_QM: Array
+    weights_M: Array
+    loss_SQM: Array | None  # under laws drawn from the posterior; None where the law knows no draws
+
+    @classmethod
+    def of(cls, objective: ObjectiveAtScale, mix_QK: Array, seed: int) -> _Reading:
+        scale = np.asarray(objective.scale, float)
+        laws = sample(objective.law, N_DRAWS, np.random.default_rng([seed, 2]))
+        drawn = None if laws is None else np.stack([law.predict(mix_QK, scale) for law in laws])
+        return cls(objective.losses(mix_QK), objective.law.sd(mix_QK, scale), objective.weights_M, drawn)
+
+    def loss(self, i: int) -> Interval:
+        """Of one eval domain at the optimum, for a new run: 90% from the law's sd."""
+        half = np.exp(Z90 * self.sd_QM[0, i])
+        return Interval(*(float(self.loss_QM[0, i] * factor) for factor in (1.0, 1 / half, half)))
+
+    def value(self, q: int) -> Interval:
+        """The objective of a mixture, for a new run: errors of one run move together, so the sds add up."""
+        mean, half = float(self.loss_QM[q] @ self.weights_M), float(self._sd_Q[q]) * Z90
+        return Interval(mean, mean - half, mean + half)
+
+    def gain(self, q: int) -> Interval:
+        """How much worse mixture `q` is than the optimum, 90%: the law says where, draws around their median how wide.
+
+        Draws of a curved law lean to one side of it, the more the less the data say. Without draws: both sds, as if
+        independent.
+        """
+        mean = float((self.loss_QM[q] - self.loss_QM[0]) @ self.weights_M)
+        if self.loss_SQM is None:
+            half = float(Z90 * np.hypot(self._sd_Q[q], self._sd_Q[0]))
+            return Interval(mean, mean - half, mean + half)
+        gain_S = (self.loss_SQM[:, q] - self.loss_SQM[:, 0]) @ self.weights_M
+        low, middle, high = np.quantile(gain_S, [0.05, 0.5, 0.95])
+        return Interval(mean, float(mean + low - middle), float(mean + high - middle))
+
+    @property
+    def _sd_Q(self) -> Array:
+        return np.asarray((self.loss_QM * self.sd_QM) @ self.weights_M)
+
+
+def _near(objective: ObjectiveAtScale, polytope: Polytope, optimum: Optimum, slack: float) -> Polytope:
+    """The allowed mixtures inside the box around the near-optimal set."""
+    low_K, high_K = near_optimal(objective, polytope, optimum, slack)
+    lower_K, upper_K = np.maximum(polytope.lower_K, low_K), np.minimum(polytope.upper_K, high_K)
+    return Polytope(lower_K, upper_K, polytope.rows_GK, polytope.limit_G)
+
+
+def _mixture_score(found: LawFile) -> dict[str, Any]:
+    """The score of the chosen law with mixtures held out, empty where there is none."""
+    chosen = [
+        score
+        for score in found.choice.get("scores", [])
+        if score.get("name") == found.law.name and score.get("held_out") == "mixtures"
+    ]
+    return dict(chosen[0]) if chosen else {}
+
+
+def _score(found: LawFile, value: float) -> dict[str, Any]:
+    """Out-of-sample figures under the names of a study's recommendation; `error` in nats of the objective."""
+    score = _mixture_score(found)
+    error = score.get("weighted_error")
+    ranks = {key: score.get(key) for key in ("rank_correlation", "rank_correlation_within_size")}
+    return {**ranks, "error": None if error is None else float(error * value)}
+
+
+def _verdict(name: str, compared: Mapping[str, Baseline], noise: float) -> dict[str, str]:
+    """Use the mixture only if its gain is above 0 at 95% and above the noise of one run."""
+    gain = compared[name].gain
+    seen = (
+        f"predicted gain over the {name} mixture {gain.mean:.4f} nats (90% interval {gain.low:.4f} to {gain.high:.4f})"
+    )
+    if gain.low > 0 and gain.mean > noise:
+        return {"answer": "use it", "reason": f"{seen}, above the noise of one run ({noise:.4f})"}
+    why = "the interval includes 0" if gain.low <= 0 else f"less than the noise of one run ({noise:.4f})"
+    return {"answer": "keep the baseline: gain within noise", "baseline": name, "reason": f"{seen}; {why}"}
+
+
+def _evidence(found: LawFile) -> dict[str, float]:
+    trained = found.trained
+    return {} if trained is None else {"trials": trained.runs, "mixtures": trained.mixtures, "rows": trained.rows}

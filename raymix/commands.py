@@ -1,0 +1,259 @@
+"""`raymix import | fit | predict | optimize`: from anybody's runs to a law, its predictions and its optimum, as files.
+
+No study and no Ray: a table in, LAW.json between, a table or recommendation.json out. Wrong usage and bad input are
+one sentence and exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from raymix.screen import Screen
+
+if TYPE_CHECKING:
+    from raymix.choose import Choice
+    from raymix.observations import Observations
+    from raymix.space import Scale
+
+TABLES = (".csv", ".parquet")
+WEIGHT_FILES = (".csv", ".tsv", ".gz", ".parquet", ".json", ".yaml", ".yml")
+
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
+Out = typer.Option("-o", "--out", help="Where to write.")
+LawPath = Annotated[Path, typer.Argument(metavar="LAW.json", help="What raymix fit wrote.")]
+NParams = Annotated[float | None, typer.Option("--n-params", help="Parameters of the target model, no embeddings.")]
+NTokens = Annotated[float | None, typer.Option("--n-tokens", help="Tokens the target model is trained on.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("import")(import_table)
+    for command in (fit, predict, optimize):
+        app.command()(command)
+
+
+def import_table(
+    format: Annotated[str, typer.Argument(metavar="FORMAT", help="regmix, olmix, mixinglaws, exchange or wandb.")],
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="A file or folder.")],
+    out: Annotated[Path, Out],
+    option: Annotated[list[str], typer.Option("--option", metavar="KEY=VALUE", help="Of the format.")] = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Published or your own runs as an observation table (.csv or .parquet)."""
+    from raymix.formats import import_runs
+    from raymix.law_screen import show_table
+
+    with _usage(), Screen(as_json) as screen:
+        _check_out(out, TABLES)
+        table = import_runs(format, src, **dict(_pair(text, "--option") for text in option))
+        table.write(out)
+        show_table(screen, table, out)
+
+
+def fit(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Runs in the exchange form, see raymix import.")],
+    out: Annotated[Path, Out],
+    law: Annotated[str, typer.Option("--law", help="A law by name, or auto: chosen by cross-validation.")] = "auto",
+    evals: Annotated[list[str], typer.Option("--eval", help="Only this eval domain; may be repeated.")] = [],  # noqa: B006
+    weights: Annotated[str | None, typer.Option(help="Of eval domains: a file, or name=w,name=w.")] = None,
+    n_params: NParams = None,
+    n_tokens: NTokens = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a law to runs. With a target larger than every run, laws are also judged on sizes held out."""
+    from raymix.choose import choose_law, own_domains
+    from raymix.formats import import_runs
+    from raymix.law_file import LawFile, Trained, write_law
+    from raymix.law_screen import show_fit
+
+    with _usage(), Screen(as_json) as screen:
+        _check_out(out, (".json",))
+        runs = _only(import_runs("exchange", table), evals).usable()
+        given = None if weights is None else _named_numbers(weights, runs.eval_domains, "eval domain", "--weights")
+        weights_M = _weights(given, runs.eval_domains)
+        own_M = own_domains(runs.domains, runs.eval_domains)
+        candidates = None if law == "auto" else [law]
+        choice = choose_law(runs, own_M, _target(n_params, n_tokens), candidates, weights_M)
+        found = LawFile(choice.law, runs.domains, runs.eval_domains, weights_M, Trained.on(runs), _choice_json(choice))
+        write_law(out, found)
+        own = {name: runs.domains[k] for name, k in zip(runs.eval_domains, own_M, strict=True) if k >= 0}
+        show_fit(screen, found, own, out)
+
+
+def predict(
+    law: LawPath,
+    queries: Annotated[Path, typer.Argument(metavar="QUERIES", help="Exchange form without losses.")],
+    out: Annotated[Path, Out],
+    as_json: Json = False,
+) -> None:
+    """Losses with 90% intervals for mixtures and scales in a table (.csv, .csv.gz or .parquet)."""
+    from raymix.formats import import_runs
+    from raymix.law_file import read_law
+    from raymix.law_screen import show_predictions
+    from raymix.predictions import predict_table, write_table
+
+    with _usage(), Screen(as_json) as screen:
+        _check_out(out, (*TABLES, ".csv.gz"))
+        found = read_law(law)
+        table, notes = predict_table(found, import_runs("exchange", queries), str(queries))
+        write_table(table, out)
+        show_predictions(screen, found, table.num_rows, notes, out)
+
+
+def optimize(
+    law: LawPath,
+    out: Annotated[Path, Out],
+    n_params: Annotated[float, typer.Option("--n-params", help="Parameters of the model to train, no embeddings.")],
+    n_tokens: Annotated[float, typer.Option("--n-tokens", help="Tokens to train it on.")],
+    available: Annotated[Path | None, typer.Option(help="File of unique tokens at hand per domain.")] = None,
+    max_epochs: Annotated[float | None, typer.Option(help="Of any domain at the target; 4 with --available.")] = None,
+    objective: Annotated[Path | None, typer.Option(help="File of weights per eval domain.")] = None,
+    least: Annotated[list[str], typer.Option("--min", metavar="NAME=SHARE", help="Lowest share.")] = [],  # noqa: B006
+    most: Annotated[list[str], typer.Option("--max", metavar="NAME=SHARE", help="Highest share.")] = [],  # noqa: B006
+    prior: Annotated[Path | None, typer.Option(help="File of today's share per domain.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The mixture with the least predicted loss at a scale, as recommendation.json."""
+    from raymix.advise import Wanted, advise
+    from raymix.law_file import read_law
+    from raymix.law_screen import show_optimum
+
+    with _usage(), Screen(as_json) as screen:
+        _check_out(out, (".json",))
+        found = read_law(law)
+        if max_epochs is not None and available is None:
+            raise ValueError("--max-epochs needs --available: an epoch is a pass over the tokens at hand")
+        wanted = Wanted(
+            _scale(n_params, n_tokens),
+            _file_of(available, found.domains, "domain", tokens=True) or {},
+            max_epochs if max_epochs is not None or available is None else 4.0,  # arXiv 2305.16264: little lost to 4
+            _shares(least, found.domains, "--min"),
+            _shares(most, found.domains, "--max"),
+            _file_of(prior, found.domains, "domain"),
+            _file_of(objective, found.eval_domains, "eval domain"),
+        )
+        recommendation = advise(found, wanted)
+        out.write_text(json.dumps(recommendation.to_json(), indent=2, allow_nan=False), encoding="utf-8")
+        show_optimum(screen, recommendation, out)
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    """A ValueError is the user's: one sentence, exit code 2."""
+    try:
+        yield
+    except ValueError as error:
+        print(f"raymix: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def _check_out(out: Path, endings: Sequence[str]) -> None:
+    if not out.name.endswith(tuple(endings)):
+        raise ValueError(f"{out}: the name must end in {' or '.join(endings)}")
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"{out}: there is no folder {out.parent}")
+
+
+def _pair(text: str, what: str) -> tuple[str, str]:
+    name, found, value = text.rpartition("=") if what != "--option" else text.partition("=")
+    if not (name and found):
+        raise ValueError(f"{what} {text!r}: write name=value")
+    return name.strip(), value.strip()
+
+
+def _number(text: str, name: str, what: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{what}: {name} is {text!r}, it must be a number") from None
+
+
+def _only(table: Observations, evals: Sequence[str]) -> Observations:
+    """The table with these eval domains alone."""
+    if not table.eval_domains:
+        raise ValueError("the table has no column loss/<eval domain>, so there is nothing to fit a law to")
+    _check_known(evals, table.eval_domains, "eval domain", "--eval")
+    return replace(table, eval_domains=tuple(dict.fromkeys(evals))) if evals else table
+
+
+def _check_known(names: Sequence[str], known: Sequence[str], kind: str, what: str) -> None:
+    from raymix.formats.sheet import nearest
+
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{what}: {name!r} is not a{'n' if kind[0] == 'e' else ''} {kind}; {nearest(name, known)}")
+
+
+def _named_numbers(text: str, known: Sequence[str], kind: str, what: str) -> dict[str, float]:
+    """`name=w,name=w`, or the numbers in a file; names of a file that are not known do not matter."""
+    if Path(text).suffix in WEIGHT_FILES and "=" not in text:
+        from raymix.formats import read_weights
+
+        numbers = {name: value for name, value in read_weights(text).items() if name in known}
+        if not sum(numbers.values()) > 0:
+            raise ValueError(f"{text}: no {kind} of the table has a weight above 0 ({', '.join(known[:12])})")
+        return numbers
+    pairs = [_pair(part, what) for part in text.split(",")]
+    _check_known([name for name, _ in pairs], known, kind, what)
+    numbers = {name: _number(value, name, what) for name, value in pairs}
+    if len(numbers) < len(pairs):
+        raise ValueError(f"{what}: a name stands twice in {text!r}")
+    return numbers
+
+
+def _weights(given: dict[str, float] | None, eval_domains: Sequence[str]) -> Any:
+    """Weights (M,) that sum to 1: equal if none are given, 0 where one is left out."""
+    import numpy as np
+
+    weights_M = np.array([1.0 if given is None else given.get(name, 0.0) for name in eval_domains])
+    if not (np.isfinite(weights_M).all() and (weights_M >= 0).all() and weights_M.sum() > 0):
+        raise ValueError("--weights: weights are numbers of at least 0, not all 0")
+    return weights_M / weights_M.sum()
+
+
+def _file_of(path: Path | None, known: Sequence[str], kind: str, tokens: bool = False) -> dict[str, float] | None:
+    from raymix.formats import read_available, read_weights
+
+    if path is None:
+        return None
+    numbers = read_available(path) if tokens else read_weights(path)
+    _check_known(list(numbers), known, kind, str(path))
+    return numbers
+
+
+def _shares(given: Sequence[str], domains: Sequence[str], what: str) -> dict[str, float]:
+    pairs = [_pair(text, what) for text in given]
+    _check_known([name for name, _ in pairs], domains, "domain", what)
+    shares = {name: _number(value, name, what) for name, value in pairs}
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{what}: the share of {name!r} is {share:g}, it must lie in 0..1")
+    return shares
+
+
+def _scale(n_params: float, n_tokens: float) -> Scale:
+    from raymix.space import Scale
+
+    if not (0 < n_params < float("inf") and 0 < n_tokens < float("inf")):
+        raise ValueError(f"--n-params {n_params:g}, --n-tokens {n_tokens:g}: both must be numbers above 0")
+    return Scale(n_params, n_tokens)
+
+
+def _target(n_params: float | None, n_tokens: float | None) -> Scale | None:
+    if n_params is None and n_tokens is None:
+        return None
+    if n_params is None or n_tokens is None:
+        raise ValueError("a target is both --n-params and --n-tokens, or neither")
+    return _scale(n_params, n_tokens)
+
+
+def _choice_json(choice: Choice) -> dict[str, Any]:
+    return {"name": choice.name, "why": choice.why, "scores": [score.to_json() for score in choice.scores]}

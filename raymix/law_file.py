@@ -1,0 +1,171 @@
+"""LAW.json: a fitted law with the names it goes by and what it rests on.
+
+    law, settings, learned, ...    the law itself, as its `to_json` says
+    domains, eval_domains          names, in the order of its arrays
+    format, raymix                 version of this form, and of the program that wrote it
+    weights, trained, choice       of the objective; sizes, tokens and runs seen; how the law was chosen
+
+Only the first two groups are needed, so the law.json of a study can be read too. Plain JSON, never pickle: reading
+a file from anywhere runs no code from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raymix import __version__
+from raymix.laws import Law, law_from_json
+from raymix.laws.base import Array
+from raymix.laws.rows import distinct
+from raymix.observations import Observations
+
+FORMAT = 1
+ANY_SCALE = (1e8, 1e9)  # where a law is tried that does not say what it was trained on
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The runs behind a law."""
+
+    n_params: tuple[float, ...]
+    """Sizes, ascending; sizes within 1% are one."""
+    n_tokens: tuple[float, float]
+    """Fewest and most at which losses were read."""
+    mixtures: int
+    runs: int
+    rows: int
+
+    @classmethod
+    def on(cls, usable: Observations) -> Trained:
+        """Of the rows a law was fitted to."""
+        size_B, tokens_B = usable.scale_B2.T
+        return cls(
+            tuple(float(f"{size:.6g}") for size in distinct(size_B)),
+            (float(tokens_B.min()), float(tokens_B.max())),
+            len(np.unique(usable.mix_BK, axis=0)),
+            len(set(usable.trial_ids)),
+            len(usable),
+        )
+
+
+@dataclass(frozen=True)
+class LawFile:
+    """What LAW.json holds."""
+
+    law: Law
+    domains: tuple[str, ...]
+    eval_domains: tuple[str, ...]
+    weights_M: Array
+    """Of the objective, sum 1."""
+    trained: Trained | None = None
+    choice: dict[str, Any] = field(default_factory=dict)
+    """`name`, `why` and `scores` (see `scores.LawScore`); empty where nobody chose."""
+
+
+def write_law(path: str | Path, found: LawFile) -> None:
+    """Write LAW.json, whole or not at all."""
+    path = Path(path)
+    extra = {
+        "format": FORMAT,
+        "raymix": __version__,
+        "domains": list(found.domains),
+        "eval_domains": list(found.eval_domains),
+        "weights": dict(zip(found.eval_domains, found.weights_M.tolist(), strict=True)),
+        "trained": None if found.trained is None else asdict(found.trained),
+        "choice": found.choice,
+    }
+    text = json.dumps(extra | found.law.to_json(), allow_nan=False)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_law(path: str | Path) -> LawFile:
+    """The law in a file, tried out once.
+
+    Raises:
+        ValueError: no such file, not a law file, one of a newer raymix, or a damaged one; says which.
+    """
+    path = Path(path)
+    raw = _parsed(path)
+    for key in ("law", "domains", "eval_domains"):
+        if key not in raw:
+            raise ValueError(f"{path}: not a law file: the key {key!r} is missing; raymix fit writes one")
+    if not isinstance(raw.get("format", FORMAT), int) or raw.get("format", FORMAT) > FORMAT:
+        raise ValueError(f"{path}: written by a newer raymix (format {raw['format']}, known up to {FORMAT}): update")
+    domains, eval_domains = (_names(path, key, raw[key]) for key in ("domains", "eval_domains"))
+    try:
+        law, trained = law_from_json(raw), _trained(raw.get("trained"))
+        _try_out(law, len(domains), len(eval_domains), trained)
+        weights_M = _weights(raw.get("weights"), eval_domains)
+        choice = dict(raw.get("choice") or {})
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path}: the law in this file is damaged: {what}") from None
+    return LawFile(law, domains, eval_domains, weights_M, trained, choice)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; raymix fit writes one")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a law file: it is not text") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: not a law file, or one cut short: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: the law in this file is damaged: {error}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path}: not a law file: it holds a {type(raw).__name__}, not a mapping")
+    return raw
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"a number is {name}")
+
+
+def _names(path: Path, key: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{path}: the law in this file is damaged: {key} must be a list of names")
+    if not value or len(set(value)) < len(value):
+        raise ValueError(f"{path}: the law in this file is damaged: {key} must be distinct names, at least one")
+    return tuple(value)
+
+
+def _trained(value: Any) -> Trained | None:
+    if value is None:
+        return None
+    low, high = (float(tokens) for tokens in value["n_tokens"])
+    counts = (int(value[key]) for key in ("mixtures", "runs", "rows"))
+    return Trained(tuple(float(size) for size in value["n_params"]), (low, high), *counts)
+
+
+def _weights(value: Mapping[str, float] | None, eval_domains: Sequence[str]) -> Array:
+    if value is None:
+        return np.full(len(eval_domains), 1 / len(eval_domains))
+    weights_M = np.array([float(value[name]) for name in eval_domains])
+    if not (np.isfinite(weights_M).all() and (weights_M >= 0).all() and weights_M.sum() > 0):
+        raise ValueError("weights must be numbers of at least 0, not all 0")
+    return np.asarray(weights_M / weights_M.sum())
+
+
+def _try_out(law: Law, n_domains: int, n_eval: int, trained: Trained | None) -> None:
+    """One prediction at the uniform mixture: shapes and values must be those of a law of these domains."""
+    scale = ANY_SCALE if trained is None else (trained.n_params[-1], trained.n_tokens[1])
+    uniform_1K = np.full((1, n_domains), 1 / n_domains)
+    for what, value in (("losses", law.predict(uniform_1K, scale)), ("sd", law.sd(uniform_1K, scale))):
+        if value.shape != (1, n_eval):
+            raise ValueError(f"it gives {value.shape[-1]} {what}, and names {n_eval} eval domains")
+        if not (np.isfinite(value).all() and (value > 0).all()):
+            raise ValueError(f"its {what} at the uniform mixture are not numbers above 0")

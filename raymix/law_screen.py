@@ -1,0 +1,135 @@
+"""What `raymix import`, `fit`, `predict` and `optimize` show: tables for people, one JSON object for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from raymix.law_file import LawFile
+from raymix.observations import Observations
+from raymix.recommend import Interval, Recommendation
+from raymix.screen import Screen, human
+
+
+def show_table(screen: Screen, table: Observations, out: Path) -> None:
+    """An imported table."""
+    usable = table.usable()
+    facts = {
+        "table": str(out),
+        "rows": len(table),
+        "usable": len(usable),
+        "trials": len(set(table.trial_ids)),
+        "domains": list(table.domains),
+        "eval_domains": list(table.eval_domains),
+    }
+    if screen.as_json:
+        print(json.dumps(facts))
+        return
+    losses = f"{len(usable)} with losses" if table.eval_domains else "no losses: queries"
+    screen.say(
+        f"{out}: {facts['trials']} trials, {len(table)} rows ({losses}), {len(table.domains)} domains, "
+        f"{len(table.eval_domains)} eval domains"
+    )
+
+
+def show_fit(screen: Screen, found: LawFile, own: Mapping[str, str], out: Path) -> None:
+    """A fitted law: what was chosen and how sure one may be."""
+    assert found.trained is not None
+    trained, scores = found.trained, found.choice["scores"]
+    if screen.as_json:
+        facts = {"law": str(out), "name": found.law.name, **found.choice, "notes": found.law.notes_, "own": own}
+        print(json.dumps(facts | {"rows": trained.rows, "trials": trained.runs, "mixtures": trained.mixtures}))
+        return
+    if scores:
+        screen.console.print(_score_table(scores, found.law.name))
+    screen.say(f"{out}: {found.law.name}; {found.choice['why']}.")
+    sizes = ", ".join(human(size) for size in trained.n_params)
+    low, high = (human(tokens) for tokens in trained.n_tokens)
+    screen.say(f"Fitted to {trained.rows} rows of {trained.runs} trials and {trained.mixtures} mixtures: {sizes} "
+               f"parameters, {low if low == high else f'{low} - {high}'} tokens; {len(own)} of "
+               f"{len(found.eval_domains)} eval domains have a training domain of their name.")  # fmt: skip
+    _notes(screen, found.law.notes_)
+
+
+def show_predictions(screen: Screen, found: LawFile, rows: int, notes: Sequence[str], out: Path) -> None:
+    """A table of predictions."""
+    notes = [*found.law.notes_, *notes]
+    if screen.as_json:
+        print(json.dumps({"predictions": str(out), "rows": rows, "name": found.law.name, "notes": notes}))
+        return
+    screen.say(f"{out}: {rows} rows, {len(found.eval_domains)} losses each with 90% intervals, by {found.law.name}")
+    _notes(screen, notes)
+
+
+def show_optimum(screen: Screen, found: Recommendation, out: Path) -> None:
+    """A recommendation."""
+    if screen.as_json:
+        print(json.dumps({"recommendation": str(out), **found.to_json()}))
+        return
+    screen.console.print(_mixture_table(found))
+    screen.console.print(_baseline_table(found))
+    gap, method = found.certificate["gap"], found.certificate["method"]
+    screen.say(f"Optimum within {gap:.0e} nats ({method}); {found.law['why'] or found.law['name']}.")
+    _notes(screen, found.law["notes"])
+    screen.console.print(Text(f"Verdict: {found.verdict['answer']}: {found.verdict['reason']}.", style="bold"))
+    screen.say(str(out))
+
+
+def _score_table(scores: Sequence[Mapping[str, Any]], chosen: str) -> Table:
+    columns = ("law", "held out", "error", "objective", "rank", "R2")
+    table = Table(*columns, title="Predictions of what was held out (errors: mean over eval domains, objective)")
+    for score in scores:
+        ended = "" if score["folds"] == max(s["folds"] for s in scores if s["held_out"] == score["held_out"]) else " *"
+        table.add_row(
+            Text(score["name"] + ended, style="bold" if score["name"] == chosen else ""),
+            score["held_out"],
+            f"{score['error']:.2%}",
+            f"{score['weighted_error']:.2%}",
+            _figure(score["rank_correlation_within_size"]),
+            _figure(score["contrast_r2"]),
+        )
+    if any(row.endswith(" *") for row in (str(cell) for cell in table.columns[0].cells)):
+        table.caption = "* dropped early, far behind"
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "?" if value is None else f"{value:.2f}"
+
+
+def _mixture_table(found: Recommendation) -> Table:
+    size = f"{human(found.scale['n_params'])} parameters, {human(found.scale['n_tokens'])} tokens"
+    reference = "prior" if "prior" in found.baselines else "uniform"
+    table = Table("domain", "share", "near-optimal", "epochs", reference, title=f"Best mixture at {size}")
+    for name, share in found.mixture.items():
+        near, epochs = found.near_optimal[name], found.epochs[name]
+        table.add_row(
+            Text(name),
+            f"{share:.1%}",
+            f"{near['low']:.1%} - {near['high']:.1%}",
+            "?" if epochs is None else f"{epochs:.2f}",
+            f"{found.baselines[reference].mixture[name]:.1%}",
+        )
+    return table
+
+
+def _baseline_table(found: Recommendation) -> Table:
+    table = Table("mixture", "predicted objective (nats)", "worse than the best by", title="At the target")
+    table.add_row("best", _interval(found.objective), "")
+    for name, baseline in found.baselines.items():
+        table.add_row(name, _interval(baseline.objective), _interval(baseline.gain))
+    return table
+
+
+def _interval(value: Interval) -> str:
+    return f"{value.mean:.4f}  ({value.low:.4f} - {value.high:.4f})"
+
+
+def _notes(screen: Screen, notes: Sequence[str]) -> None:
+    for note in notes:
+        screen.console.print(Text(f"Note: {note}", style="yellow"))

@@ -1,0 +1,61 @@
+"""A law read row by row: QUERIES in the exchange form in, the same keys with losses and intervals out.
+
+    trial_id, n_params, n_tokens, mixture/<domain>..., loss/<eval>..., loss_low/<eval>..., loss_high/<eval>...
+
+Domains are matched by name, whatever their order. Intervals are 90% for the loss of a new run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from raymix.advise import notes_at
+from raymix.held_out import Z90
+from raymix.law_file import LawFile
+from raymix.observations import Observations
+from raymix.space import Scale
+
+KEYS = ("trial_id", "n_params", "n_tokens")
+
+
+def predict_table(found: LawFile, queries: Observations, origin: str) -> tuple[pa.Table, list[str]]:
+    """Predictions, a row per query in the order given, and notes on scales far from what was trained.
+
+    Raises:
+        ValueError: a domain of the law has no column, or a column is no domain of the law.
+    """
+    missing = [name for name in found.domains if name not in queries.domains]
+    if missing:
+        raise ValueError(f"{origin}: the column mixture/{missing[0]} is missing; the law has this domain")
+    extra = [name for name in queries.domains if name not in found.domains]
+    if extra:
+        raise ValueError(f"{origin}: the law knows no domain {extra[0]!r}; it has {', '.join(found.domains)}")
+    mix_BK = queries.mix_BK[:, [queries.domains.index(name) for name in found.domains]]
+    loss_BM, sd_BM = found.law.predict(mix_BK, queries.scale_B2), found.law.sd(mix_BK, queries.scale_B2)
+    columns = {name: queries.table[name] for name in (*KEYS, *(f"mixture/{name}" for name in queries.domains))}
+    factor_BM = np.exp(Z90 * sd_BM)
+    for prefix, value_BM in (("loss", loss_BM), ("loss_low", loss_BM / factor_BM), ("loss_high", loss_BM * factor_BM)):
+        columns |= {f"{prefix}/{name}": pa.array(value_BM[:, i]) for i, name in enumerate(found.eval_domains)}
+    return pa.table(columns), _notes(found, queries)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """As .parquet, or as .csv, gzipped where the name ends in .gz."""
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(table, path)
+        return
+    with pa.output_stream(str(path), compression="detect") as stream:
+        pyarrow.csv.write_csv(table, stream)
+
+
+def _notes(found: LawFile, queries: Observations) -> list[str]:
+    """Of the smallest and the largest scale asked for."""
+    if not len(queries):
+        return []
+    ends = (queries.scale_B2.min(axis=0), queries.scale_B2.max(axis=0))
+    return list(dict.fromkeys(note for end in ends for note in notes_at(found, Scale(*end.tolist()))))

@@ -1,0 +1,102 @@
+"""The benchmark of laws: it refuses a missing folder, and its pieces run on small made-up tables."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import laws, laws_coverage, laws_figures, laws_mixtures, laws_regmix, laws_speed
+from benchmarks.laws_figures import Figure, Row
+from benchmarks.laws_published import contrast_r2, random_split, score
+from benchmarks.peers import published_m4
+from benchmarks.published import Runs
+from raymix.testing import world
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def runs() -> Runs:
+    """One scale, 24 mixtures of 4 domains."""
+    made = world(n_mixtures=24, sizes=(6e7,), tokens=(1e9,))()
+    n_rows, n_eval = made.loss_BM.shape
+    weight_M, step_B = np.full(n_eval, 1 / n_eval), np.full(n_rows, 1000)
+    return Runs(made.mix_BK, made.scale_B2, made.loss_BM, made.run_B, made.own_M, weight_M, step_B)
+
+
+def test_missing_folder_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.laws", "--data", str(tmp_path / "none")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "pass --data DIR" in done.stderr
+
+
+def test_published_m4_objective_is_the_hand_computed_one() -> None:
+    # c = 2, k = 1, t = (ln 2, 0): predictions 2 + 2^r1, so 2 + 2 and 2 + 1
+    theta_MP = np.log([[2.0, 1.0, 2.0, 1.0]])
+    mix_BK = np.array([[1.0, 0.0], [0.0, 1.0]])
+    loss_BM = np.array([[3.99], [3.1]])
+    # errors .01 and -.1: .01^2 / 2 = .00005, and .02 (.1 - .01) = .0018
+    assert published_m4.objective(theta_MP, mix_BK, loss_BM)[0] == pytest.approx(0.00185, rel=1e-9)
+
+
+def test_shared_solver_reaches_the_published_objective(runs: Runs) -> None:
+    rows = laws_speed.compare_m4(runs.mix_BK, runs.loss_BM[:, :2], repeats=1, n_starts=2)
+    ratio = {row.method: figure.value for row in rows for figure in row.figures if figure.name == "objective ratio"}
+    assert ratio["m4, their objective"] <= 1.001
+    assert [row.method for row in rows] == ["published", "m4", "m4, their objective"]
+
+
+def test_regmix_and_mixtures_rows_have_goals_only_for_our_laws(runs: Runs) -> None:
+    split = random_split(len(runs.mix_BK), 18, 0)
+    ranked = laws_regmix.compare("n=18", runs, [split], 0, ["union", "log_linear"], (0.5, 0.5))
+    missed = laws_mixtures.compare("5Mix 18/6", "5Mix", runs, [split], ("union", "log_linear"))
+    for rows in (ranked, missed):
+        assert [row.method for row in rows] == ["union", "log_linear"]
+        assert [row.figures[0].reached is None for row in rows] == [False, True]
+    assert all(figure.value > 0.5 for figure in ranked[0].figures)
+
+
+def test_optimum_is_certified(runs: Runs) -> None:
+    row = laws_speed.optimum("optimum", "union", runs)
+    assert row.figures[1].name == "gap nats"
+    assert row.figures[1].reached
+
+
+def test_score_of_the_truth_is_perfect(runs: Runs) -> None:
+    held_out = [(runs, runs.loss_BM, np.full_like(runs.loss_BM, 0.01))]
+    got = score(runs.weight_M, held_out)
+    assert (got["domain %"], got["weighted %"], got["90% holds"]) == (0.0, 0.0, 1.0)
+    assert contrast_r2(held_out) == 1.0
+
+
+def test_figure_says_whether_its_goal_is_reached() -> None:
+    assert Figure("a", 0.9, 0.85, 0.95).reached
+    assert Figure("a", 0.96, 0.85, 0.95).reached is False
+    assert Figure("a", 1.0, reference=2.0).reached is None
+    assert Figure("a", 0.012, most=0.01).words() == "0.012 (<= 0.01, missed)"
+    assert json.loads(json.dumps(Figure("a", float("nan"), most=1.0).as_json())) == {
+        "name": "a", "value": None, "goal": "<= 1", "reached": False,
+    }  # fmt: skip
+
+
+def test_page_has_every_row() -> None:
+    row = Row("5Mix", "union", (Figure("MAE nats", 0.01, most=0.012), Figure("CPU s", 2.0)))
+    assert "| 5Mix | union | 0.01 (<= 0.012, reached) | 2 |" in laws_figures.markdown([row])
+    found = {section.__name__: [] for section in laws.SECTIONS} | {"benchmarks.laws_mixtures": [row]}
+    page = laws.page(found, 3.0)
+    assert "1 of 1 goals reached" in page
+    assert "## mixtures" in page
+
+
+def test_words_choose_tasks(tmp_path: Path) -> None:
+    tasks = laws_coverage.tasks(tmp_path)
+    assert [task.name for task in laws.named(tasks, "3mix, regmix 16")] == ["coverage: 3Mix", "coverage: RegMix 16"]
+    assert len(laws.named(tasks, None)) == len(tasks)

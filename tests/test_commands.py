@@ -1,0 +1,244 @@
+"""import, fit, predict and optimize from a shell: files in, files out, one sentence where something is wrong."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from raymix.cli import app
+from raymix.law_file import read_law
+from raymix.observations import Observations
+
+DATA = Path(os.environ.get("RAYMIX_DATA") or Path(__file__).parents[2] / "shared" / "data")
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no published runs in {DATA}; set RAYMIX_DATA to theirs")
+DOMAINS = ("web", "code", "books")
+KEYS = "trial_id,n_params,n_tokens,mixture/web,mixture/code,mixture/books"
+
+
+def raymix(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def ask(*words: object) -> dict[str, Any]:
+    """The JSON answer of a command that must succeed."""
+    result = raymix(*words, "--json")
+    assert result.exit_code == 0, result.stderr
+    answer: dict[str, Any] = json.loads(result.stdout)
+    return answer
+
+
+def losses(mix_K: np.ndarray, n_params: float, n_tokens: float) -> np.ndarray:
+    exposure = (np.eye(3) + 0.1) @ (mix_K + 0.01) ** 0.7
+    return np.asarray(1.5 + 1.5 * (n_params / 1e6) ** -0.2 + 2 * (n_tokens / 1e9 * exposure) ** -0.2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """runs.csv of three domains, two sizes and two checkpoints, queries.csv, and law.json of the union law."""
+    path, rng = tmp_path_factory.mktemp("commands"), np.random.default_rng(0)
+    rows = []
+    for trial, mix_K in enumerate(rng.dirichlet(np.ones(3), 12)):
+        n_params = (1e6, 4e6)[trial % 2]
+        noise = np.exp(0.003 * rng.normal(size=3))
+        for n_tokens in (5e8, 1e9):
+            rows.append(
+                {"trial_id": f"t{trial}", "n_params": n_params, "n_tokens": n_tokens}
+                | {f"mixture/{name}": share for name, share in zip(DOMAINS, mix_K, strict=True)}
+                | dict(
+                    zip(("loss/Web", "loss/code", "loss/exams"), losses(mix_K, n_params, n_tokens) * noise, strict=True)
+                )
+            )
+    Observations.from_rows(rows, DOMAINS, ("Web", "code", "exams")).write(path / "runs.csv")
+    # The order of the columns is not that of the law, and a share may be missing from no row.
+    (path / "queries.csv").write_text(
+        "trial_id,n_params,n_tokens,mixture/books,mixture/web,mixture/code\na,1e6,1e9,0.2,0.5,0.3\nb,4e6,2e9,1,0,0\n"
+    )
+    raymix("fit", path / "runs.csv", "-o", path / "law.json", "--law", "union")
+    return path
+
+
+def test_fit_says_what_was_chosen_and_why(folder: Path, tmp_path: Path) -> None:
+    target = ("--n-params", 1e8, "--n-tokens", 1e10)
+    answer = ask("fit", folder / "runs.csv", "-o", tmp_path / "law.json", "--weights", "Web=3,exams=1", *target)
+    assert answer["own"] == {"Web": "web", "code": "code"}
+    assert answer["name"] in {score["name"] for score in answer["scores"]}
+    assert (answer["trials"], answer["rows"], answer["mixtures"]) == (12, 24, 12)
+    found = read_law(tmp_path / "law.json")
+    assert found.law.name == answer["name"]
+    assert found.weights_M.tolist() == [0.75, 0.0, 0.25]
+    assert found.trained is not None
+    assert found.trained.n_params == (1e6, 4e6)
+
+
+def test_fit_for_people(folder: Path, tmp_path: Path) -> None:
+    result = raymix("fit", folder / "runs.csv", "-o", tmp_path / "l.json", "--law", "union", "--eval", "Web")
+    assert result.exit_code == 0
+    assert "union predicts mixtures held out best" in " ".join(result.stdout.split()) or "only law" in result.stdout
+    assert read_law(tmp_path / "l.json").eval_domains == ("Web",)
+
+
+def test_predictions_carry_their_keys_and_intervals(folder: Path, tmp_path: Path) -> None:
+    for ending in ("csv", "parquet", "csv.gz"):
+        out = tmp_path / f"pred.{ending}"
+        assert ask("predict", folder / "law.json", folder / "queries.csv", "-o", out)["rows"] == 2
+    table = Observations.read(tmp_path / "pred.csv")
+    assert table.trial_ids == ["a", "b"]
+    assert table.domains == ("books", "web", "code")
+    truth = [losses(np.array(mix), n, d) for mix, n, d in (([0.5, 0.3, 0.2], 1e6, 1e9), ([0, 0, 1], 4e6, 2e9))]
+    np.testing.assert_allclose(table.loss_BM, truth, rtol=0.05)
+    raw = Observations.read(tmp_path / "pred.parquet")
+    np.testing.assert_array_equal(raw.loss_BM, table.loss_BM)
+    header = (tmp_path / "pred.csv").read_text().splitlines()[0].replace('"', "").split(",")
+    assert [name for name in header if name.startswith("loss")] == [
+        f"{kind}/{name}" for kind in ("loss", "loss_low", "loss_high") for name in ("Web", "code", "exams")
+    ]
+    first = dict(zip(header, (tmp_path / "pred.csv").read_text().splitlines()[1].split(","), strict=True))
+    assert float(first["loss_low/Web"]) < float(first["loss/Web"]) < float(first["loss_high/Web"])
+
+
+def test_optimum_is_certified_and_compared(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "prior.json").write_text('{"web": 8, "code": 1, "books": 1}')
+    (tmp_path / "available.csv").write_text("domain,tokens\nweb,1e10\ncode,1e9\nbooks,2e8\n")
+    (tmp_path / "weights.json").write_text('{"exams": 1}')
+    files = ("--prior", tmp_path / "prior.json", "--available", tmp_path / "available.csv")
+    answer = ask(
+        "optimize", folder / "law.json", "--n-params", 4e7, "--n-tokens", 4e9, "-o", tmp_path / "best.json",
+        "--objective", tmp_path / "weights.json", "--min", "code=0.1", *files,
+    )  # fmt: skip
+    written = json.loads((tmp_path / "best.json").read_text())
+    assert {key: answer[key] for key in written} == written
+    assert sum(written["mixture"].values()) == pytest.approx(1, abs=1e-9)
+    assert written["mixture"]["code"] >= 0.1 - 1e-9
+    assert written["mixture"]["books"] == pytest.approx(0.2, abs=1e-4)  # wanted most, 4 epochs at most
+    assert written["epochs"]["books"] == pytest.approx(4, rel=1e-3)
+    assert written["certificate"]["convex"]
+    assert written["certificate"]["gap"] < 1e-4
+    assert set(written["baselines"]) == {"prior", "uniform", "proportional", "temperature 2", "unimax"}
+    for baseline in written["baselines"].values():
+        gain = baseline["gain"]
+        assert gain["low"] < gain["mean"] < gain["high"]
+        assert gain["mean"] > -1e-4
+        assert baseline["mixture"]["books"] <= 0.2 + 1e-9
+    for name, near in written["near_optimal"].items():
+        assert near["low"] <= written["mixture"][name] <= near["high"]
+    assert written["verdict"]["answer"] == "use it"
+    assert written["objective"]["mean"] == pytest.approx(written["losses"]["exams"]["mean"])
+
+
+def test_without_prior_the_uniform_mixture_is_the_measure(folder: Path, tmp_path: Path) -> None:
+    scale = ("--n-params", 4e6, "--n-tokens", 1e9)
+    result = raymix("optimize", folder / "law.json", *scale, "-o", tmp_path / "best.json")
+    assert result.exit_code == 0
+    assert "Verdict" in result.stdout
+    written = json.loads((tmp_path / "best.json").read_text())
+    assert set(written["baselines"]) == {"uniform"}
+    assert written["epochs"] == dict.fromkeys(DOMAINS)
+    assert "uniform" in written["verdict"]["reason"]
+
+
+def test_a_law_with_a_process_is_polished_near_the_certified_optimum(folder: Path, tmp_path: Path) -> None:
+    ask("fit", folder / "runs.csv", "-o", tmp_path / "law.json", "--law", "residual_gp")
+    tight = ("--n-params", 4e6, "--n-tokens", 1e9, "--max", "web=0", "--min", "code=0.3", "-o", tmp_path / "best.json")
+    answer = ask("optimize", tmp_path / "law.json", *tight)
+    assert answer["mixture"]["web"] == 0
+    assert answer["mixture"]["code"] >= 0.3 - 1e-9
+    assert not answer["certificate"]["convex"]
+    assert answer["certificate"]["gap"] < 1e-4  # of the law underneath
+    assert answer["certificate"]["polish"] >= 0
+
+
+BAD = {
+    "no such table": ("fit nowhere.csv -o x.json", "no such file"),
+    "unknown law": ("fit {runs} -o x.json --law unoin", "unknown law 'unoin'"),
+    "unknown eval": ("fit {runs} -o x.json --eval web", "'web' is not an eval domain; did you mean 'Web'"),
+    "unknown weight": ("fit {runs} -o x.json --weights Wep=1", "did you mean"),
+    "weight no number": ("fit {runs} -o x.json --weights Web=much", "must be a number"),
+    "half a target": ("fit {runs} -o x.json --n-params 1e9", "both"),
+    "wrong ending": ("fit {runs} -o x.pickle", "must end in .json"),
+    "no folder": ("fit {runs} -o no/such/x.json", "there is no folder"),
+    "table as law": ("predict {runs} {queries} -o {tmp}/p.csv", "not a law file"),
+    "query without a domain": ("predict {law} {short} -o {tmp}/p.csv", "the column mixture/books is missing"),
+    "query with a domain more": ("predict {law} {long} -o {tmp}/p.csv", "the law knows no domain 'music'"),
+    "unknown bound": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --max webb=1 -o {tmp}/b.json",
+        "did you mean 'web'",
+    ),
+    "bound no share": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --max web=2 -o {tmp}/b.json", "must lie in 0..1"),
+    "nothing feasible": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --max web=.1 --max code=.1 --max books=.1 -o {tmp}/b.json",
+        "sum to 0.3, less than 1",
+    ),
+    "epochs of nothing": ("optimize {law} --n-params 1 --n-tokens 1 --max-epochs 2 -o {tmp}/b.json", "--available"),
+    "scale of nothing": ("optimize {law} --n-params 0 --n-tokens 1e9 -o {tmp}/b.json", "above 0"),
+    "unknown format": ("import regmx . -o {tmp}/t.csv", "did you mean 'regmix'"),
+    "option without value": ("import exchange {runs} --option model -o {tmp}/t.csv", "write name=value"),
+    "unknown option": ("import exchange {runs} --option model=x -o {tmp}/t.csv", "no option 'model'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_exit_2(case: str, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.csv").write_text(KEYS.removesuffix(",mixture/books") + "\na,1e6,1e9,0.5,0.5\n")
+    (tmp_path / "long.csv").write_text(KEYS + ",mixture/music\na,1e6,1e9,0.5,0.5,0,0\n")
+    names = {
+        key: folder / f"{key}{ending}" for key, ending in (("runs", ".csv"), ("queries", ".csv"), ("law", ".json"))
+    }
+    words, says = BAD[case]
+    result = raymix(
+        *words.format(**names, tmp=tmp_path, short=tmp_path / "short.csv", long=tmp_path / "long.csv").split()
+    )
+    assert result.exit_code == 2, result.output
+    assert says in result.stderr
+    assert result.stderr.startswith("raymix: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_missing_arguments_are_usage(folder: Path) -> None:
+    assert raymix("fit", folder / "runs.csv").exit_code == 2
+    assert raymix("optimize", folder / "law.json", "-o", "x.json").exit_code == 2
+
+
+@pytest.mark.data
+@needs_data
+def test_regmix_from_import_to_optimum(tmp_path: Path) -> None:
+    """The 512 published runs end to end; a convex law keeps it quick."""
+    table, law = tmp_path / "regmix.parquet", tmp_path / "law.json"
+    imported = ask("import", "regmix", DATA / "regmix", "-o", table)
+    assert (imported["trials"], len(imported["domains"]), len(imported["eval_domains"])) == (512, 17, 13)
+    fitted = ask("fit", table, "-o", law, "--law", "effective_data", "--weights", "pile_cc=1")
+    assert len(fitted["own"]) == 13
+    assert fitted["scores"][0]["weighted_error"] < 0.02
+    queries, out = tmp_path / "queries.csv", tmp_path / "pred.csv"
+    ask("import", "exchange", table, "-o", queries)
+    assert ask("predict", law, queries, "-o", out)["rows"] == 512
+    error_BM = np.log(Observations.read(out).loss_BM / Observations.read(table).loss_BM)
+    assert np.abs(error_BM).mean() < 0.015
+    best = ask("optimize", law, "--n-params", 1e6, "--n-tokens", 1e9, "-o", tmp_path / "best.json")
+    assert best["certificate"]["gap"] < 1e-4
+    assert best["mixture"]["pile_cc"] > 0.4
+    assert best["verdict"]["answer"] == "use it"
+    elsewhere = ask("optimize", law, "--n-params", 1e9, "--n-tokens", 1e9, "-o", tmp_path / "best.json")
+    assert any("has no n_params" in note for note in elsewhere["law"]["notes"])
+
+
+@pytest.mark.data
+@needs_data
+def test_redpajama_and_its_queries(tmp_path: Path) -> None:
+    table, queries, law = (tmp_path / name for name in ("runs.parquet", "queries.csv", "law.json"))
+    ask("import", "mixinglaws", DATA / "mixinglaws" / "RedPajama.parquet", "-o", table)
+    asked = ask("import", "mixinglaws", DATA / "mixinglaws" / "queries.csv.gz", "-o", queries,
+                "--option", "experiment=RedPajama")  # fmt: skip
+    assert asked["eval_domains"] == []
+    weights = DATA / "mixinglaws" / "valid_domains.csv"
+    fitted = ask("fit", table, "-o", law, "--law", "residual_gp", "--weights", weights, "--n-params", 1e9,
+                 "--n-tokens", 1e11)  # fmt: skip
+    assert {score["held_out"] for score in fitted["scores"]} == {"mixtures", "sizes"}
+    assert all(score["weighted_error"] < 0.01 for score in fitted["scores"])
+    ask("predict", law, queries, "-o", tmp_path / "pred.csv.gz")
+    best = ask("optimize", law, "--n-params", 1e9, "--n-tokens", 1e11, "-o", tmp_path / "best.json")
+    assert best["certificate"]["gap"] < 1e-4
+    assert best["baselines"]["uniform"]["gain"]["mean"] > 0

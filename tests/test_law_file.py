@@ -1,0 +1,113 @@
+"""LAW.json gives back the law, and says what is wrong with a file that is no law."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raymix.law_file import LawFile, Trained, read_law, write_law
+from raymix.laws import make_law
+from raymix.testing import synthetic_runs
+
+RUNS = synthetic_runs(n_mixtures=8)
+DOMAINS, EVALS = ("web", "code", "<b>", "\u65e5\u672c"), ("exams", "a/b", "c")
+TRAINED = Trained((2e7, 6e7, 2e8), (5e8, 2e9), 8, 24, 72)
+
+
+def law_file(name: str = "union") -> LawFile:
+    choice = {"name": name, "why": "asked for", "scores": []}
+    return LawFile(RUNS.fit(make_law(name)), DOMAINS, EVALS, np.array([0.5, 0.25, 0.25]), TRAINED, choice)
+
+
+@pytest.mark.parametrize("name", ["union", "residual_gp", "nested", "average"])
+def test_what_was_written_is_read_back_exactly(name: str, tmp_path: Path) -> None:
+    found = law_file(name)
+    write_law(tmp_path / "law.json", found)
+    again = read_law(tmp_path / "law.json")
+    assert again.law.to_json() == found.law.to_json()
+    for read in ("predict", "sd"):
+        want_BM = getattr(found.law, read)(RUNS.mix_BK, RUNS.scale_B2)
+        got_BM = getattr(again.law, read)(RUNS.mix_BK, RUNS.scale_B2)
+        np.testing.assert_allclose(got_BM, want_BM, rtol=1e-9)  # nested: the order of sums goes with the scales asked
+    assert (again.domains, again.eval_domains, again.trained) == (DOMAINS, EVALS, TRAINED)
+    assert again.weights_M.tolist() == [0.5, 0.25, 0.25]
+    assert again.choice == found.choice
+    assert [path.name for path in tmp_path.iterdir()] == ["law.json"]
+
+
+def test_the_law_of_a_study_is_read(tmp_path: Path) -> None:
+    """A study writes the law and the names alone."""
+    path = tmp_path / "law.json"
+    path.write_text(json.dumps(law_file().law.to_json() | {"domains": DOMAINS, "eval_domains": EVALS}))
+    found = read_law(path)
+    assert found.trained is None
+    assert found.choice == {}
+    np.testing.assert_allclose(found.weights_M, 1 / 3)
+
+
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "law.json"
+    write_law(path, law_file())
+    whole = path.read_bytes()
+    for size in range(0, len(whole), max(1, len(whole) // 200)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"law\.json: not a law file"):
+            read_law(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"law": "no_such_law"}, "unknown law"),
+        ({"learned": {}}, "is missing"),
+        ({"settings": {"exec": 1}}, "damaged"),
+        ({"domains": ["web", "code", "books"]}, "damaged"),
+        ({"domains": ["web", "web", "code", "books"]}, "distinct"),
+        ({"domains": "web"}, "list of names"),
+        ({"eval_domains": ["exams"]}, "names 1 eval domains"),
+        ({"weights": {"exams": 1.0}}, "is missing"),
+        ({"weights": {"exams": -1.0, "a/b": 1.0, "c": 1.0}}, "weights must be"),
+        ({"trained": {"n_params": []}}, "damaged"),
+        ({"format": 2}, "newer raymix"),
+    ],
+)
+def test_damage_is_named(change: dict[str, object], says: str, tmp_path: Path) -> None:
+    path = tmp_path / "law.json"
+    write_law(path, law_file())
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=says) as refused:
+        read_law(path)
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other"
+    for content in (b"a,b\n1,2\n", b"[1, 2]", b'{"model": 1}', b"\x80\x04\x95pickle", b"{" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="not a law file"):
+            read_law(path)
+    with pytest.raises(ValueError, match="no such file"):
+        read_law(tmp_path / "nowhere.json")
+
+
+def test_a_number_that_is_none_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "law.json"
+    write_law(path, law_file())
+    raw = json.loads(path.read_text())
+    raw["learned"]["sig_M_"][0] = float("nan")
+    path.write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match="a number is NaN"):
+        read_law(path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "law.json"
+    write_law(path, law_file())
+    before, broken = path.read_bytes(), law_file()
+    broken.choice["scores"] = [float("nan")]
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_law(path, broken)
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
