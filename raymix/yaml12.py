@@ -68,12 +68,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def parse_yaml(text: str, origin: str) -> Any:
     """YAML text as plain data; `origin` names it in errors."""
+    loader = _Loader(text)
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+        return loader.get_single_data()
     except SpaceError as error:
         raise SpaceError(f"{origin}: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpaceError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from None
+    finally:
+        loader.dispose()
 
 
 def apply_settings(raw: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
