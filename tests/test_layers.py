@@ -11,7 +11,7 @@ import raymix
 ROOT = Path(raymix.__file__).parent
 FLOORS = [
     {"simplex", "yaml12"},
-    {"space", "observations"},
+    {"space", "space_parts", "observations"},
     {"laws"},
     {
         "objective",

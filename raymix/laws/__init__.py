@@ -4,7 +4,8 @@ Read in this order: `base` (what a law is), `union` (the default), `union_forms`
 formula), `fit` (the solver all laws share), `residual` (the Gaussian process on top), then `bootstrap`
 and `select` (how far to believe it). The published families are `separable` (what they share) and a file
 each: `exponential`, `log_linear`, `log_feature`, `effective_data`, `joint_exposure`, `chinchilla`, `bimix`,
-`apple`, `dcpt`; `nested` is a pipeline of step, size and mixing laws, `average` blends any laws.
+`apple`, `dcpt`, `power` (AutoScale's; `ddo` and `autoscale` are its method); `nested` is a pipeline of step, size
+and mixing laws, `average` blends any laws.
 """
 
 from typing import Any
@@ -22,6 +23,7 @@ from raymix.laws.joint_exposure import JointExposure
 from raymix.laws.log_feature import LogFeature, LogFeatureJoint
 from raymix.laws.log_linear import LogLinear
 from raymix.laws.nested import Nested
+from raymix.laws.power import PerDomainPower
 from raymix.laws.residual import ResidualGP
 from raymix.laws.select import CVResult, cross_validate, cross_validate_sizes, noise_level, rank_correlation
 from raymix.laws.union import TiedUnion
@@ -29,7 +31,7 @@ from raymix.laws.union import TiedUnion
 FAMILIES: tuple[type[Law], ...] = (
     *(TiedUnion, ResidualGP, Average),
     *(M1, M2, M3, M4, Implicit, LogLinear, LogFeature, EffectiveData),  # one scale
-    *(LogFeatureJoint, JointExposure, BiMix, AppleAdditive, AppleJoint, DCPT, Chinchilla, Nested),
+    *(LogFeatureJoint, JointExposure, BiMix, AppleAdditive, AppleJoint, DCPT, Chinchilla, PerDomainPower, Nested),
 )
 LAWS: dict[str, type[Law]] = {law.name: law for law in FAMILIES}
 
