@@ -94,7 +94,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Search the space; the same command again resumes. Ends in recommendation.json and report.html."""
-    from raymix.results import write_results
+    from raymix.results import results
     from raymix.study import Study
 
     wanted = _trainable(SearchSpace.load(space, settings))
@@ -113,7 +113,7 @@ def run(
                     raise
                 screen.say(f"interrupted; nothing is lost. Continue with:\n  {_again(space, folder, settings)}")
                 raise Interrupted from None
-        screen.recommendation(work, write_results(work))
+        screen.recommendation(work, results(work))
 
 
 @app.command()

@@ -63,7 +63,7 @@ class Recommendation:
     law: dict[str, Any]
     certificate: dict[str, Any]
     verdict: dict[str, str]
-    evidence: dict[str, float]
+    evidence: dict[str, int | float]
     exchangeable: list[dict[str, Any]] = field(default_factory=list)
     """Pairs of domains of which the first can give much of its share to the second within the noise."""
 
@@ -222,7 +222,7 @@ def _verdict(gain: Interval, noise: float) -> dict[str, str]:
     return {"answer": "keep the baseline: gain within noise", "baseline": "prior", "reason": f"{seen}; {why}"}
 
 
-def _evidence(table: Observations) -> dict[str, float]:
+def _evidence(table: Observations) -> dict[str, int | float]:
     """What the recommendation rests on and what it cost; tokens, FLOPs and seconds over all trials."""
     last = table.usable().last()
     ended = set(table.select(table.status_B == "failed").trial_ids)

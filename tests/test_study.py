@@ -14,6 +14,7 @@ import yaml
 
 from raymix import SearchSpace, Study
 from raymix.ledger import Trial
+from raymix.results import results
 from raymix.space import SpaceError
 from raymix.store import StoreError
 from tests import worlds
@@ -81,3 +82,18 @@ def test_ask_and_tell_from_the_shell(tmp_path: Path) -> None:
     done = subprocess.run([*raymix, "report", str(tmp_path / "s")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "s" / "report.html").is_file()
+
+
+def test_results_are_read_back_until_something_changes(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    for trial in study.ask(8):
+        study.tell(trial.trial_id, train(trial))
+    written = results(study)
+    before = (tmp_path / "s" / "report.html").stat().st_mtime_ns
+    assert results(Study.open(tmp_path / "s")) == written
+    assert (tmp_path / "s" / "report.html").stat().st_mtime_ns == before
+    (trial,) = study.ask(1)
+    study.tell(trial.trial_id, train(trial))
+    assert results(study).evidence["trials"] == 9
+    worst = Study.resume(worlds.space(objective={"reduce": "worst"}), tmp_path / "s")
+    assert results(worst).objective != written.objective

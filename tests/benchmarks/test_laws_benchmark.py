@@ -82,9 +82,14 @@ def test_figure_says_whether_its_goal_is_reached() -> None:
     assert Figure("a", 0.96, 0.85, 0.95).reached is False
     assert Figure("a", 1.0, reference=2.0).reached is None
     assert Figure("a", 0.012, most=0.01).words() == "0.012 (<= 0.01, missed)"
-    assert json.loads(json.dumps(Figure("a", float("nan"), most=1.0).as_json())) == {
-        "name": "a", "value": None, "goal": "<= 1", "reached": False,
-    }  # fmt: skip
+
+
+def test_figure_is_plain_json() -> None:
+    plain = json.loads(json.dumps(Figure("a", np.float64(0.5), most=np.float64(1.0)).as_json()))
+    assert plain == {"name": "a", "value": 0.5, "least": None, "most": 1.0, "reference": None, "reached": True}
+    unknown = Figure("a", float("nan"), most=1.0).as_json()
+    assert unknown["value"] is None
+    assert unknown["reached"] is False
 
 
 def test_page_has_every_row() -> None:
