@@ -1,10 +1,12 @@
 """Published proxy runs as matrices, for the benchmarks: read from a folder, never shipped.
 
 The folder (`RAYMIX_DATA`, or `../shared/data`) holds `mixinglaws/*.parquet` (from yegcjs/mixinglaws,
-arXiv 2403.16952) and `regmix/*.csv` (from sail-sg/regmix, arXiv 2407.01492).
+arXiv 2403.16952), `regmix/*.csv` (from sail-sg/regmix, arXiv 2407.01492) and `autoscale/` (from feiyang-k/AutoScale,
+arXiv 2407.20177).
 """
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
 
+PARTS = ("mixinglaws", "regmix", "autoscale")
 # Eval domains held out from a training domain, where the names leave no doubt.
 OWN = {
     "github": "Github",
@@ -45,10 +48,13 @@ class Runs:
 
 
 def data_folder(given: str | None) -> Path:
-    """The data folder; SystemExit says what to do where it is absent."""
+    """The data folder; exit code 2 and one sentence where it, or a part of it, is absent."""
     folder = Path(given or os.environ.get("RAYMIX_DATA", "../shared/data"))
-    if not (folder / "mixinglaws").is_dir():
-        raise SystemExit(f"no published runs in {folder}: pass --data DIR or set RAYMIX_DATA")
+    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    if missing:
+        where = f"{', '.join(missing)} in {folder}"
+        print(f"no published runs ({where}): pass --data DIR or set RAYMIX_DATA", file=sys.stderr)
+        raise SystemExit(2)
     return folder
 
 
@@ -78,7 +84,7 @@ def regmix(folder: Path) -> Runs:
     mixes = pyarrow.csv.read_csv(folder / "regmix" / "train_mixture_1m.csv")
     losses = pyarrow.csv.read_csv(folder / "regmix" / "train_pile_loss_1m.csv")
     domains = [name.removeprefix("train_") for name in mixes.schema.names[1:]]
-    evals = [name.removeprefix("metric/").removesuffix("_val_loss") for name in losses.schema.names[1:]]
+    evals = regmix_evals(folder)
     mix_BK = np.stack([np.array(mixes[name]) for name in mixes.schema.names[1:]], axis=1)
     loss_BM = np.stack([np.array(losses[name]) for name in losses.schema.names[1:]], axis=1)
     n_rows = len(mix_BK)
@@ -86,6 +92,13 @@ def regmix(folder: Path) -> Runs:
     weight_M = np.full(len(evals), 1 / len(evals))
     scale_B2 = np.tile([1e6, 1e9], (n_rows, 1))  # 1M parameters, 1B tokens (arXiv 2407.01492 section 3)
     return Runs(mix_BK, scale_B2, loss_BM, np.arange(n_rows), own_M, weight_M, np.full(n_rows, 1000))
+
+
+def regmix_evals(folder: Path) -> list[str]:
+    """Eval domains of RegMix in the order of its losses."""
+    with (folder / "regmix" / "train_pile_loss_1m.csv").open() as file:
+        header = file.readline().strip().split(",")
+    return [name.removeprefix("metric/").removesuffix("_val_loss") for name in header[1:]]
 
 
 def _own(shares: list[str], evals: list[str]) -> Any:

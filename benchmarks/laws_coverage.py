@@ -1,0 +1,33 @@
+"""Do 90% intervals hold 90%? The share of losses inside them on mixtures held out, per data set.
+
+The protocols are those of the cross-validation table (`laws_published`): whole mixtures held out at all sizes, and at
+one size and step; for RegMix 128 runs to fit on.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from benchmarks.laws_figures import Figure, Row, Task
+from benchmarks.laws_published import LAWS, measure
+
+CASES = {
+    "5Mix": "mixtures 5Mix",
+    "RedPajama": "mixtures RedPajama",
+    "3Mix": "mixtures 3Mix",
+    "5Mix one scale": "one size, one step 5Mix",
+    "RedPajama one scale": "one size, one step RedPajama",
+    "RegMix 16": "RegMix n=16",
+    "RegMix 128": "RegMix n=128",
+}
+LEAST, MOST = 0.85, 0.95
+
+
+def tasks(folder: Path) -> list[Task]:
+    """A task per data set."""
+    return [Task(f"coverage: {name}", partial(rows, name, folder)) for name in CASES]
+
+
+def rows(name: str, folder: Path) -> list[Row]:
+    """A row per law."""
+    held_L = [measure(CASES[name], law, folder)["90% holds"] for law in LAWS]
+    return [Row(name, law, (Figure("90% holds", held, LEAST, MOST),)) for law, held in zip(LAWS, held_L, strict=True)]
