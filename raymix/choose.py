@@ -5,7 +5,7 @@ predicted from the smaller ones, at least two of them: from one size every law's
 priors do says nothing of a fit to two sizes. A law is judged by the error of the weighted mean loss plus the mean error
 per eval domain. The default, the union law with a Gaussian process on its residuals, is hard to beat: it stays unless
 another is better by more than one standard error of the difference. Averages of two laws are not tried: chosen by
-cross-validation on published runs, they lost up to .1% to the default on mixtures kept back.
+cross-validation on published runs, they lost up to .13% to the default on mixtures left out.
 
 Time is bounded: at most 160 mixtures are used to choose, and a law far behind is dropped. 512 runs with 13 eval domains
 take about 5 s on one core, 1000 rows with 22 eval domains 5 to 10. On subsets of 16, 32, 64 and 128 published runs
