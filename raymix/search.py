@@ -20,8 +20,6 @@ from raymix.store import StoreError
 
 log = logging.getLogger(__name__)
 
-METRIC = "n_tokens"  # a Searcher must name one; the objective is computed from all eval domains, not by Tune
-
 
 class MixtureSearch(Searcher):  # type: ignore[misc]
     """Proposes mixtures from the law fitted to finished trials.
@@ -44,7 +42,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         ledger: Ledger | None = None,
         on_change: Callable[[str, Trial | None], None] | None = None,
     ) -> None:
-        super().__init__(metric=METRIC, mode="max")
+        super().__init__()  # no metric: the objective is over all eval domains, and a trial may fail without any
         if ledger is None:
             if space is None:
                 raise ValueError("MixtureSearch needs a space (or a ledger that has one)")

@@ -25,7 +25,7 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def foreign_trainable(config: dict[str, Any]) -> None:
-    """Reports in two steps; one trial in five raises, one reports NaN."""
+    """Reports in two steps; one trial in five raises, one reports NaN, one forgets its losses."""
     from ray import tune
 
     from raymix.ledger import Trial
@@ -35,6 +35,9 @@ def foreign_trainable(config: dict[str, Any]) -> None:
     number = int(trial.trial_id, 16) % 5
     if number == 0:
         raise RuntimeError("a worker that breaks")
+    if number == 2:
+        tune.report({"accuracy": 1.0})
+        return
     for row in worlds.rows(trial):
         row.pop("status")
         tune.report(row | ({"loss/web": float("nan")} if number == 1 else {}))
@@ -54,7 +57,7 @@ def test_foreign_tuner_ends_with_every_trial_a_row(local_ray: None, tmp_path: Pa
     ledger = search.ledger
     assert len(ledger.trials) == 12
     assert not ledger.pending()
-    expected = {t: "failed" if int(t, 16) % 5 < 2 else "done" for t in ledger.trials}
+    expected = {t: "failed" if int(t, 16) % 5 < 3 else "done" for t in ledger.trials}
     last = dict(zip(ledger.table().trial_ids, ledger.table().status_B, strict=True))
     assert last == expected
     done = [t for t, status in expected.items() if status == "done"]

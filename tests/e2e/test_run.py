@@ -122,6 +122,18 @@ def test_ctrl_c_leaves_a_study_that_the_printed_command_resumes(folder: Path) ->
     assert (table["done"], table["failed"], table["finished"]) == (6, 0, True)
 
 
+def test_a_study_in_which_every_trial_diverges_says_why(folder: Path) -> None:
+    settings = ["--set", "recipe.learning_rate=1e6", "--set", "budget.trials=3"]
+    done = raymix(folder, "run", "space.yaml", "--study", "diverged", *settings, code=1)
+    assert "0 trials have losses" in done.stderr
+    assert "learning rate 1e+06" in done.stderr
+    assert "Traceback" not in done.stderr
+    state = json.loads(raymix(folder, "status", "diverged", "--json").stdout)
+    assert (state["done"], state["failed"]) == (0, 3)
+    assert (folder / "diverged" / "report.html").is_file()
+    assert not (folder / "diverged" / "recommendation.json").exists()
+
+
 def test_plan_says_what_it_would_cost(folder: Path) -> None:
     found = json.loads(raymix(folder, "plan", "space.yaml", "--json", "--set", "target.n_tokens=4e4").stdout)
     assert found["trials"] == 6
