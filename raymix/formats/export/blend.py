@@ -1,0 +1,152 @@
+"""A mixture on its way to a trainer: shares of tokens, where each domain lies, and what a row of it holds.
+
+Shares are exact; what a file holds is rounded to millionths by the largest remainder, so that it still sums to 1.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+DIGITS = 6
+SUMMARY = "mixture.json"
+
+
+class ExportError(ValueError):
+    """A trainer's format cannot express this mixture, or something it needs to know is missing."""
+
+
+@dataclass(frozen=True)
+class Blend:
+    """What every exporter gets.
+
+    Shares are shares of tokens at a target of `n_tokens`; `epochs` counts passes over a domain's available tokens
+    there (missing: not known).
+    """
+
+    shares: Mapping[str, float]
+    n_params: float
+    n_tokens: float
+    epochs: Mapping[str, float] = field(default_factory=dict)
+    paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Where a domain lies, in the trainer's own terms (prefixes, folders, dataset names); its name if missing."""
+    tokens_per_row: Mapping[str, float] = field(default_factory=dict)
+    """Mean tokens per row or document; only trainers that draw rows need it."""
+    packed: bool = False
+    """Every row is one packed sequence: rows and tokens are then the same share."""
+    tokenizer: str = "not stated"
+    seed: int = 0
+
+    @property
+    def kept(self) -> dict[str, float]:
+        """Rounded shares of tokens that are not zero, summing to 1."""
+        return rounded(self.shares)
+
+    @property
+    def dropped(self) -> list[str]:
+        """Domains that get nothing: their share is zero, or below half a millionth."""
+        return [name for name in self.shares if name not in self.kept]
+
+    def path(self, name: str) -> str:
+        """The only path of a domain.
+
+        Raises:
+            ExportError: it has several, and this trainer takes one.
+        """
+        paths = self.paths_of(name)
+        if len(paths) > 1:
+            raise ExportError(
+                f"{name}: this trainer takes one path per domain, {len(paths)} are given; merge them first"
+            )
+        return paths[0]
+
+    def paths_of(self, name: str) -> tuple[str, ...]:
+        """All paths of a domain."""
+        return self.paths.get(name, (name,))
+
+    def row_shares(self) -> dict[str, float]:
+        """Shares of rows that give these shares of tokens: p_k ~ w_k / (mean tokens per row of k).
+
+        Raises:
+            ExportError: the mean length of a row is not known.
+        """
+        if self.packed:
+            return self.kept
+        missing = [name for name in self.kept if name not in self.tokens_per_row]
+        if missing:
+            raise ExportError(
+                f"this trainer draws rows, not tokens, and the mean tokens per row of {missing[0]!r} are not known: "
+                "give them (--tokens-per-row FILE), or say that every row is one packed sequence (--packed)"
+            )
+        return rounded({name: share / self.tokens_per_row[name] for name, share in self.kept.items()})
+
+    def tokens_from_rows(self, rows: Mapping[str, float]) -> dict[str, float]:
+        """The other way: shares of tokens that these shares of rows give."""
+        if self.packed:
+            return dict(rows)
+        tokens = {name: share * self.tokens_per_row[name] for name, share in rows.items()}
+        return {name: value / sum(tokens.values()) for name, value in tokens.items()}
+
+
+def rounded(shares: Mapping[str, float]) -> dict[str, float]:
+    """Shares normalised, in millionths by the largest remainder; zeros left out."""
+    total = sum(shares.values())
+    units = {name: share / total * 10**DIGITS for name, share in shares.items()}
+    whole = {name: math.floor(unit) for name, unit in units.items()}
+    order = sorted(units, key=lambda name: whole[name] - units[name])
+    for name in order[: 10**DIGITS - sum(whole.values())]:
+        whole[name] += 1
+    return {name: count / 10**DIGITS for name, count in whole.items() if count}
+
+
+def blend_of(recommendation: Mapping[str, Any], **details: Any) -> Blend:
+    """From recommendation.json.
+
+    Raises:
+        ExportError: it has no mixture, or the details name a domain it does not have.
+    """
+    if not recommendation.get("mixture") or not recommendation.get("scale"):
+        raise ExportError("this is not a recommendation: it has no mixture and scale")
+    epochs = {name: value for name, value in recommendation.get("epochs", {}).items() if value is not None}
+    shares = recommendation["mixture"]
+    for what in ("paths", "tokens_per_row"):
+        unknown = [name for name in details.get(what) or {} if name not in shares]
+        if unknown:
+            raise ExportError(f"{what}: {unknown[0]!r} is not a domain of this mixture ({', '.join(shares)})")
+    scale = recommendation["scale"]
+    return Blend(shares, float(scale["n_params"]), float(scale["n_tokens"]), epochs, **details)
+
+
+def summary(blend: Blend, target: str, unit: str, trap: str) -> str:
+    """The sidecar of every export: what the numbers mean, and what was left out or rounded."""
+    about = {
+        "target": target,
+        "unit": unit,
+        "beware": trap,
+        "shares_of_tokens": dict(blend.shares),
+        "scale": {"n_params": blend.n_params, "n_tokens": blend.n_tokens},
+        "epochs_at_scale": {name: blend.epochs.get(name) for name in blend.shares},
+        "dropped": blend.dropped,
+        "rounding": f"largest remainder, {DIGITS} digits",
+        "tokenizer": blend.tokenizer,
+        "tokens_per_row": dict(blend.tokens_per_row) or None,
+    }
+    return json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Write what an exporter returned; refuses to replace a file.
+
+    Raises:
+        ExportError: a file is there already.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in files:
+        if (folder / name).exists():
+            raise ExportError(f"{folder / name} is there already: choose another folder with -o, or remove it")
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")

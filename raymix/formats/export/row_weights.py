@@ -1,0 +1,168 @@
+"""Trainers that draw rows, samples or documents: a share of tokens is not the weight they want.
+
+Rows differ in length between domains, so the weights are w_k / (mean tokens per row of k), normalised; for
+packed sequences of one length the two agree.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+
+import yaml
+
+from raymix.formats.export.blend import Blend, ExportError
+
+Files = dict[str, str]
+
+
+def hf_datasets(blend: Blend) -> Files:
+    """`datasets.interleave_datasets`: its keyword arguments, and the datasets in their order."""
+    rows = blend.row_shares()
+    arguments = {
+        "datasets": [blend.path(name) for name in rows],
+        "probabilities": list(rows.values()),
+        "seed": blend.seed,
+        "stopping_strategy": "all_exhausted"
+        if any(blend.epochs.get(name, 1.0) > 1 for name in rows)
+        else "first_exhausted",
+    }
+    return {"interleave.json": json.dumps(arguments, indent=2, ensure_ascii=False) + "\n"}
+
+
+def read_hf_datasets(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares of tokens by domain, from the file."""
+    arguments = json.loads(files["interleave.json"])
+    return _tokens(dict(zip(arguments["datasets"], arguments["probabilities"], strict=True)), blend)
+
+
+def ray_data(blend: Blend) -> Files:
+    """`ray.data.Dataset.mix`: target ratios of rows, the first for the dataset itself."""
+    rows = blend.row_shares()
+    arguments = {"datasets": [blend.path(name) for name in rows], "weights": list(rows.values())}
+    return {"mix.json": json.dumps(arguments, indent=2, ensure_ascii=False) + "\n"}
+
+
+def read_ray_data(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares of tokens by domain, from the file."""
+    arguments = json.loads(files["mix.json"])
+    return _tokens(dict(zip(arguments["datasets"], arguments["weights"], strict=True)), blend)
+
+
+def torchtitan(blend: Blend) -> Files:
+    """torchtitan `DatasetMixConfig`: weights per sample, before packing."""
+    rows = blend.row_shares()
+    items = ", ".join(
+        f"WeightedDataset(dataset={blend.path(name)!r}, weight={share!r})" for name, share in rows.items()
+    )
+    return {"dataset_mix.py": f"# weights are shares of samples\nmix = DatasetMixConfig(datasets=({items},))\n"}
+
+
+def read_torchtitan(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares of tokens by domain, from the file."""
+    calls = [node for node in ast.walk(ast.parse(files["dataset_mix.py"])) if isinstance(node, ast.Call)]
+    given = [{k.arg: ast.literal_eval(k.value) for k in call.keywords} for call in calls if len(call.keywords) == 2]
+    return _tokens({item["dataset"]: item["weight"] for item in given}, blend)
+
+
+def mosaic(blend: Blend) -> Files:
+    """Mosaic Streaming and LLM Foundry: a proportion of samples per stream, one scheme for all."""
+    streams = {
+        name: {"local": blend.path(name), "split": "train", "proportion": share}
+        for name, share in blend.row_shares().items()
+    }
+    text = yaml.safe_dump({"dataset": {"streams": streams}}, sort_keys=False, allow_unicode=True)
+    return {"streams.yaml": "# proportion: share of samples\n" + text}
+
+
+def read_mosaic(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares of tokens by domain, from the file."""
+    streams = yaml.safe_load(files["streams.yaml"])["dataset"]["streams"]
+    return blend.tokens_from_rows({name: stream["proportion"] for name, stream in streams.items()})
+
+
+def energon(blend: Blend) -> Files:
+    """Megatron Energon metadataset: a blend of samples by weight; relative paths start at the file."""
+    items = [{"weight": share, "path": blend.path(name)} for name, share in blend.row_shares().items()]
+    config = {"__module__": "megatron.energon", "__class__": "MetadatasetV2", "splits": {"train": {"blend": items}}}
+    return {
+        "metadataset.yaml": "# weight: share of samples\n" + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    }
+
+
+def read_energon(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares of tokens by domain, from the file."""
+    items = yaml.safe_load(files["metadataset.yaml"])["splits"]["train"]["blend"]
+    return _tokens({item["path"]: item["weight"] for item in items}, blend)
+
+
+def litdata(blend: Blend) -> Files:
+    """LitData `CombinedStreamingDataset`: weights are taken only with `iterate_over_all=False`."""
+    rows = blend.row_shares()
+    arguments = {
+        "datasets": [blend.path(name) for name in rows],
+        "weights": list(rows.values()),
+        "iterate_over_all": False,
+        "seed": blend.seed,
+    }
+    return {"combined.json": json.dumps(arguments, indent=2, ensure_ascii=False) + "\n"}
+
+
+def read_litdata(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares of tokens by domain, from the file."""
+    arguments = json.loads(files["combined.json"])
+    return _tokens(dict(zip(arguments["datasets"], arguments["weights"], strict=True)), blend)
+
+
+def llama_factory(blend: Blend) -> Files:
+    """LLaMA-Factory: comma-separated names and probabilities of rows."""
+    rows = blend.row_shares()
+    commas = [name for name in rows if "," in blend.path(name)]
+    if commas:
+        raise ExportError(
+            f"{commas[0]}: LLaMA-Factory separates datasets by commas, so {blend.path(commas[0])!r} cannot be one"
+        )
+    config = {
+        "dataset": ",".join(blend.path(name) for name in rows),
+        "mix_strategy": "interleave_over",
+        "interleave_probs": ",".join(f"{share:.6f}" for share in rows.values()),
+    }
+    return {"llama_factory.yaml": "# shares of rows\n" + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)}
+
+
+def read_llama_factory(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares of tokens by domain, from the file."""
+    config = yaml.safe_load(files["llama_factory.yaml"])
+    shares = map(float, config["interleave_probs"].split(","))
+    return _tokens(dict(zip(config["dataset"].split(","), shares, strict=True)), blend)
+
+
+def axolotl(blend: Blend) -> Files:
+    """axolotl: `weight` is the part of a dataset that is kept, in (0, 1]; proportional to the epochs at the target.
+
+    One pass over what is kept then has the right shares; `num_epochs` passes give the tokens of the target.
+    """
+    missing = [name for name in blend.kept if name not in blend.epochs]
+    if missing:
+        raise ExportError(f"axolotl keeps a part of each dataset: the available tokens of {missing[0]!r} must be known")
+    most = max(blend.epochs[name] for name in blend.kept)
+    datasets = [
+        {"path": blend.path(name), "type": "completion", "weight": blend.epochs[name] / most} for name in blend.kept
+    ]
+    text = yaml.safe_dump({"datasets": datasets, "num_epochs": most}, sort_keys=False, allow_unicode=True)
+    return {"axolotl.yaml": "# weight: part of the dataset kept\n" + text}
+
+
+def read_axolotl(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares of tokens by domain: part kept x tokens available, normalised."""
+    kept = {item["path"]: item["weight"] for item in yaml.safe_load(files["axolotl.yaml"])["datasets"]}
+    tokens = {
+        name: kept[blend.path(name)] * blend.shares[name] * blend.n_tokens / blend.epochs[name] for name in blend.kept
+    }
+    return {name: value / sum(tokens.values()) for name, value in tokens.items()}
+
+
+def _tokens(rows_by_path: Mapping[str, float], blend: Blend) -> dict[str, float]:
+    names = {blend.path(name): name for name in blend.kept}
+    return blend.tokens_from_rows({names[path]: share for path, share in rows_by_path.items()})

@@ -1,0 +1,169 @@
+"""Trainers whose weights count tokens, or sequences of one fixed length, which is the same share."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from raymix.formats.export.blend import Blend, ExportError
+
+Files = dict[str, str]
+
+
+def megatron(blend: Blend) -> Files:
+    """Megatron-LM `--data-path W PREFIX W PREFIX ...`, as an argument file."""
+    return {"data_path.txt": " ".join(_megatron_list(blend)) + "\n"}
+
+
+def read_megatron(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares by domain, from the file."""
+    return _pairs(files["data_path.txt"].split(), blend)
+
+
+def megatron_split(blend: Blend) -> Files:
+    """Megatron-LM `--per-split-data-args-path`: all three keys must be there; `null` leaves a split without data."""
+    return {"blend.json": json.dumps({"train": _megatron_list(blend), "valid": None, "test": None}, indent=2) + "\n"}
+
+
+def read_megatron_split(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares by domain, from the file."""
+    return _pairs(json.loads(files["blend.json"])["train"], blend)
+
+
+def megatron_core(blend: Blend) -> Files:
+    """Megatron-core, Bridge and NeMo: `blend=([paths], [weights])`, as a Python literal."""
+    paths = [_prefix(blend, name) for name in blend.kept]
+    return {"blend.py": f"# weights are shares of sequences\nblend = {(paths, list(blend.kept.values()))!r}\n"}
+
+
+def read_megatron_core(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares by domain, from the file."""
+    paths, weights = ast.literal_eval(files["blend.py"].split("blend = ", 1)[1])
+    return _by_path(dict(zip(paths, weights, strict=True)), blend)
+
+
+def automodel(blend: Blend) -> Files:
+    """NeMo Automodel: the domains of a weighted blend; sampling weights are not objective weights."""
+    if "weighted" in blend.kept:
+        raise ExportError("NeMo Automodel reserves the name 'weighted': rename that domain")
+    domains = [
+        {"name": name, "sampling_weight": share, "objective_weight": 1.0, "path": _prefix(blend, name)}
+        for name, share in blend.kept.items()
+    ]
+    return {"automodel.yaml": _yaml({"domain_mixture": {"domains": domains}}, "sampling_weight: share of sequences")}
+
+
+def read_automodel(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares by domain, from the file."""
+    domains = yaml.safe_load(files["automodel.yaml"])["domain_mixture"]["domains"]
+    return {domain["name"]: domain["sampling_weight"] for domain in domains}
+
+
+def olmo_core(blend: Blend) -> Files:
+    """OLMo-core source mixture: ratios of tokens, with the repetition each source needs."""
+    sources = [
+        {
+            "source_name": name,
+            "target_ratio": share,
+            "paths": list(blend.paths_of(name)),
+            "max_repetition_ratio": max(1.0, blend.epochs.get(name, 1.0)),
+            "max_source_fraction": 1.0,
+        }
+        for name, share in blend.kept.items()
+    ]
+    config = {"requested_tokens": int(blend.n_tokens), "source_configs": sources}
+    return {"source_mixture.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
+
+
+def read_olmo_core(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares by domain, from the file."""
+    sources = json.loads(files["source_mixture.json"])["source_configs"]
+    return {source["source_name"]: source["target_ratio"] for source in sources}
+
+
+def levanter(blend: Blend) -> Files:
+    """Levanter and Marin: `train_weights` by the names of the data components."""
+    return {"levanter.yaml": _yaml({"data": {"train_weights": blend.kept}}, "train_weights: shares of sequences")}
+
+
+def read_levanter(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares by domain, from the file."""
+    return dict(yaml.safe_load(files["levanter.yaml"])["data"]["train_weights"])
+
+
+def nanotron(blend: Blend) -> Files:
+    """nanotron: one data stage of several dataset folders with weights."""
+    dataset = {
+        "dataset_folder": [blend.path(name) for name in blend.kept],
+        "dataset_weights": list(blend.kept.values()),
+    }
+    stage = {"name": "raymix", "start_training_step": 1, "data": {"dataset": dataset, "seed": blend.seed}}
+    return {"nanotron.yaml": _yaml({"data_stages": [stage]}, "dataset_weights: shares of sequences")}
+
+
+def read_nanotron(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares by domain, from the file."""
+    dataset = yaml.safe_load(files["nanotron.yaml"])["data_stages"][0]["data"]["dataset"]
+    return _by_path(dict(zip(dataset["dataset_folder"], dataset["dataset_weights"], strict=True)), blend)
+
+
+def tinyllama(blend: Blend) -> Files:
+    """TinyLlama and RegMix: prefixes of packed files with weights; `valid` is left to fill in."""
+    train = {blend.path(name): share for name, share in blend.kept.items()}
+    return {"mixture.yaml": _yaml({"train": train, "valid": {}}, "shares of packed sequences")}
+
+
+def read_tinyllama(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares by domain, from the file."""
+    return _by_path(yaml.safe_load(files["mixture.yaml"])["train"], blend)
+
+
+def doremi(blend: Blend) -> Files:
+    """DoReMi: domain weights for training and evaluation."""
+    weights = {"train_domain_weights": blend.kept, "eval_domain_weights": blend.kept}
+    return {"weights.json": json.dumps(weights, indent=2, ensure_ascii=False) + "\n"}
+
+
+def read_doremi(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares by domain, from the file."""
+    return dict(json.loads(files["weights.json"])["train_domain_weights"])
+
+
+def olmix(blend: Blend) -> Files:
+    """Olmix: a list of domains with weights."""
+    weights = [{"domain": name, "weight": share} for name, share in blend.kept.items()]
+    return {"weights.json": json.dumps(weights, indent=2, ensure_ascii=False) + "\n"}
+
+
+def read_olmix(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+    """Shares by domain, from the file."""
+    return {entry["domain"]: entry["weight"] for entry in json.loads(files["weights.json"])}
+
+
+def _megatron_list(blend: Blend) -> list[str]:
+    return [word for name, share in blend.kept.items() for word in (f"{share:.6f}", _prefix(blend, name))]
+
+
+def _prefix(blend: Blend, name: str) -> str:
+    """A Megatron prefix: without .bin or .idx, and without spaces, which its argument files cannot hold."""
+    path = blend.path(name).removesuffix(".bin").removesuffix(".idx")
+    if any(character.isspace() for character in path):
+        raise ExportError(f"{name}: the path {path!r} has a space, which Megatron's argument files cannot hold")
+    return path
+
+
+def _pairs(words: list[str], blend: Blend) -> dict[str, float]:
+    return _by_path({path: float(weight) for weight, path in zip(words[::2], words[1::2], strict=True)}, blend)
+
+
+def _by_path(weights: Mapping[str, float], blend: Blend) -> dict[str, float]:
+    names = {blend.path(name).removesuffix(".bin").removesuffix(".idx"): name for name in blend.kept}
+    return {names[path.removesuffix(".bin").removesuffix(".idx")]: weight for path, weight in weights.items()}
+
+
+def _yaml(config: Any, unit: str) -> str:
+    return f"# {unit}\n" + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
