@@ -23,9 +23,11 @@ import os
 import re
 import sysconfig
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 RULE = 1  # goes up when the same files would give other text
@@ -101,7 +103,8 @@ def collect(megabytes: Mapping[str, float | None]) -> dict[str, list[Text]]:
     return found
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """Versions of what the text is taken from."""
     found = {"python": sysconfig.get_python_version()}
     for distribution in PACKAGES.values():
@@ -109,7 +112,7 @@ def versions() -> dict[str, str]:
             found[distribution] = metadata.version(distribution)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return MappingProxyType(found)
 
 
 def _files(extensions: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -1,77 +1,85 @@
 """Text to tokens, once: read, train the tokenizer, tokenise, split by origin, check, write; or find it in the cache.
 
-The cache is keyed by everything the tokens depend on: sources (with sizes and times of local files, versions of
-built-in text), tokenizer, split rule and format.
+The cache is keyed by everything the tokens depend on: sources (with sizes and times of files, versions of built-in
+text), tokenizer, split rule and format. Parts that are tokenised stay in the cache until the corpus is whole, so a
+preparation that was killed goes on where it was, and the bytes are the same whoever tokenised what.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import fcntl
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
-from raymix.corpus import shards, split, tokenizer
+from raymix.corpus import hub, shards, sources, split, tokenizer, workers
+from raymix.corpus.files import Chunk
+from raymix.corpus.keys import (
+    Key,
+    check_tokenizers,
+    corpus_key,
+    fingerprints,
+    given_sources,
+    naming,
+    tokens_key,
+)
+from raymix.corpus.parts import Job
+from raymix.corpus.places import File
+from raymix.corpus.records import Document
 from raymix.corpus.shards import Corpus, CorpusError, open_corpus
-from raymix.corpus.sources import Document, builtin_documents, documents, fingerprint
-from raymix.corpus.split import DocumentTable
+from raymix.corpus.streams import Chosen, Stream
 from raymix.corpus.tokenizer import Encoder
+from raymix.corpus.workers import Feed
 from raymix.space import SearchSpace, Source, SpaceError
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
-Reader = Callable[[], Iterable[Document]]
-BATCH = 256  # documents tokenised at a time
-BATCH_BYTES = 4_000_000
 
 
-class _Stream(NamedTuple):
-    """A tokenised source: all tokens in one temporary file, and the table of its documents."""
-
-    path: Path
-    table: DocumentTable
-
-    def pieces(self, chosen: NDArray[np.bool_], dtype: Any) -> Iterator[NDArray[Any]]:
-        """Encoder of the chosen documents, in order."""
-        if not self.table.n_tokens.sum():
-            return
-        tokens = np.memmap(self.path, dtype=dtype, mode="r")
-        for start, n in zip(self.table.start[chosen], self.table.n_tokens[chosen], strict=True):
-            yield tokens[start : start + n]
-
-
-def prepare(space: SearchSpace, cache: Path | None = None, progress: Progress | None = None) -> Corpus:
+def prepare(
+    space: SearchSpace, cache: Path | None = None, progress: Progress | None = None, workers: int | None = None
+) -> Corpus:
     """The corpus of a space: from the cache where it is complete, else made and put there.
 
     Args:
         space: names the sources; needs one per domain.
         cache: folder of corpora; $RAYMIX_CACHE or ~/.cache/raymix if left out.
         progress: called with a stage ("read", "tokenizer", "tokenise", "write") and the part of it that is done.
+        workers: processes that tokenise; all cores if left out (Ray tasks where RAY_ADDRESS is set).
 
     Raises:
         SpaceError: a source is missing or empty, a domain is too small to split, or eval text stands in training text.
+        CorpusError: the cached corpus is damaged, or a worker died (what is done is kept).
     """
     if not space.trains_proxies:
         raise SpaceError(f"the domains of {space.name!r} have no source: there is no text to prepare")
+    check_tokenizers(space)
     tell = progress or (lambda stage, done: None)
-    folder = (cache or default_cache()) / "corpora" / corpus_key(space)
-    if (folder / shards.MANIFEST).exists():
-        try:
-            return open_corpus(folder)
-        except CorpusError as error:
-            raise CorpusError(f"the cached corpus is damaged: {error}") from None
-    log.info("preparing the corpus of %s in %s", space.name, folder)
-    with shards.new_folder(folder) as temporary:
-        _make(space, temporary, tell)
-    return open_corpus(folder, verify=False)
+    cache = cache or default_cache()
+    folder = cache / "corpora" / corpus_key(space)
+    if not (folder / shards.MANIFEST).exists():
+        prints = fingerprints(space)
+        with _alone(cache / "parts" / tokens_key(space, prints)) as staging:
+            if not (folder / shards.MANIFEST).exists():  # somebody else's while we waited
+                log.info("preparing the corpus of %s in %s", space.name, folder)
+                with shards.new_folder(folder) as temporary:
+                    _make(space, temporary, staging, prints, tell, workers)
+            _take_away(staging)
+            return open_corpus(folder, verify=False)
+    try:
+        return open_corpus(folder)
+    except CorpusError as error:
+        raise CorpusError(f"the cached corpus is damaged: {error}") from None
 
 
 def default_cache() -> Path:
@@ -80,118 +88,135 @@ def default_cache() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "raymix"
 
 
-def corpus_key(space: SearchSpace) -> str:
-    """Hash of everything the tokens depend on."""
-    eval_sources = [(e.name, e.own, _fingerprint(e.name, e.source, space)) for e in space.eval_domains]
-    described = {
-        "format": shards.FORMAT,
-        "split": split.RULE,
-        "domains": [(d.name, _fingerprint(d.name, d.source, space)) for d in space.domains],
-        "eval_domains": eval_sources,
-        "tokenizer": tokenizer.fingerprint(space.tokenizer, space.folder),
-        "eval_tokens": space.recipe.eval_tokens,
-        "allow_eval_overlap": space.allow_eval_overlap,
-    }
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
+@contextmanager
+def _alone(staging: Path) -> Iterator[Path]:
+    """The folder of parts, for one preparation at a time; it stays when the block fails, so that work is not lost."""
+    while True:
+        staging.mkdir(parents=True, exist_ok=True)
+        with (staging / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.warning("another process prepares the same corpus; waiting for it (%s)", staging)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                current = os.path.samestat(os.fstat(lock.fileno()), (staging / "lock").stat())
+            except FileNotFoundError:
+                continue  # whoever had it took the folder away
+            if current:
+                yield staging
+                return
 
 
-def _fingerprint(name: str, source: Source | None, space: SearchSpace) -> Any:
-    if source is None:
-        return None
-    try:
-        return fingerprint(source, space.folder)
-    except SpaceError as error:
-        raise SpaceError(f"domain {name!r}: {error}") from None
+def _take_away(staging: Path) -> None:
+    """Remove the folder of parts; at once, so that nobody waits for a lock in half a folder."""
+    going = staging.with_name(f"{staging.name}.{uuid4().hex[:8]}.tmp")
+    staging.rename(going)
+    shutil.rmtree(going)
 
 
-def _make(space: SearchSpace, folder: Path, tell: Progress) -> None:
+def _make(
+    space: SearchSpace, folder: Path, staging: Path, prints: dict[Key, Any], tell: Progress, n_workers: int | None
+) -> None:
+    given = given_sources(space)
     tell("read", 0.0)
-    readers = _readers(space)
+    spooled = _spool_builtin(given, staging)
     tell("tokenizer", 0.0)
-    own_text = [readers["domain", domain.name]() for domain in space.domains]
-    encoder = tokenizer.make_tokenizer(space.tokenizer, own_text, space.folder)
-    streams: dict[tuple[str, str], _Stream] = {}
-    for i, (key, reader) in enumerate(readers.items()):
-        tell("tokenise", i / len(readers))
-        streams[key] = _tokenise(reader(), encoder, folder / f"stream-{i}.tmp")
+    encoder = _tokenizer(space, staging, spooled)
+    commits = {key: hub.commit(source, space.folder) for key, source in given.items()}
+    feeds = {}
+    for i, (key, source) in enumerate(given.items()):
+        pinned = source if commits[key] is None else source.model_copy(update={"revision": commits[key]})
+        feeds[key] = _feed(pinned, space.folder, staging, i, encoder, spooled, prints[key])
+    tell("tokenise", 0.0)
+    workers.make_all(feeds, n_workers, partial(tell, "tokenise"))
+    streams = {key: Stream.of(feed.source, feed.in_order(), encoder.dtype) for key, feed in feeds.items()}
     train, evals = _split(space, streams)
-    _check(space, streams, train, evals, encoder)
+    _check(space, train, evals, encoder)
     tell("write", 0.0)
-    _write(space, folder, streams, train, evals, encoder)
-    for stream in streams.values():
-        stream.path.unlink(missing_ok=True)
+    manifest = {
+        "train": _write(folder, "train", train),
+        "eval": _write(folder, "eval", evals),
+        "tokenizer": {"hash": encoder.hash, "vocab": encoder.vocab, "end_of_text": encoder.end_of_text},
+        "sources": {
+            f"{kind}s": {n: _described(prints[k, n], commits[k, n]) for k, n in given if k == kind}
+            for kind in ("domain", "eval domain")
+        },
+        "versions": _versions(),
+    }
+    shards.write_manifest(folder, manifest, encoder.definition)
     tell("write", 1.0)
 
 
-def _readers(space: SearchSpace) -> dict[tuple[str, str], Reader]:
-    """How to read each source, named in its errors; parts of the built-in corpus are read together, once."""
-    sources = {("domain", d.name): d.source for d in space.domains}
-    sources |= {("eval domain", e.name): e.source for e in space.eval_domains}
-    given = {key: source for key, source in sources.items() if source is not None}
-    built_in: dict[str, list[Source]] = {}
+def _described(fingerprint: Any, commit: str | None) -> Any:
+    return fingerprint if commit is None else {**fingerprint, "commit": commit}
+
+
+def _spool_builtin(given: dict[Key, Source], staging: Path) -> dict[str, Path]:
+    """The parts of the built-in corpus as files of records, all from one pass; kept ones are taken."""
+    sizes: dict[str, list[float | None]] = {}
     for source in given.values():
         if source.builtin is not None:
-            built_in.setdefault(source.builtin, []).append(source)
-    texts = builtin_documents({part: _largest(wanted) for part, wanted in built_in.items()}) if built_in else {}
-    return {key: _reader(key, source, space.folder, texts) for key, source in given.items()}
+            sizes.setdefault(source.builtin, []).append(source.megabytes)
+    paths = {part: staging / f"builtin-{part}.jsonl" for part in sizes}
+    if all(path.is_file() for path in paths.values()):
+        return paths
+    wanted = {part: None if None in asked else max(filter(None, asked)) for part, asked in sizes.items()}
+    for part, texts in sources.builtin_documents(wanted).items():
+        unfinished = paths[part].with_suffix(".tmp")
+        sources.spool(texts, unfinished)
+        os.replace(unfinished, paths[part])
+    return paths
 
 
-def _largest(sources: list[Source]) -> float | None:
-    sizes = [source.megabytes for source in sources]
-    return None if None in sizes else max(size for size in sizes if size is not None)
+def _tokenizer(space: SearchSpace, staging: Path, spooled: dict[str, Path]) -> Encoder:
+    """The tokenizer, also as a file for the workers."""
+    texts = [_texts(("domain", d.name), d.source, space.folder, spooled) for d in space.domains if d.source is not None]
+    encoder = tokenizer.make_tokenizer(space.tokenizer, texts, space.folder)
+    for (kind, name), source in given_sources(space).items():
+        if source.vocab is not None and source.vocab != encoder.vocab:
+            raise SpaceError(f"{kind} {name!r}: vocab {source.vocab}, but {source.tokenizer!r} has {encoder.vocab} ids")
+    unfinished = staging / f"{shards.TOKENIZER}.tmp"
+    shards.write_text(unfinished, encoder.definition)
+    os.replace(unfinished, staging / shards.TOKENIZER)
+    return encoder
 
 
-def _reader(key: tuple[str, str], source: Source, folder: Path, texts: dict[str, list[Document]]) -> Reader:
-    def read() -> Iterator[Document]:
-        if source.builtin is not None:
-            yield from _up_to(source.megabytes, texts[source.builtin])
-            return
-        try:
-            yield from documents(source, folder)
-        except SpaceError as error:
-            raise SpaceError(f"{key[0]} {key[1]!r}: {error}") from None
-
-    return read
+def _texts(key: Key, source: Source, folder: Path, spooled: dict[str, Path]) -> Iterable[Document]:
+    with naming(key):
+        yield from sources.documents(*_read_from(source, folder, spooled))
 
 
-def _up_to(megabytes: float | None, texts: Iterable[Document]) -> Iterator[Document]:
-    left = float("inf") if megabytes is None else megabytes * 1e6
-    for document in texts:
-        if left <= 0:
-            return
-        left -= len(document.text.encode())
-        yield document
+def _read_from(source: Source, folder: Path, spooled: dict[str, Path]) -> tuple[Source, Path]:
+    """A source as the workers read it: the built-in corpus from its file of records."""
+    if source.builtin is None:
+        return source, folder
+    limits = {"megabytes": source.megabytes, "max_tokens": source.max_tokens}
+    path = spooled[source.builtin]
+    return sources.SPOOLED.model_copy(update={**limits, "files": path.name}), path.parent
 
 
-def _tokenise(texts: Iterable[Document], encoder: Encoder, path: Path) -> _Stream:
-    rows: list[tuple[int, int, int, int]] = []
-    with path.open("wb") as stream:
-        for batch in _batches(texts):
-            for document, ids in zip(batch, encoder.encode([d.text for d in batch]), strict=True):
-                stream.write(ids.tobytes())
-                rows.append((*split.identify(document), len(ids), len(document.text.encode("utf-8", "replace"))))
-    return _Stream(path, split.as_document_table(rows))
+def _feed(
+    source: Source, folder: Path, staging: Path, i: int, encoder: Encoder, spooled: dict[str, Path], fingerprint: Any
+) -> Feed:
+    source, folder = _read_from(source, folder, spooled)
+    at_hand = [File(*file) for file in fingerprint["files"]] if "files" in fingerprint else []
+
+    def job(chunk: Chunk, index: int) -> Job:
+        stem = staging / f"source-{i:03d}" / f"part-{index:06d}"
+        return Job(source, folder, chunk, stem, staging / shards.TOKENIZER, encoder.end_of_text)
+
+    chunks = sources.plan(source, folder, encoder.end_of_text)
+    size = workers.size_of(source, sum(file.size for file in at_hand))
+    return Feed(source, folder, chunks, size, job)
 
 
-def _batches(texts: Iterable[Document]) -> Iterator[list[Document]]:
-    iterator = iter(texts)
-    while batch := list(islice(iterator, 1)):
-        size = len(batch[0].text)
-        while len(batch) < BATCH and size < BATCH_BYTES and (more := next(iterator, None)):
-            batch.append(more)
-            size += len(more.text)
-        yield batch
-
-
-Chosen = dict[str, tuple[_Stream, NDArray[np.bool_]]]
-
-
-def _split(space: SearchSpace, streams: dict[tuple[str, str], _Stream]) -> tuple[Chosen, Chosen]:
+def _split(space: SearchSpace, streams: dict[Key, Stream]) -> tuple[Chosen, Chosen]:
     """Which documents each domain trains on, and which each eval domain is evaluated on."""
     owned = {e.own for e in space.eval_domains if e.source is None}
     tables = {d.name: streams["domain", d.name].table for d in space.domains}
-    for name, table in tables.items():
-        split.require_text("domain", name, int(table.n_tokens.sum()), "")
+    for (kind, name), stream in streams.items():
+        split.require_text(kind, name, int(stream.table.n_tokens.sum()), stream.remedy)
     evaluated = {name: table for name, table in tables.items() if name in owned}
     away = split.held_out_origins(evaluated, space.recipe.eval_tokens)
     is_away = {name: np.isin(table.origin, away) for name, table in tables.items()}
@@ -202,65 +227,43 @@ def _split(space: SearchSpace, streams: dict[tuple[str, str], _Stream]) -> tuple
             assert eval_domain.own is not None  # the space is checked
             evals[eval_domain.name] = (streams["domain", eval_domain.own], is_away[eval_domain.own])
         else:
-            stream = streams["eval domain", eval_domain.name]
-            evals[eval_domain.name] = (stream, np.ones(len(stream.table), dtype=bool))
+            evals[eval_domain.name] = streams["eval domain", eval_domain.name].whole()
     return train, evals
 
 
-def _check(
-    space: SearchSpace, streams: dict[tuple[str, str], _Stream], train: Chosen, evals: Chosen, encoder: Encoder
-) -> None:
+def _check(space: SearchSpace, train: Chosen, evals: Chosen, encoder: Encoder) -> None:
     for name, (stream, chosen) in train.items():
-        remedy = "all of it is held out for evaluation; give more documents, or an eval domain with its own source"
-        split.require_text("domain", name, int(stream.table.n_tokens[chosen].sum()), remedy)
+        remedy = "all of it is held out for evaluation; give more documents, or an eval domain its own source"
+        split.require_text("domain", name, int(stream.table.n_tokens[chosen].sum()), remedy, " left")
     for name, (stream, chosen) in evals.items():
         remedy = "its domain has too few documents to hold one out; give more documents, or the eval domain a source"
-        split.require_text("eval domain", name, int(stream.table.n_tokens[chosen].sum()), remedy)
+        split.require_text("eval domain", name, int(stream.table.n_tokens[chosen].sum()), remedy, " left")
     contents = [{n: s.table.content[chosen] for n, (s, chosen) in side.items()} for side in (train, evals)]
     overlap = split.check_overlap(contents[0], contents[1])
     if overlap is None:
         return
     count, name, place = overlap
-    stream, chosen = evals[name]
-    ids = next(islice(stream.pieces(chosen, encoder.dtype), place, None))
+    example = next(islice(evals[name][0].documents(evals[name][1]), place, None))
     message = (
         f"{count} document(s) of the eval domains also stand in the training text, for example in eval domain "
-        f"{name!r}: {encoder.decode(ids[:24])!r}..."
+        f"{name!r}: {encoder.decode(example[:24])!r}..."
     )
     if not space.allow_eval_overlap:
         raise SpaceError(f"{message}; take them out on one side, or set allow_eval_overlap: true")
     log.warning("%s", message)
 
 
-def _write(
-    space: SearchSpace,
-    folder: Path,
-    streams: dict[tuple[str, str], _Stream],
-    train: Chosen,
-    evals: Chosen,
-    encoder: Encoder,
-) -> None:
-    def entries(kind: str, side: Chosen) -> dict[str, Any]:
-        found = {}
-        for name, (stream, chosen) in side.items():
-            n_tokens = int(stream.table.n_tokens[chosen].sum())
-            pieces = stream.pieces(chosen, encoder.dtype)
-            written = shards.write_tokens(folder / shards.file_name(kind, name), pieces, n_tokens, encoder.dtype)
-            text_bytes = int(stream.table.n_bytes[chosen].sum())
-            found[name] = {**written, "name": name, "documents": int(chosen.sum()), "text_bytes": text_bytes}
-        return found
-
-    manifest = {
-        "train": entries("train", train),
-        "eval": entries("eval", evals),
-        "tokenizer": {"hash": encoder.hash, "vocab": encoder.vocab, "end_of_text": encoder.end_of_text},
-        "sources": {
-            "domains": {d.name: _fingerprint(d.name, d.source, space) for d in space.domains},
-            "eval_domains": {e.name: _fingerprint(e.name, e.source, space) for e in space.eval_domains},
-        },
-        "versions": _versions(),
-    }
-    shards.write_manifest(folder, manifest, encoder.definition)
+def _write(folder: Path, kind: str, side: Chosen) -> dict[str, Any]:
+    """Write the shards of one side; their entries for the manifest."""
+    found = {}
+    for name, (stream, chosen) in side.items():
+        n_tokens = int(stream.table.n_tokens[chosen].sum())
+        written = shards.write_tokens(
+            folder / shards.file_name(kind, name), stream.runs(chosen), n_tokens, stream.dtype
+        )
+        text_bytes = int(stream.table.n_bytes[chosen].sum())
+        found[name] = {**written, "name": name, "documents": int(chosen.sum()), "text_bytes": text_bytes}
+    return found
 
 
 def _versions() -> dict[str, str]:

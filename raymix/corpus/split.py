@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raymix.corpus.sources import Document
+from raymix.corpus.records import Document
 from raymix.space import SpaceError
 
 RULE = 1  # goes up when the split changes
@@ -24,6 +24,8 @@ ENOUGH = 16  # times eval_tokens: a large domain holds out no more
 SPARE = 1.5  # times eval_tokens: a small domain holds out at least so much, and
 DOCUMENTS = 8  # so many documents, but
 AT_MOST = 0.2  # never more than this part of its tokens
+
+COLUMNS = [("origin", "<u8"), ("content", "<u8"), ("n_tokens", "<i8"), ("n_bytes", "<i8")]
 
 Ids = NDArray[np.uint64]
 
@@ -48,7 +50,8 @@ class DocumentTable:
 
 def identify(document: Document) -> tuple[int, int]:
     """64-bit hashes of a document's origin and of its text."""
-    return _hash(document.origin), _hash(document.text.strip())
+    content = _hash(document.text.strip())
+    return content if document.origin is document.text else _hash(document.origin), content
 
 
 def held_out_origins(evaluated: Mapping[str, DocumentTable], eval_tokens: int) -> Ids:
@@ -83,12 +86,10 @@ def check_overlap(trained: Mapping[str, Ids], evaluated: Mapping[str, Ids]) -> t
     return None if example is None else (count, *example)
 
 
-def require_text(kind: str, name: str, n_tokens: int, remedy: str) -> None:
-    """Raise where a side of the split is empty."""
+def require_text(kind: str, name: str, n_tokens: int, remedy: str, left: str = "") -> None:
+    """Raise where there is none; `left` is " left" where there was some."""
     if n_tokens < 2:
-        raise SpaceError(
-            f"{kind} {name!r} has no text{' left' if remedy else ''}: {remedy or 'give it a source that has'}"
-        )
+        raise SpaceError(f"{kind} {name!r} has no text{left}: {remedy or 'give it a source that has'}")
 
 
 def _hash(text: str) -> int:
@@ -97,11 +98,9 @@ def _hash(text: str) -> int:
 
 def as_document_table(rows: list[tuple[int, int, int, int]]) -> DocumentTable:
     """From (origin, content, tokens, bytes) of each document."""
-    columns: tuple[Any, ...] = tuple(zip(*rows, strict=True)) if rows else ((), (), (), ())
-    origin, content, n_tokens, n_bytes = columns
-    return DocumentTable(
-        np.asarray(origin, dtype=np.uint64),
-        np.asarray(content, dtype=np.uint64),
-        np.asarray(n_tokens, dtype=np.int64),
-        np.asarray(n_bytes, dtype=np.int64),
-    )
+    return from_records(np.asarray(rows, dtype=COLUMNS))
+
+
+def from_records(table: NDArray[Any]) -> DocumentTable:
+    """From an array of `COLUMNS`."""
+    return DocumentTable(*(np.ascontiguousarray(table[name]) for name, _ in COLUMNS))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raymix.corpus.sources import Document
+from raymix.corpus.records import Document
 from raymix.space import SpaceError
 from raymix.space import Tokenizer as TokenizerChoice
 
@@ -67,6 +67,11 @@ class Encoder:
     def decode(self, ids: NDArray[Any]) -> str:
         """Text of some ids."""
         return str(self.backend.decode(ids.tolist()))
+
+    def texts(self, batch: Sequence[NDArray[Any]]) -> list[str]:
+        """Texts of several arrays of ids, special tokens included."""
+        found: list[str] = self.backend.decode_batch([ids.tolist() for ids in batch], skip_special_tokens=False)
+        return found
 
 
 def make_tokenizer(choice: TokenizerChoice, texts: Sequence[Iterable[Document]], folder: Path) -> Encoder:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raymix.corpus import Corpus, CorpusError, prepare
-from raymix.corpus.sources import Document
+from raymix.corpus import Corpus, CorpusError, Document, prepare
 from raymix.corpus.split import as_document_table, held_out_origins, identify
 from raymix.corpus.tokenizer import Encoder
 from raymix.space import SearchSpace, SpaceError
