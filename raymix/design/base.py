@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -42,4 +42,13 @@ class Designer(Protocol):
         `table` holds every observation so far, failed ones too; `pending` what is proposed and not finished.
         All randomness comes from `rng`.
         """
+        ...
+
+
+@runtime_checkable
+class Recommender(Protocol):
+    """A designer that can also answer: the mixture it would use at the target, from what is known."""
+
+    def recommend(self, table: Observations) -> Array:
+        """A mixture (K,) inside the polytope; the prior moved into it where nothing is known."""
         ...

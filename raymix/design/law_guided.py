@@ -1,88 +1,87 @@
-"""Rounds guided by the law: what it believes is best at the target, where it is unsure, and what is far.
+"""The default: the law with a process on its residuals, asked where its optimum at the target could lie.
 
-Of each round, half are Thompson points: the optimum at the target of a law refitted to a bootstrap sample of
-the trials, so that exploration is spent where it changes the optimum. The others are far from everything
-tried, among the better half of the polytope as the law sees it.
+1. The first round fills space (`space_filling`), around the prior and towards the corners.
+2. Then most proposals are Thompson draws: of a law and a process drawn from what is believed (`belief`) the best
+   candidate at the target is trained next. Draws differ where trials would change the optimum, and nowhere else.
+3. Every eighth proposal is a design point for the law: what tells most about the optimum (`information`).
+4. The scale of each is chosen by what it tells per FLOP (`fidelity`), or by `schedule`.
+
+The answer is the optimum of law and process at the target.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from raymix import simplex
+from raymix.design import fidelity
 from raymix.design.base import Proposal
+from raymix.design.belief import Belief
+from raymix.design.evidence import prior_inside
+from raymix.design.learned import Learned, learn
+from raymix.design.numbering import numbered
 from raymix.design.schedule import scale_of
-from raymix.design.space_filling import SpaceFilling, candidates, n_trials, tried
-from raymix.laws import Law, bootstrap, make_law
+from raymix.design.space_filling import SpaceFilling, n_trials
 from raymix.observations import Observations
-from raymix.optimum import minimise, objective_of
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 
-MIN_TRIALS = 4  # below that a law only repeats its priors
+DESIGN_EVERY = 8
 
 
 @dataclass(frozen=True)
 class LawGuided:
-    """The default: space filling for the first round, then the law."""
+    """Law and residual process, batches of Thompson draws, scale by information per FLOP."""
 
     space: SearchSpace
-    law: str = "union"
+    scales: Literal["information", "schedule"] = "information"
 
     def suggest(
         self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
     ) -> list[Proposal]:
         """See `Designer.suggest`."""
-        usable = table.usable()
-        if usable.run_B.max(initial=-1) + 1 < MIN_TRIALS:
-            return SpaceFilling(self.space).suggest(table, pending, n, rng)
+        known = learn(self.space, table)
         start = n_trials(table, pending)
-        law = self._fit(usable)
-        large = [i for i in range(n) if scale_of(self.space, start + i) != scale_of(self.space, 0)]
-        small = [i for i in range(n) if i not in large]
-        guided = (large or small)[: (n + 1) // 2]  # Thompson points are trained as near to the target as we can
-        best_BK = self._thompson(usable, len(guided), rng)
-        if start and large and not _seen_at(table, pending, scale_of(self.space, start + large[0]).n_params):
-            best_BK[0] = simplex.project(self.space.polytope(), self.space.prior_K())  # the prior, paired across sizes
-        far_BK = self._spread(law, table, pending, best_BK, n - len(guided), rng)
-        mixtures = dict(zip(guided, best_BK, strict=True))
-        mixtures |= dict(zip((i for i in range(n) if i not in mixtures), far_BK, strict=True))
-        return [Proposal(mixtures[i], scale_of(self.space, start + i), 0) for i in range(n)]
+        if known is None or start < self.space.budget.per_round:
+            return SpaceFilling(self.space).suggest(table, pending, n, rng)
+        learned, belief = known
+        belief = belief.with_pending(*_as_matrices(pending, len(self.space.domains)))
+        mix_BK = thompson(learned, belief, n, rng)
+        design = [i for i in range(n) if (start + i) % DESIGN_EVERY == DESIGN_EVERY - 1]
+        choosing = self.scales == "information" and len(self.space.ladder) > 1
+        if design or choosing:
+            question = learned.question
+            for feature_MS in question.features(*_as_matrices(pending, len(self.space.domains))):
+                question = question.after(feature_MS)
+            for i in design:
+                best = int(np.argmax(question.gain(learned.design_BMS)))
+                mix_BK[i], question = learned.design_BK[best], question.after(learned.design_BMS[best])
+        if choosing:
+            scales = fidelity.assign(self.space, question, mix_BK, table, pending)
+        else:
+            scales = [scale_of(self.space, start + i) for i in range(n)]
+        return numbered(self.space, mix_BK, scales, table, pending)
 
-    def _fit(self, usable: Observations) -> Law:
-        law = make_law(self.law)
-        return law.fit(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, self.space.own_M)
-
-    def _thompson(self, usable: Observations, n: int, rng: np.random.Generator) -> Array:
-        """n optima at the target (n, K), each of a law on its own bootstrap sample of trials."""
-        polytope = self.space.polytope()
-        laws = bootstrap(
-            make_law(self.law), usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, self.space.own_M, n, rng
-        )
-        return np.stack([minimise(objective_of(self.space, law), polytope).mixture_K for law in laws])
-
-    def _spread(
-        self,
-        law: Law,
-        table: Observations,
-        pending: Sequence[Proposal],
-        chosen_BK: Array,
-        n: int,
-        rng: np.random.Generator,
-    ) -> Array:
-        """n points far from all tried and chosen (n, K), from the half of the candidates that the law likes better."""
-        polytope = self.space.polytope()
-        candidates_BK = candidates(polytope, simplex.project(polytope, self.space.prior_K()), rng)
-        value_B = objective_of(self.space, law).values(candidates_BK)
-        better_BK = candidates_BK[value_B <= np.median(value_B)]
-        taken_BK = np.concatenate([tried(table, pending, polytope.n_domains), chosen_BK])
-        return np.asarray(better_BK[simplex.spread(better_BK, n, taken_BK)])
+    def recommend(self, table: Observations) -> Array:
+        """See `Recommender.recommend`."""
+        known = learn(self.space, table)
+        return prior_inside(self.space) if known is None else known[0].best_K
 
 
-def _seen_at(table: Observations, pending: Sequence[Proposal], n_params: float) -> bool:
-    """Whether any trial is near this size (realised sizes differ a little from nominal ones)."""
-    sizes = [*table.column("n_params").tolist(), *(proposal.scale.n_params for proposal in pending)]
-    return bool(sizes) and float(np.abs(np.log(np.asarray(sizes) / n_params)).min()) < 0.3
+def thompson(learned: Learned, belief: Belief, n: int, rng: np.random.Generator) -> Array:
+    """The best candidate of each of n draws (n, K), no candidate twice where there are enough."""
+    draw_SB = belief.draws(learned.candidates_BK, n, rng)
+    chosen: list[int] = []
+    for value_B in draw_SB:
+        order = np.argsort(value_B, kind="stable")
+        chosen.append(next((int(i) for i in order if i not in chosen), int(order[0])))
+    return np.array(learned.candidates_BK[chosen])
+
+
+def _as_matrices(pending: Sequence[Proposal], n_domains: int) -> tuple[Array, Array]:
+    """Mixtures (B, K) and scales (B, 2) of proposals."""
+    mix_BK = np.array([proposal.mixture_K for proposal in pending], float).reshape(-1, n_domains)
+    return mix_BK, np.array([proposal.scale for proposal in pending], float).reshape(-1, 2)

@@ -14,6 +14,8 @@ import numpy as np
 
 from raymix import simplex
 from raymix.design.base import Proposal
+from raymix.design.evidence import best_seen
+from raymix.design.numbering import numbered
 from raymix.design.schedule import scale_of
 from raymix.observations import Observations
 from raymix.simplex import Array, Polytope
@@ -36,15 +38,16 @@ class SpaceFilling:
         polytope = self.space.polytope()
         prior_K = simplex.project(polytope, self.space.prior_K())
         start = n_trials(table, pending)
-        out: list[Proposal] = []
-        first = self.space.budget.replicates + 1 if start == 0 else 0  # the prior and its replicates
-        for seed in range(min(first, n)):
-            out.append(Proposal(prior_K, scale_of(self.space, start + seed), seed))
-        taken_BK = tried(table, [*pending, *out], polytope.n_domains)
+        first = min(self.space.budget.replicates + 1, n) if start == 0 else 0  # the prior and its replicates
+        mixtures = [prior_K] * first
+        taken_BK = np.concatenate([tried(table, pending, polytope.n_domains), *(mix_K[None] for mix_K in mixtures)])
         candidates_BK = candidates(polytope, prior_K, rng)
-        for i in simplex.spread(candidates_BK, n - len(out), taken_BK):
-            out.append(Proposal(candidates_BK[i], scale_of(self.space, start + len(out)), 0))
-        return out
+        mixtures += list(candidates_BK[simplex.spread(candidates_BK, n - first, taken_BK)])
+        return numbered(self.space, mixtures, [scale_of(self.space, start + i) for i in range(n)], table, pending)
+
+    def recommend(self, table: Observations) -> Array:
+        """The best mixture seen."""
+        return best_seen(self.space, table)
 
 
 def n_trials(table: Observations, pending: Sequence[Proposal]) -> int:
@@ -59,10 +62,10 @@ def tried(table: Observations, pending: Sequence[Proposal], n_domains: int) -> A
     return np.concatenate(rows) if rows else np.zeros((0, n_domains))
 
 
-def candidates(polytope: Polytope, prior_K: Array, rng: np.random.Generator) -> Array:
-    """Uniform points, points between them and the prior, and one concentrated row per domain."""
-    uniform_BK = simplex.sample(polytope, N_CANDIDATES, rng)
-    pull_B = rng.uniform(0, 1, size=(N_CANDIDATES, 1))
+def candidates(polytope: Polytope, prior_K: Array, rng: np.random.Generator, n: int = N_CANDIDATES) -> Array:
+    """One concentrated row per domain, n uniform points, and n between those and the prior."""
+    uniform_BK = simplex.sample(polytope, n, rng)
+    pull_B = rng.uniform(0, 1, size=(n, 1))
     near_BK = pull_B * uniform_BK + (1 - pull_B) * prior_K
     middle = simplex.interior_point(polytope)
     vertices_KK = np.stack([simplex.vertex_along(polytope, -row) for row in np.eye(polytope.n_domains)])

@@ -2,57 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 
 import numpy as np
 
-from raymix.design import Designer, Proposal
+from raymix.design import Designer, Proposal, Recommender
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 
 
-def check_designer(make: Callable[[SearchSpace], Designer], seed: int = 0) -> None:
-    """Every promise of `Designer.suggest`, over spaces of 2 to 40 domains with tight caps and groups.
+def check_designer(
+    make: Callable[[SearchSpace], Designer], seed: int = 0, spaces: Iterable[SearchSpace] | None = None
+) -> None:
+    """Every promise of `Designer.suggest` (and of `recommend`, where there is one).
+
+    Over `spaces`, by default of 2 to 100 domains with tight caps and groups; with tables that are empty, failed
+    throughout, or have failures and missing losses.
 
     Raises:
         AssertionError: a promise is broken; the message says which and where.
     """
-    for space in spaces():
+    for space in some_spaces() if spaces is None else spaces:
         designer = make(space)
         for name, table in tables(space, seed):
             where = f"{space.name}, {name}"
             pending = designer.suggest(table, [], 3, _rng(seed))
-            assert len(pending) == 3, f"{where}: asked for 3 proposals, got {len(pending)}"
             following = designer.suggest(table, pending, 2, _rng(seed + 1))
-            for proposal in [*pending, *following]:
-                inside = space.polytope().contains(proposal.mixture_K, 1e-9)[0]
-                assert inside, f"{where}: {proposal.mixture_K} lies outside the polytope"
-                assert proposal.scale in [rung.scale for rung in space.ladder], f"{where}: {proposal.scale} is no rung"
+            _check_inside(space, pending, 3, where)
+            _check_inside(space, following, 2, where)
             _check_no_duplicate(pending, following, where)
+            _check_no_duplicate(_tried(space, table), pending, where)
             again = make(space).suggest(table, [], 3, _rng(seed))
-            same = all(np.array_equal(a.mixture_K, b.mixture_K) for a, b in zip(pending, again, strict=True))
-            assert same, f"{where}: the same table, pending and seed gave other proposals"
+            assert fingerprint(pending) == fingerprint(again), f"{where}: same table, pending and seed, other proposals"
+            if isinstance(designer, Recommender):
+                _check_recommendation(space, designer, table, where)
 
 
-def _check_no_duplicate(pending: list[Proposal], following: list[Proposal], where: str) -> None:
-    taken = {(p.mixture_K.tobytes(), p.scale, p.seed) for p in pending}
+def check_many(make: Callable[[SearchSpace], Designer], n: int = 20, seed: int = 0) -> None:
+    """More proposals at once than a round has, the first ones and later ones: all inside, no two alike.
+
+    Raises:
+        AssertionError: as `check_designer`.
+    """
+    for name, table in tables(space_of("two", 2), seed):
+        space = space_of("two", 2)
+        found = make(space).suggest(table, [], n, _rng(seed))
+        _check_inside(space, found, n, name)
+        keys = [_key(proposal) for proposal in found]
+        assert len(set(keys)) == n, f"{name}: {n - len(set(keys))} of {n} proposals repeat another"
+
+
+def fingerprint(proposals: list[Proposal]) -> tuple[tuple[bytes, float, float, int], ...]:
+    """All that proposals are, to the last bit."""
+    return tuple((p.mixture_K.tobytes(), *p.scale, p.seed) for p in proposals)
+
+
+def _check_inside(space: SearchSpace, proposals: list[Proposal], n: int, where: str) -> None:
+    assert len(proposals) == n, f"{where}: asked for {n} proposals, got {len(proposals)}"
+    for proposal in proposals:
+        inside = space.polytope().contains(proposal.mixture_K, 1e-9)[0]
+        assert inside, f"{where}: {proposal.mixture_K} lies outside the polytope"
+        assert proposal.scale in [rung.scale for rung in space.ladder], f"{where}: {proposal.scale} is no rung"
+
+
+def _check_no_duplicate(taken: list[Proposal], following: list[Proposal], where: str) -> None:
+    keys = {_key(proposal) for proposal in taken}
     for proposal in following:
-        key = (proposal.mixture_K.tobytes(), proposal.scale, proposal.seed)
-        assert key not in taken, f"{where}: {proposal.mixture_K} is pending already"
+        assert _key(proposal) not in keys, f"{where}: {proposal.mixture_K} is pending or tried already"
 
 
-def spaces() -> Iterator[SearchSpace]:
+def _check_recommendation(space: SearchSpace, designer: Recommender, table: Observations, where: str) -> None:
+    found_K = designer.recommend(table)
+    assert space.polytope().contains(found_K, 1e-9)[0], f"{where}: recommended {found_K} lies outside the polytope"
+
+
+def _tried(space: SearchSpace, table: Observations) -> list[Proposal]:
+    if not len(table):
+        return []
+    last = table.last()
+    rungs = [space.ladder[i % len(space.ladder)].scale for i in range(len(last))]
+    seeds = last.table["seed"].to_pylist()
+    return [Proposal(mix_K, rung, seed) for mix_K, rung, seed in zip(last.mix_BK, rungs, seeds, strict=True)]
+
+
+def _key(proposal: Proposal) -> tuple[bytes, float, float, int]:
+    return (proposal.mixture_K.tobytes(), *proposal.scale, proposal.seed)
+
+
+@cache
+def some_spaces() -> tuple[SearchSpace, ...]:
     """Spaces that have broken designers: two domains, many, tight caps, groups, a fixed share, one rung."""
-    yield _space("two", 2)
-    yield _space("tight caps", 12, max_share=1.3 / 12)
-    yield _space("forty", 40)
     group = {"groups": [{"domains": ["d0", "d1"], "min": 0.3, "max": 0.5}]}
-    yield _space("groups", 5, constraints=group)
-    yield _space("one rung", 3, ladder=[{"n_params": 1e6, "n_tokens": 1e8}])
+    return (
+        space_of("two", 2),
+        space_of("tight caps", 8, max_share=1.3 / 8),
+        space_of("groups", 5, constraints=group),
+        space_of("one rung", 3, ladder=[{"n_params": 1e6, "n_tokens": 1e8}]),
+        space_of("one mixture", 4, max_share=0.25),
+    )
 
 
-def _space(name: str, k: int, max_share: float = 1.0, **changes: object) -> SearchSpace:
+@cache
+def wide_spaces() -> tuple[SearchSpace, ...]:
+    """Many domains, with room and with caps under which rejection accepts nothing."""
+    return space_of("forty", 40), space_of("a hundred, tight caps", 100, max_share=1.2 / 100)
+
+
+def space_of(name: str, k: int, max_share: float = 1.0, **changes: object) -> SearchSpace:
+    """A space of k domains, two rungs, at most three eval domains; `changes` replace its parts."""
     raw: dict[str, object] = {
         "name": name,
         "domains": [{"name": f"d{i}", "max_share": max_share, "available_tokens": 1e9 * (i + 1)} for i in range(k)],
@@ -63,7 +122,7 @@ def _space(name: str, k: int, max_share: float = 1.0, **changes: object) -> Sear
     return SearchSpace.parse(raw | changes)
 
 
-def tables(space: SearchSpace, seed: int) -> Iterator[tuple[str, Observations]]:
+def tables(space: SearchSpace, seed: int = 0) -> Iterator[tuple[str, Observations]]:
     """Nothing yet; every trial failed; a dozen trials, some failed, some losses missing."""
     yield "empty table", _table(space, [])
     rng = _rng(seed)
@@ -72,6 +131,9 @@ def tables(space: SearchSpace, seed: int) -> Iterator[tuple[str, Observations]]:
     rows = [_row(space, i, mix_BK[i], rng, "failed" if i % 5 == 4 else "done") for i in range(12)]
     rows[0][f"loss/{space.eval_names[-1]}"] = None
     yield "a dozen trials", _table(space, rows)
+    for row in rows:
+        row[f"loss/{space.eval_names[0]}"] = None
+    yield "an eval domain never measured", _table(space, rows)
 
 
 def _row(space: SearchSpace, i: int, mix_K: Array, rng: np.random.Generator | None, status: str) -> dict[str, object]:

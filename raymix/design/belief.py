@@ -1,0 +1,164 @@
+"""What is believed about the objective at the target: the law, the process on its residuals, and draws of both.
+
+    log L = log L^(theta) + g,      theta ~ N(MAP, Laplace),      g | theta ~ GP given R_theta = log L - log L^(theta)
+
+A draw takes parameters of the law from their posterior and then the process from its own, given what *that* law
+leaves over at the trials seen (pathwise, Wilson et al. 2020, arXiv 2002.09309, eq. 8). So laws that disagree where
+there are trials agree again, and differ where nothing was trained. Every eval domain has a process with an amplitude of
+its own. Its mean always counts (switched off where leave-one-out sees no gain, it lost: benchmarks/LOG.md, for the
+optimum is in a corner of what was seen), its variance only where the marginal likelihood prefers it to noise.
+
+A law of several sizes has a mixture factor of its own for what size brings, with a weight per training domain. Until
+there are that many trials beyond the commonest size it is mostly prior, and at the target it counts most. So the law
+on the commonest size alone (one factor for both) is blended in, with weight K / (K + trials at other sizes).
+
+Letters: B points, R trials seen, K training domains, M eval domains, S draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from raymix.laws import Law, ResidualGP
+from raymix.laws.posterior import SHARED, sample
+from raymix.objective import reduce_losses
+from raymix.simplex import Array
+from raymix.space import SearchSpace
+
+JITTER = 1e-9
+MIN_VARIANCE = 1e-12  # of log losses about the law
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Trials seen: mixture, scale, log losses (finite)."""
+
+    mix_RK: Array
+    scale_R2: Array
+    log_RM: Array
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The law on one size alone, and how much it counts while other sizes are hardly known."""
+
+    law: Law
+    weight: float
+
+
+@dataclass(frozen=True)
+class Belief:
+    """The law and its residual process, conditioned on `sites`."""
+
+    space: SearchSpace
+    law: ResidualGP
+    sites: Sites
+    root: tuple[Array, bool]
+    """Cholesky factor of the covariance of the sites, their noise included."""
+    scale_M: Array
+    """sd of g per eval domain, in units of the kernel."""
+    likelier_M: NDArray[np.bool_]
+    """Whether the residuals are likelier under the process than as noise alone: only then draws vary by it."""
+    anchor: Anchor | None = None
+
+    @classmethod
+    def of(cls, space: SearchSpace, law: ResidualGP, sites: Sites, anchor: Anchor | None = None) -> Belief:
+        """Conditioned on the sites."""
+        covariance_RR = law.kernel(sites.mix_RK, sites.scale_R2, sites.mix_RK, sites.scale_R2)
+        covariance_RR += law.noise_ * np.eye(len(covariance_RR))
+        root = linalg.cho_factor(covariance_RR, lower=True)
+        residual_RM = sites.log_RM - np.log(law.law_.predict(sites.mix_RK, sites.scale_R2))
+        alpha_RM = linalg.cho_solve(root, residual_RM)
+        variance_M = np.maximum((residual_RM * alpha_RM).mean(axis=0), MIN_VARIANCE)
+        white_M = np.maximum((residual_RM**2).mean(axis=0), MIN_VARIANCE)
+        half_log_det = float(np.log(np.diag(root[0])).mean())
+        likelier_M = half_log_det + 0.5 * np.log(variance_M) < 0.5 * np.log(white_M)
+        return cls(space, law, sites, root, np.sqrt(variance_M), np.asarray(likelier_M), anchor)
+
+    @property
+    def target_2(self) -> Array:
+        """n_params and n_tokens of the target."""
+        return np.asarray(self.space.target.scale, float)
+
+    def with_pending(self, mix_BK: Array, scale_B2: Array) -> Belief:
+        """As if the trials pending had ended as predicted: their variance is gone, the mean stays."""
+        if not len(mix_BK):
+            return self
+        log_BM = self.mean(mix_BK, scale_B2)
+        sites = Sites(
+            np.concatenate([self.sites.mix_RK, mix_BK]),
+            np.concatenate([self.sites.scale_R2, scale_B2]),
+            np.concatenate([self.sites.log_RM, log_BM]),
+        )
+        covariance_RR = self.law.kernel(sites.mix_RK, sites.scale_R2, sites.mix_RK, sites.scale_R2)
+        covariance_RR += self.law.noise_ * np.eye(len(covariance_RR))
+        return replace(self, sites=sites, root=linalg.cho_factor(covariance_RR, lower=True))
+
+    def mean(self, mix_BK: Array, scale_B2: Array) -> Array:
+        """Expected log losses (B, M) at the MAP law."""
+        return self._given(self.law.law_, mix_BK, scale_B2)
+
+    def _given(self, law: object, mix_BK: Array, scale_B2: Array) -> Array:
+        """log losses (B, M) under one law, with the mean of the process on what that law leaves over."""
+        sites = self.sites
+        residual_RM = sites.log_RM - np.log(law.predict(sites.mix_RK, sites.scale_R2))  # type: ignore[attr-defined]
+        across_BR = self.law.kernel(mix_BK, scale_B2, sites.mix_RK, sites.scale_R2)
+        g_BM = across_BR @ linalg.cho_solve(self.root, residual_RM)
+        return np.asarray(np.log(law.predict(mix_BK, scale_B2)) + g_BM)  # type: ignore[attr-defined]
+
+    def objective(self, mix_BK: Array) -> Array:
+        """Expected objective (B,) at the target."""
+        return self._value(mix_BK, self.mean(mix_BK, np.tile(self.target_2, (len(mix_BK), 1))))
+
+    def cautious(self, mix_BK: Array) -> Array:
+        """Expected objective (B,) plus one sd of the process: a surrogate is optimistic at its own optimum."""
+        scale_B2 = np.tile(self.target_2, (len(mix_BK), 1))
+        log_BM = self.mean(mix_BK, scale_B2)
+        sd_BM = np.sqrt(np.maximum(np.diag(self.covariance(mix_BK, scale_B2)), 0.0))[:, None] * self.scale_M
+        weight_M = self.space.weights_M
+        return np.asarray(self._value(mix_BK, log_BM) + (np.exp(log_BM) * sd_BM) @ weight_M)
+
+    def _value(self, mix_BK: Array, log_BM: Array) -> Array:
+        """Reduced losses, blended with those of the anchor, with the pull to the prior where the space has one."""
+        weights_M, reduce = self.space.weights_M, self.space.objective.reduce
+        value_B = reduce_losses(np.exp(log_BM), weights_M, reduce)
+        if self.anchor is not None:
+            loss_BM = self.anchor.law.predict(mix_BK, np.tile(self.target_2, (len(mix_BK), 1)))
+            value_B = value_B + self.anchor.weight * (reduce_losses(loss_BM, weights_M, reduce) - value_B)
+        if self.space.objective.pull:
+            log_ratio_BK = np.log(np.maximum(mix_BK, 1e-12) / np.maximum(self.space.prior_K(), 1e-6))
+            value_B = value_B + self.space.objective.pull * (mix_BK * log_ratio_BK).sum(axis=1)
+        return np.asarray(value_B)
+
+    def covariance(self, mix_BK: Array, scale_B2: Array) -> Array:
+        """Posterior covariance (B, B) of g in units of `scale_M` squared."""
+        across_BR = self.law.kernel(mix_BK, scale_B2, self.sites.mix_RK, self.sites.scale_R2)
+        half_RB = linalg.solve_triangular(self.root[0], across_BR.T, lower=True)
+        return np.asarray(self.law.kernel(mix_BK, scale_B2, mix_BK, scale_B2) - half_RB.T @ half_RB)
+
+    def draws(self, mix_BK: Array, n: int, rng: np.random.Generator) -> Array:
+        """n draws (S, B) of the objective at the target, jointly over the points."""
+        scale_B2 = np.tile(self.target_2, (len(mix_BK), 1))
+        laws = sample(self.law.law_, n, rng) or [self.law.law_] * n
+        root_BB = _root(self.covariance(mix_BK, scale_B2))
+        out = []
+        for law in laws:
+            z_BM = np.sqrt(SHARED) * rng.normal(size=(len(mix_BK), 1))
+            z_BM = z_BM + np.sqrt(1 - SHARED) * rng.normal(size=(len(mix_BK), len(self.scale_M)))
+            log_BM = self._given(law, mix_BK, scale_B2) + root_BB @ z_BM * (self.scale_M * self.likelier_M)
+            out.append(self._value(mix_BK, log_BM))
+        return np.stack(out)
+
+
+def _root(covariance_BB: Array) -> Array:
+    """A square root; by eigenvalues where points are so near each other that rounding made one negative."""
+    raised_BB = covariance_BB + JITTER * (1 + float(np.diag(covariance_BB).mean())) * np.eye(len(covariance_BB))
+    try:
+        return np.asarray(np.linalg.cholesky(raised_BB))
+    except np.linalg.LinAlgError:
+        value_B, vector_BB = np.linalg.eigh(raised_BB)
+        return np.asarray(vector_BB * np.sqrt(np.maximum(value_B, 0.0)))

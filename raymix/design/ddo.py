@@ -1,0 +1,60 @@
+"""DDO's perturbations (AutoScale, arXiv 2407.20177, section 3.2): a base run; per domain one with less, one with more.
+
+2K + 1 runs. The quantity of one domain is multiplied by 1/3 or 3, those of the others stay, and the run keeps its
+number of tokens: shares are the quantities, normalised. The base is the prior (there: equal quantities). The answer
+is the optimum of the per-domain power law (`laws.power`) at the target. Where we differ: the original lets the number
+of tokens change with the perturbation; a rung of a ladder has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from raymix import simplex
+from raymix.design.base import Proposal
+from raymix.design.evidence import one_scale, prior_inside
+from raymix.design.numbering import numbered
+from raymix.design.random_dirichlet import into
+from raymix.design.schedule import rungs
+from raymix.design.space_filling import n_trials
+from raymix.laws import make_law
+from raymix.objective import objective_of
+from raymix.observations import Observations
+from raymix.optimum import minimise
+from raymix.simplex import Array
+from raymix.space import SearchSpace
+
+FACTORS = (1 / 3, 3.0)
+LEAST_BASE = 1e-3  # a domain outside the prior has no quantity to multiply
+
+
+@dataclass(frozen=True)
+class Perturbations:
+    """Base, then less and more of each domain, in turn; after 2K + 1 runs again with another seed."""
+
+    space: SearchSpace
+
+    def suggest(
+        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
+    ) -> list[Proposal]:
+        """See `Designer.suggest`."""
+        polytope = self.space.polytope()
+        base_K = simplex.normalise(np.maximum(simplex.project(polytope, self.space.prior_K()), LEAST_BASE))
+        quantity_BK = np.tile(base_K, (2 * len(base_K) + 1, 1))
+        for k in range(len(base_K)):
+            quantity_BK[1 + 2 * k : 3 + 2 * k, k] *= FACTORS
+        runs_BK = into(polytope, simplex.normalise(quantity_BK))
+        start = n_trials(table, pending)
+        mixtures = [runs_BK[(start + i) % len(runs_BK)] for i in range(n)]
+        return numbered(self.space, mixtures, [rungs(self.space)[0]] * n, table, pending)
+
+    def recommend(self, table: Observations) -> Array:
+        """See `Recommender.recommend`."""
+        rows = one_scale(self.space, table)
+        if len(rows) < 4 or not np.isfinite(rows.loss_BM).any(axis=0).all():
+            return prior_inside(self.space)
+        law = make_law("autoscale").fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, own_M=self.space.own_M)
+        return minimise(objective_of(self.space, law), self.space.polytope()).mixture_K

@@ -1,0 +1,44 @@
+"""What a method that knows one scale sees of a table: the last row of every trial at the scale trained most often.
+
+Also the answer without a model: the mixture with the least objective so far.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from raymix import simplex
+from raymix.objective import reduce_losses
+from raymix.observations import Observations
+from raymix.simplex import Array
+from raymix.space import SearchSpace
+
+
+def one_scale(space: SearchSpace, table: Observations) -> Observations:
+    """Last rows with every loss that the objective reads, at the commonest size; of equals the largest."""
+    last = table.usable().last()
+    measured_B = np.isfinite(last.loss_BM[:, space.weights_M > 0]).all(axis=1) if len(last) else np.zeros(0, bool)
+    last = last.select(np.asarray(measured_B))
+    if not len(last):
+        return last
+    sizes, count = np.unique(np.round(np.log(last.scale_B2[:, 0]), 1), return_counts=True)
+    common = sizes[len(sizes) - 1 - int(np.argmax(count[::-1]))]
+    return last.select(np.round(np.log(last.scale_B2[:, 0]), 1) == common)
+
+
+def objective_values(space: SearchSpace, rows: Observations) -> Array:
+    """The objective of each row (B,), in nats."""
+    return reduce_losses(rows.loss_BM, space.weights_M, space.objective.reduce)
+
+
+def best_seen(space: SearchSpace, table: Observations) -> Array:
+    """The mixture (K,) with the least objective among trials of one scale; the prior where there is none."""
+    rows = one_scale(space, table)
+    if not len(rows):
+        return prior_inside(space)
+    return simplex.project(space.polytope(), rows.mix_BK[int(np.argmin(objective_values(space, rows)))])
+
+
+def prior_inside(space: SearchSpace) -> Array:
+    """The prior moved into the polytope (K,)."""
+    return simplex.project(space.polytope(), space.prior_K())

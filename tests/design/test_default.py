@@ -1,0 +1,120 @@
+"""The default: what it believes, what it would learn, at which scale, and that it finds the optimum."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from raymix.design import LawGuided, Proposal, SpaceFilling, fidelity, learned
+from raymix.design.belief import Belief
+from raymix.design.information import Question
+from raymix.design.learned import Learned, learn, reached
+from raymix.space import Scale
+from tests.design.worlds import observed, play, regret, space
+
+SPACE = space(4)
+RUNS = play(SpaceFilling(SPACE), 24)
+TABLE = observed(SPACE, RUNS, noise=0.002)
+FEW, ONE = SPACE.ladder[0].scale, np.array([SPACE.ladder[0].scale])
+
+
+def known(runs: list[Proposal] = RUNS) -> tuple[Learned, Belief]:
+    found = learn(SPACE, observed(SPACE, runs, noise=0.002))
+    assert found is not None
+    return found
+
+
+def test_one_guided_search_comes_within_a_tenth_of_the_optimum() -> None:
+    designer = LawGuided(SPACE)
+    table = observed(SPACE, play(designer, 24, noise=0.005), noise=0.005)
+    assert regret(SPACE, designer.recommend(table)) < 0.1
+
+
+def test_a_refit_comes_with_a_tenth_of_growth() -> None:
+    refits = np.unique([reached(n) for n in range(4, 2000)])
+    assert refits[:6].tolist() == [4, 5, 6, 7, 8, 9]
+    assert (refits[1:] >= 1.1 * refits[:-1]).all() and (refits[1:] < 1.1 * refits[:-1] + 1).all()
+
+
+def test_a_trial_more_keeps_the_fit_and_moves_the_belief() -> None:
+    runs = RUNS[: reached(24)]
+    (one, before), (two, after) = known(runs), known([*runs, Proposal(np.array([0.7, 0.1, 0.1, 0.1]), FEW, 0)])
+    assert one is two
+    assert len(after.sites.mix_RK) == len(before.sites.mix_RK) + 1
+
+
+def test_what_is_remembered_does_not_matter() -> None:
+    with_memory = LawGuided(SPACE).suggest(TABLE, [], 4, np.random.default_rng(0))
+    learned._fits.clear()
+    without = LawGuided(SPACE).suggest(TABLE, [], 4, np.random.default_rng(0))
+    assert all(np.array_equal(a.mixture_K, b.mixture_K) for a, b in zip(with_memory, without, strict=True))
+
+
+def test_draws_agree_where_there_are_trials_and_differ_elsewhere() -> None:
+    _, belief = known()
+    corner_BK = np.array([[0.0, 0.0, 0.0, 1.0]])
+    seen_BK = np.tile(RUNS[0].mixture_K, (1, 1))
+    draw_SB = belief.draws(np.concatenate([seen_BK, corner_BK]), 64, np.random.default_rng(0))
+    assert draw_SB.std(axis=0)[0] < draw_SB.std(axis=0)[1]
+
+
+def test_pending_trials_take_variance_and_leave_the_mean() -> None:
+    _, belief = known()
+    mix_BK = np.array([[0.05, 0.9, 0.05, 0.0]])
+    after = belief.with_pending(mix_BK, ONE)
+    assert after.covariance(mix_BK, ONE)[0, 0] < belief.covariance(mix_BK, ONE)[0, 0]
+    assert after.mean(mix_BK, ONE) == pytest.approx(belief.mean(mix_BK, ONE), abs=1e-6)
+
+
+def test_gain_is_the_fall_in_variance_after_the_trial() -> None:
+    question = known()[0].question
+    feature_BMS = question.features(np.array([[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 0.0, 1.0]]), np.tile(FEW, (2, 1)))
+    gain_B = question.gain(feature_BMS)
+    for gain, feature_MS in zip(gain_B, feature_BMS, strict=True):
+        assert gain == pytest.approx(question.variance - question.after(feature_MS).variance)
+        assert gain >= 0
+    assert question.after(feature_BMS[0]).gain(feature_BMS)[0] < gain_B[0], "the second time tells less"
+    assert question.after(feature_BMS[0]).entropy(feature_BMS)[0] < question.entropy(feature_BMS)[0]
+
+
+def _assigned(n: int, table_runs: list[Proposal], rungs: int = 2) -> list[Scale]:
+    two = space(4, rungs=rungs)
+    found = learn(two, observed(two, table_runs))
+    assert found is not None
+    mix_BK = found[0].candidates_BK[:n]
+    return fidelity.assign(two, found[0].question, mix_BK, observed(two, table_runs), [])
+
+
+def test_a_larger_rung_is_tried_as_soon_as_it_is_affordable() -> None:
+    small, large = (rung.scale for rung in space(4, rungs=2).ladder)
+    runs = [replace(run, scale=small) for run in RUNS]
+    assert fidelity.flops(SPACE, large) > 0.5 * 8 * fidelity.flops(SPACE, small)
+    assert set(_assigned(4, runs[:8])) == {small}
+    assert _assigned(4, runs).count(large) >= 1
+
+
+def test_with_one_rung_there_is_nothing_to_choose() -> None:
+    assert set(_assigned(3, RUNS, rungs=1)) == {FEW}
+
+
+def test_going_on_from_a_checkpoint_costs_the_difference() -> None:
+    short, long = Scale(1e6, 1e8), Scale(1e6, 3e8)
+    two = space(4, ladder=[short._asdict(), long._asdict()])
+    mix_K = np.array([0.1, 0.2, 0.3, 0.4])
+    seen = fidelity.Seen.of(two, observed(two, [Proposal(mix_K, short, 0)]), [])
+    assert seen.price(two, mix_K, long) == fidelity.flops(two, long) - fidelity.flops(two, short)
+    assert seen.price(two, mix_K[::-1], long) == fidelity.flops(two, long)
+
+
+def test_a_question_needs_no_law_of_a_certain_kind() -> None:
+    found = known()[0]
+    near_QK = found.candidates_BK[:3]
+    objective = replace(_objective(found))
+    asked = Question.of(objective, [found.law, found.base], near_QK, np.full(4, 0.01))
+    assert asked.variance >= 0
+
+
+def _objective(found: Learned):  # type: ignore[no-untyped-def]
+    from raymix.objective import objective_of
+
+    return objective_of(SPACE, found.base)

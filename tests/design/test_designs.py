@@ -1,0 +1,70 @@
+"""Designs that need no model: halving grid, perturbations, random Dirichlet."""
+
+import numpy as np
+import pytest
+
+from raymix import simplex
+from raymix.design import Halving, Perturbations, RandomDirichlet
+from raymix.design.halving import grid
+from raymix.design.random_dirichlet import dirichlet, into
+from raymix.simplex import Polytope
+from tests.design.worlds import observed, play, regret, space
+
+NOTHING = observed(space(3), [])
+
+
+def test_halving_gives_forty_different_mixtures_of_halved_shares() -> None:
+    runs = Halving(space(3)).suggest(NOTHING, [], 40, np.random.default_rng(0))
+    mix_BK = np.stack([run.mixture_K for run in runs])
+    assert len(np.unique(np.round(mix_BK, 9), axis=0)) == 40
+    halves = np.append(0.5 ** np.arange(7), 0.0)
+    halved_BK = np.isclose(mix_BK[..., None], halves).any(axis=-1)
+    assert (halved_BK.sum(axis=1) >= 2).all(), "all shares but the one that takes the rest are halvings of 1"
+
+
+def test_halving_goes_on_where_it_stopped() -> None:
+    whole = Halving(space(3)).suggest(NOTHING, [], 6, np.random.default_rng(0))
+    rest = Halving(space(3)).suggest(observed(space(3), whole[:4]), [], 2, np.random.default_rng(1))
+    assert all(np.allclose(a.mixture_K, b.mixture_K) for a, b in zip(whole[4:], rest, strict=True))
+
+
+def test_halving_starts_from_the_largest_allowed_share() -> None:
+    grid_BK = grid(Polytope.box([0, 0, 0], [0.6, 0.8, 1.0]), 500, np.random.default_rng(0))
+    assert grid_BK.max(axis=0) == pytest.approx([0.6, 0.8, 1.0])
+
+
+def test_perturbations_are_a_base_and_a_third_and_thrice_of_each_domain() -> None:
+    runs = Perturbations(space(3)).suggest(NOTHING, [], 7, np.random.default_rng(0))
+    base_K = space(3).prior_K()
+    assert runs[0].mixture_K == pytest.approx(base_K)
+    for k in range(3):
+        for run, factor in zip(runs[1 + 2 * k : 3 + 2 * k], (1 / 3, 3), strict=True):
+            relative_K = run.mixture_K / base_K
+            assert relative_K[k] / np.delete(relative_K, k) == pytest.approx([factor] * 2)
+
+
+@pytest.mark.parametrize("designer", [Halving(space(4)), Perturbations(space(4))])
+def test_published_pipelines_find_better_than_the_prior(designer: Halving | Perturbations) -> None:
+    table = observed(designer.space, play(designer, 40, batch=40))
+    assert regret(designer.space, designer.recommend(table)) < 0.25
+
+
+def test_dirichlet_keeps_caps_without_moving_what_is_inside() -> None:
+    free = dirichlet(space(5), 200, np.random.default_rng(0))
+    assert (free == 0).any(), "strengths of .1 leave shares below 2e-4, which become 0"
+    assert free.mean(axis=0) == pytest.approx(simplex.temperature(space(5).prior_K(), 0.5), abs=0.08)
+    capped = space(5, domains=[{"name": f"d{i}", "max_share": 0.25} for i in range(5)])
+    drawn = RandomDirichlet(capped).suggest(observed(capped, []), [], 50, np.random.default_rng(0))
+    assert capped.polytope().contains(np.stack([run.mixture_K for run in drawn])).all()
+
+
+def test_into_is_the_projection_where_there_are_bounds_alone() -> None:
+    box = Polytope.box([0.1, 0, 0, 0], [0.3, 0.4, 0.5, 0.6])
+    mix_BK = np.random.default_rng(0).dirichlet(np.ones(4), size=50)
+    moved_BK = into(box, mix_BK)
+    assert moved_BK == pytest.approx(np.stack([simplex.project(box, mix_K) for mix_K in mix_BK]), abs=1e-12)
+
+
+def test_into_keeps_groups() -> None:
+    box = Polytope(np.zeros(4), np.ones(4), np.array([[1.0, 1.0, 0, 0]]), np.array([0.2]))
+    assert box.contains(into(box, np.random.default_rng(0).dirichlet(np.ones(4), size=50))).all()
