@@ -1,10 +1,9 @@
 """At which scale to train: the rung that tells most about the optimum at the target per FLOP.
 
 Value of a trial: the fall in variance of the objective, at the target, between near-optimal mixtures (`information`).
-Price: 6 N D for training (arXiv 2001.08361, section 2.1), 2 N per token evaluated. A trial with more tokens of a size
-already trained on the same mixture goes on from that trial's checkpoint, and costs only the difference. A law that has
-seen one size cannot say what it would learn from another, so a larger rung is tried as soon as it costs no more than
-half of what was spent. With one rung there is nothing to choose and nothing is computed.
+Price: 6 N D for training (arXiv 2001.08361, section 2.1), 2 N per token evaluated. A law that has seen one size cannot
+say what it would learn from another, so a larger rung is tried as soon as it costs no more than half of what was spent.
+With one rung there is nothing to choose and nothing is computed.
 
 `schedule` is the fixed alternative.
 """
@@ -24,7 +23,6 @@ from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 
-SAME_MIXTURE = 1e-6  # largest difference of a share
 AFFORDABLE = 0.5  # part of what was spent so far that the first trial at a rung may cost
 
 
@@ -43,9 +41,9 @@ def assign(
 ) -> list[Scale]:
     """A rung for each mixture in turn: one never tried, once affordable; else the most information per FLOP."""
     ladder, seen = rungs(space), Seen.of(space, table, pending)
+    price_R = np.array([flops(space, scale) for scale in ladder])
     chosen: list[Scale] = []
     for mix_K in mix_BK:
-        price_R = np.array([seen.price(space, mix_K, scale) for scale in ladder])
         new = [i for i, scale in enumerate(ladder[1:], 1) if not (seen.has(scale) or scale in chosen)]
         if new and price_R[new[0]] <= AFFORDABLE * seen.spent(space):
             chosen.append(ladder[new[0]])
@@ -60,9 +58,8 @@ def assign(
 
 @dataclass(frozen=True)
 class Seen:
-    """Mixtures and rungs of all trials so far, pending ones too."""
+    """Rungs of all trials so far (B, 2), pending ones too."""
 
-    mix_BK: Array
     scale_B2: Array
 
     @classmethod
@@ -71,9 +68,9 @@ class Seen:
         last = Rows.of(table).last()
         ladder_R2 = np.asarray([rung.scale for rung in space.ladder], float)
         gap_BR = np.abs(np.log(last.scale_B2[:, None] / ladder_R2)).sum(axis=2)
-        mix_BK = [last.mix_BK, *(proposal.mixture_K[None] for proposal in pending)]
-        scale_B2 = [ladder_R2[gap_BR.argmin(axis=1)], *(np.array([proposal.scale]) for proposal in pending)]
-        return cls(np.concatenate(mix_BK), np.concatenate(scale_B2))
+        return cls(
+            np.concatenate([ladder_R2[gap_BR.argmin(axis=1)], *(np.array([proposal.scale]) for proposal in pending)])
+        )
 
     def has(self, scale: Scale) -> bool:
         """Whether any trial was at this rung."""
@@ -83,10 +80,3 @@ class Seen:
         """FLOPs of all trials."""
         rung_R2, count_R = np.unique(self.scale_B2, axis=0, return_counts=True)
         return float(sum(n * flops(space, Scale(*row)) for row, n in zip(rung_R2.tolist(), count_R, strict=True)))
-
-    def price(self, space: SearchSpace, mix_K: Array, scale: Scale) -> float:
-        """FLOPs of a trial, less those of the longest trial of its mixture and size that it can go on from."""
-        same_B = (np.abs(self.mix_BK - mix_K) < SAME_MIXTURE).all(axis=1) & (self.scale_B2[:, 0] == scale.n_params)
-        tokens_B = self.scale_B2[same_B & (self.scale_B2[:, 1] < scale.n_tokens), 1]
-        saved = flops(space, Scale(scale.n_params, float(tokens_B.max()))) if len(tokens_B) else 0.0
-        return flops(space, scale) - saved

@@ -97,15 +97,6 @@ def test_with_one_rung_there_is_nothing_to_choose() -> None:
     assert set(_assigned(3, RUNS, rungs=1)) == {FEW}
 
 
-def test_going_on_from_a_checkpoint_costs_the_difference() -> None:
-    short, long = Scale(1e6, 1e8), Scale(1e6, 3e8)
-    two = space(4, ladder=[short._asdict(), long._asdict()])
-    mix_K = np.array([0.1, 0.2, 0.3, 0.4])
-    seen = fidelity.Seen.of(two, observed(two, [Proposal(mix_K, short, 0)]), [])
-    assert seen.price(two, mix_K, long) == fidelity.flops(two, long) - fidelity.flops(two, short)
-    assert seen.price(two, mix_K[::-1], long) == fidelity.flops(two, long)
-
-
 def test_a_question_needs_no_law_of_a_certain_kind() -> None:
     found = known()[0]
     near_QK = found.candidates_BK[:3]
