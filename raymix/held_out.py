@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raymix.laws import Law, make_law
+from raymix.laws.repetition import stocked
 from raymix.laws.select import cross_validate, rank_correlation
 from raymix.objective import reduce_losses
 from raymix.observations import Observations
@@ -39,7 +40,9 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
     """
     usable, failed = table.usable(), table.select(table.status_B == "failed").trial_ids
     found = cross_validate(
-        lambda: make_law(law.name), usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M
+        lambda: make_law(law.name),
+        *(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M),
+        unique_BK=usable.unique_BK,
     )
     weights_M, reduce = space.weights_M, space.objective.reduce
     last = usable.select(~np.isin(usable.trial_ids, failed)).last()
@@ -48,8 +51,10 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
     observed_B = reduce_losses(last.loss_BM, weights_M, reduce)
     predicted_B = reduce_losses(found.pred_BM[rows], weights_M, reduce)
     ok = np.isfinite(observed_B) & np.isfinite(predicted_B)
-    relative_B = law.sd(last.mix_BK, last.scale_B2) @ weights_M  # errors of one run move together: sds add up
-    noise = _noise(last, observed_B, predicted_B)
+    relative_B = (
+        stocked(law, last.unique_BK).sd(last.mix_BK, last.scale_B2) @ weights_M
+    )  # errors of one run move together: sds add up
+    noise = noise_of_a_run(last, observed_B, predicted_B)
     by_size = _rank_within_sizes(observed_B[ok], predicted_B[ok], last.scale_B2[ok, 0])
     score = {
         "rank_correlation": rank_correlation(predicted_B[ok], observed_B[ok]),
@@ -69,7 +74,7 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
     return score, held_out
 
 
-def _noise(last: Observations, observed_B: Array, predicted_B: Array) -> float:
+def noise_of_a_run(last: Observations, observed_B: Array, predicted_B: Array) -> float:
     """sd of the objective between runs that differ in the seed alone; without replicates, of held-out residuals."""
     groups: dict[tuple[float, ...], list[float]] = {}
     for mix_K, scale_2, value in zip(last.mix_BK, last.scale_B2, observed_B, strict=True):

@@ -9,18 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from raymix.design import Designer, LawGuided, Proposal
-from raymix.observations import Observations
+from raymix.design import Designer, LawGuided, Proposal, cost
+from raymix.observations import Labels, Observations, labels, number_columns, numbers
+from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.store import Store
 
 ENDED = ("done", "stopped", "failed")
+Cells = tuple[Labels, Array]  # a row of the table
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ class Trial:
     n_params: float
     n_tokens: float
     seed: int
+    purpose: str = "search"
+    """search, or confirm: a run of raymix/confirm.py."""
+    round: int = 0
+    """Trials proposed together have the same."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as recorded."""
@@ -48,18 +55,42 @@ class Ledger:
         self.seed = seed
         self.designer: Designer = designer or LawGuided(space)
         self.trials: dict[str, Trial] = {}
-        self._rows: dict[tuple[str, float], dict[str, Any]] = {}
         self._ended: dict[str, str] = {}
+        self.expected_flops: Callable[[Scale], float] = cost
+        """Training FLOPs at a scale where no trial has said them yet: 6 N D for anybody's trainer."""
+        self._flops: dict[tuple[float, float], float] = {}
+        self.hours = 0.0
+        """For which the study ran, up to its last row; counted where the budget has a limit in hours."""
+        self.stop: dict[str, Any] | None = None
+        """Why the search ended before its budget (raymix/stopping.py)."""
+        self.confirmations: list[dict[str, Any]] = []
+        """What was to be confirmed, in order (raymix/confirm.py)."""
+        self.reused: dict[str, dict[str, Any]] = {}
+        """Observations taken from elsewhere, by the entry of `from` that asked for them (raymix/evidence.py)."""
+        self._reused: dict[str, tuple[list[Cells], set[str]]] = {}
+        self._last: dict[str, dict[str, Any]] = {}
+        self.version = 0
+        """How many events are known: what is computed from them stays right until it changes."""
+        self._space_hash = space.hash()
+        self._columns = number_columns(space.domain_names, space.eval_names)
+        self._cells: dict[tuple[str, float], Cells] = {}
+        self._table: Observations | None = None
         self._store = store
         for kind, body in store.records() if store else []:
             self._apply(kind, body)
+        self._hours_before, self._began = self.hours, time.monotonic()
 
     def ask(self, n: int) -> list[Trial]:
         """n new trials, recorded as proposed. Which ones depends only on the seed and on what is recorded."""
+        round = self.rounds
+        return [self.propose(proposal, round=round) for proposal in self.suggestion()(n)]
+
+    def suggestion(self) -> Callable[[int], list[Proposal]]:
+        """What the designer would propose, from what is known now: a function that may run in another thread."""
         rng = np.random.default_rng([self.seed, len(self.trials)])
         pending = [self._proposal(trial) for trial in self.pending()]
-        proposals = self.designer.suggest(self.table(), pending, n, rng)
-        return [self._propose(proposal) for proposal in proposals]
+        table, designer = self.table(), self.designer
+        return lambda n: designer.suggest(table, pending, n, rng)
 
     def observe(self, trial_id: str, row: Mapping[str, Any]) -> None:
         """Record one row of a trial: `loss/...`, n_tokens and whatever else the exchange form has.
@@ -85,7 +116,7 @@ class Ledger:
         body.setdefault("n_params", trial.n_params)
         body.setdefault("n_tokens", trial.n_tokens)
         body |= {f"mixture/{name}": share for name, share in trial.mixture.items()}
-        self._record("row", body)
+        self._record("row", body | self._clock())
 
     def fail(self, trial_id: str, reason: str, status: str = "failed") -> None:
         """Record that a trial ended without a result, and why. Its checkpoints stay."""
@@ -93,7 +124,32 @@ class Ledger:
         body = {"trial_id": trial_id, "seed": trial.seed, "status": status, "reason": reason[:2000]}
         body |= {"n_params": trial.n_params, "n_tokens": trial.n_tokens}
         body |= {f"mixture/{name}": share for name, share in trial.mixture.items()}
-        self._record("row", body)
+        self._record("row", body | self._clock())
+
+    def note(self, kind: str, body: dict[str, Any]) -> None:
+        """Record an event that is neither a proposal nor a row: `stop`, `confirm` or `reuse`."""
+        self._record(kind, body)
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds of trials were proposed."""
+        return 1 + max((trial.round for trial in self.trials.values()), default=-1)
+
+    def identity(self, mixture: Mapping[str, float], scale: Scale, seed: int) -> str:
+        """The id that a trial of this study has or would have."""
+        return trial_identity(self.space.shares(self.space.mixture(mixture)), scale, seed, self._space_hash)
+
+    def flops_of(self, scale: Scale) -> float:
+        """Training FLOPs of a trial at a scale: as recorded where one has ended, else as expected."""
+        return self._flops.get((scale.n_params, scale.n_tokens)) or self.expected_flops(scale)
+
+    def status(self, trial_id: str) -> str | None:
+        """How a trial ended: done, stopped or failed; None while it has not."""
+        return self._ended.get(trial_id)
+
+    def last_row(self, trial_id: str) -> dict[str, Any] | None:
+        """The row of a trial with the most tokens that has losses; None before the first."""
+        return self._last.get(trial_id)
 
     def pending(self) -> list[Trial]:
         """Trials proposed that have not ended, in order."""
@@ -101,32 +157,54 @@ class Ledger:
 
     def tokens_seen(self, trial_id: str) -> float:
         """Tokens at the last row of a trial; 0 before the first."""
-        return max((n for trial, n in self._rows if trial == trial_id and n < math.inf), default=0.0)
+        return float(self._last.get(trial_id, {}).get("n_tokens", 0.0))
 
     def count(self, status: str) -> int:
         """How many trials ended with this status."""
         return sum(ended == status for ended in self._ended.values())
 
     def table(self) -> Observations:
-        """All rows so far, in the order of their trials and tokens."""
-        order = {trial_id: i for i, trial_id in enumerate(self.trials)}
-        keys = sorted(self._rows, key=lambda key: (order[key[0]], key[1]))
-        return Observations.from_rows([self._rows[key] for key in keys], self.space.domain_names, self.space.eval_names)
+        """What is reused from elsewhere, then all rows so far in the order of their trials and tokens."""
+        if self._table is None:
+            order = {trial_id: i for i, trial_id in enumerate(self.trials)}
+            keys = sorted(self._cells, key=lambda key: (order[key[0]], key[1]))
+            cells = [*self._reused_cells(), *(self._cells[key] for key in keys)]
+            number_BC = np.stack([number for _, number in cells]) if cells else np.zeros((0, len(self._columns)))
+            names = self.space.domain_names, self.space.eval_names
+            self._table = Observations.from_numbers([label for label, _ in cells], number_BC, *names)
+        return self._table
+
+    def _reused_cells(self) -> list[Cells]:
+        """Rows from elsewhere, once every eval domain is measured by some row: a law needs all of them."""
+        asked = [self._reused[entry.key] for entry in self.space.reuse if entry.key in self._reused]
+        measured = {name for row in self._last.values() for name, value in row.items() if value is not None}
+        measured = measured.union(*(names for _, names in asked))
+        if not measured.issuperset(f"loss/{name}" for name in self.space.eval_names):
+            return []
+        return [cells for each, _ in asked for cells in each]
+
+    def _clock(self) -> dict[str, float]:
+        """Hours so far, for the record, where the budget counts them."""
+        if self.space.budget.hours is None:
+            return {}
+        return {"hours": self._hours_before + (time.monotonic() - self._began) / 3600}
 
     def _known(self, trial_id: str) -> Trial:
         if trial_id not in self.trials:
             raise ValueError(f"trial {trial_id!r} was never proposed by this study")
         return self.trials[trial_id]
 
-    def _propose(self, proposal: Proposal) -> Trial:
+    def propose(self, proposal: Proposal, purpose: str = "search", round: int | None = None) -> Trial:
+        """Record a proposal as a trial; of a new round if none is given."""
         seed = proposal.seed
         while True:  # the same mixture again is a replicate: it gets the next seed
             shares = self.space.shares(proposal.mixture_K)
-            trial_id = trial_identity(shares, proposal.scale, seed, self.space)
-            trial = Trial(trial_id, shares, float(proposal.scale.n_params), float(proposal.scale.n_tokens), seed)
-            if trial.trial_id not in self.trials:
+            trial_id = trial_identity(shares, proposal.scale, seed, self._space_hash)
+            if trial_id not in self.trials:
                 break
             seed += 1
+        n_params, n_tokens = map(float, proposal.scale)
+        trial = Trial(trial_id, shares, n_params, n_tokens, seed, purpose, self.rounds if round is None else round)
         self._record("proposed", trial.to_json())
         return trial
 
@@ -139,20 +217,48 @@ class Ledger:
         self._apply(kind, body)
 
     def _apply(self, kind: str, body: dict[str, Any]) -> None:
+        self.version += 1
         if kind == "proposed":
             self.trials[body["trial_id"]] = Trial(**body)
-            return
-        status = body["status"]
+        elif kind == "stop":
+            self.stop = body
+        elif kind == "confirm":
+            self.confirmations.append(body)
+        elif kind == "reuse":
+            self._apply_reuse(body)
+        else:
+            self._apply_row(body)
+
+    def _apply_reuse(self, body: dict[str, Any]) -> None:
+        rows, entry = body["rows"], body["entry"]
+        names = {name for row in rows for name, value in row.items() if value is not None}
+        self._reused[entry] = [self._cells_of(row) for row in rows], names
+        self.reused[entry] = body
+        self._table = None
+
+    def _cells_of(self, row: Mapping[str, Any]) -> Cells:
+        return labels(row), np.asarray(numbers(row, self._columns))
+
+    def _apply_row(self, body: dict[str, Any]) -> None:
+        trial_id, status = body["trial_id"], body["status"]
         # A failure has a key of its own: it must not hide the checkpoint measured at the same tokens.
-        self._rows[body["trial_id"], math.inf if status in ENDED[1:] else body["n_tokens"]] = body
+        key = trial_id, math.inf if status in ENDED[1:] else body["n_tokens"]
+        self._cells[key] = self._cells_of(body)
+        self._table = None
+        self.hours = max(self.hours, body.get("hours") or 0.0)
         if status in ENDED:
-            self._ended[body["trial_id"]] = status
+            self._ended[trial_id] = status
+        if status == "done" and body.get("flops"):
+            trial = self.trials[trial_id]
+            self._flops[trial.n_params, trial.n_tokens] = body["flops"]
+        if status not in ENDED[1:] and body["n_tokens"] >= self.tokens_seen(trial_id):
+            self._last[trial_id] = body
 
 
-def trial_identity(mixture: Mapping[str, float], scale: Scale, seed: int, space: SearchSpace) -> str:
-    """A hash of what determines a trial's result: mixture, scale, seed, and the space's data and recipe."""
+def trial_identity(mixture: Mapping[str, float], scale: Scale, seed: int, space: SearchSpace | str) -> str:
+    """A hash of what determines a trial's result: mixture, scale, seed, data and recipe (of a space, or its hash)."""
     shares = {name: round(share, 12) for name, share in mixture.items()}
-    key = [shares, *map(float, scale), seed, space.hash()]
+    key = [shares, *map(float, scale), seed, space if isinstance(space, str) else space.hash()]
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
 

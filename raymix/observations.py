@@ -29,9 +29,13 @@ from numpy.typing import NDArray
 
 from raymix.simplex import Array
 
-STATUSES = ("checkpoint", "done", "stopped", "failed")  # the first two carry usable losses
+# The first two carry usable losses; start: those of a model that a run goes on from, before its first token.
+STATUSES = ("checkpoint", "done", "stopped", "failed", "start")
 SUM_ERROR = 0.01  # mixtures off by more are refused, less is rounding of the publisher and renormalised
+REUSED = "from/"  # trial ids of evidence from elsewhere begin with it
 NUMBERS = ("n_params", "n_tokens", "seconds", "flops")
+LABELS = ("trial_id", "status", "reason", "seed")
+Labels = tuple[str, str, str, int]
 
 
 @dataclass(frozen=True)
@@ -52,22 +56,25 @@ class Observations:
             ValueError: a mixture is negative, not finite, or off 1 by more than 1%; a duplicate row.
         """
         rows = list(rows)
+        names = number_columns(domains, eval_domains)
+        number_BC = np.asarray([numbers(row, names) for row in rows], dtype=np.float64).reshape(len(rows), len(names))
+        return cls.from_numbers([labels(row) for row in rows], number_BC, domains, eval_domains)
+
+    @classmethod
+    def from_numbers(
+        cls, labels_B: Sequence[Labels], number_BC: Array, domains: Sequence[str], eval_domains: Sequence[str]
+    ) -> Observations:
+        """From rows already in order: their labels, and their numbers in the order of `number_columns`.
+
+        Raises:
+            ValueError: as `from_rows`.
+        """
         columns: dict[str, Any] = {
-            "trial_id": pa.array([str(row["trial_id"]) for row in rows], pa.string()),
-            "status": pa.array([str(row.get("status") or "done") for row in rows], pa.string()),
-            "reason": pa.array([str(row.get("reason") or "") for row in rows], pa.string()),
-            "seed": pa.array([int(row.get("seed") or 0) for row in rows], pa.int64()),
+            name: pa.array([row[i] for row in labels_B], pa.int64() if name == "seed" else pa.string())
+            for i, name in enumerate(LABELS)
         }
-        wanted = [
-            *NUMBERS[:2],
-            *(f"mixture/{name}" for name in domains),
-            *(f"loss/{name}" for name in eval_domains),
-            *(f"tokens/{name}" for name in domains),
-            *(f"unique/{name}" for name in domains),
-            *NUMBERS[2:],
-        ]
-        for name in wanted:
-            columns[name] = pa.array([_number(row.get(name)) for row in rows], pa.float64())
+        for name, value_B in zip(number_columns(domains, eval_domains), number_BC.T, strict=True):
+            columns[name] = pa.array(np.ascontiguousarray(value_B), pa.float64())
         return cls._checked(pa.table(columns), tuple(domains), tuple(eval_domains))
 
     @classmethod
@@ -192,6 +199,37 @@ def read_table(path: str | Path) -> pa.Table:
         return pyarrow.csv.read_csv(path, convert_options=as_text)
     except pa.ArrowException as error:
         raise ValueError(f"{path}: cannot be read as a table: {error}") from None
+
+
+def number_columns(domains: Sequence[str], eval_domains: Sequence[str]) -> list[str]:
+    """The columns that hold numbers, in order."""
+    return [
+        *NUMBERS[:2],
+        *(f"mixture/{name}" for name in domains),
+        *(f"loss/{name}" for name in eval_domains),
+        *(f"tokens/{name}" for name in domains),
+        *(f"unique/{name}" for name in domains),
+        *NUMBERS[2:],
+    ]
+
+
+def labels(row: Mapping[str, Any]) -> Labels:
+    """The columns `LABELS` of a row."""
+    return (
+        str(row["trial_id"]),
+        str(row.get("status") or "done"),
+        str(row.get("reason") or ""),
+        int(row.get("seed") or 0),
+    )
+
+
+def numbers(row: Mapping[str, Any], names: Sequence[str]) -> Array:
+    """The columns `names` of a row; NaN where there is no number."""
+    values = list(map(row.get, names))
+    try:
+        return np.array(values, dtype=np.float64)  # makes None NaN
+    except ValueError:  # an empty cell of a CSV file
+        return np.array([_number(value) for value in values])
 
 
 def _number(value: Any) -> float:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 
+import pyarrow.parquet
 from pydantic import TypeAdapter
 
 from raymix import __version__
+from raymix.observations import Observations
 from raymix.recommend import NotEnoughTrialsError, Recommendation
-from raymix.report import write_report
+from raymix.report.page import render
 from raymix.study import Study
 
 
 def results(study: Study) -> Recommendation:
     """What `write_results` gives; read back where nothing has changed since it was written."""
-    path = study.store.path
-    if (path / "law.json").is_file() and (path / "report.html").is_file():
-        written = study.store.read_json("law.json")
-        if isinstance(written, dict) and written.get("fitted_on") == fitted_on(study):
-            return TypeAdapter(Recommendation).validate_python(study.store.read_json("recommendation.json"))
+    store = study.store
+    if store.has("law.json") and store.has("report.html") and store.has("recommendation.json"):
+        written, found = store.read_json("law.json"), store.read("recommendation.json")
+        if isinstance(written, dict) and written.get("vouches_for") == [fitted_on(study), _sha256(found)]:
+            return TypeAdapter(Recommendation).validate_json(found)
     return write_results(study)
 
 
@@ -40,6 +43,16 @@ def _null_for_nan(values: list[object]) -> list[object]:
     return [None if value != value else value for value in values]
 
 
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _parquet(table: Observations) -> bytes:
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(table.table, sink)
+    return sink.getvalue()
+
+
 def write_results(study: Study) -> Recommendation:
     """observations.parquet, law.json, recommendation.json and report.html.
 
@@ -48,18 +61,22 @@ def write_results(study: Study) -> Recommendation:
     Raises:
         NotEnoughTrialsError: fewer than 4 trials have losses.
     """
-    path, space, table = study.store.path, study.space, study.table()
-    table.write(path / "observations.parquet")
-    per_round = space.budget.per_round
-    rounds = {trial_id: i // per_round for i, trial_id in enumerate(study.ledger.trials)}
-    state = {**study.store.read_json("study.json"), "study": str(path), "command": study.command(), "rounds": rounds}
+    store, space, table = study.store, study.space, study.table()
+    store.write("observations.parquet", _parquet(table))
+    rounds = {trial.trial_id: trial.round for trial in study.ledger.trials.values()}
+    state = {**store.read_json("study.json"), "study": store.where, "command": study.command(), "rounds": rounds}
     try:
         found, held_out, law = study.read_law()
     except NotEnoughTrialsError:
-        write_report(path / "report.html", space, table, None, None, state)
+        store.write("report.html", render(space, table, None, None, state).encode(errors="xmlcharrefreplace"))
         raise
     names = {"domains": list(space.domain_names), "eval_domains": list(space.eval_names)}
-    study.store.write_json("recommendation.json", found.to_json())
-    write_report(path / "report.html", space, table, found.to_json(), dict(vars(held_out)), state)
-    study.store.write_json("law.json", law | names | {"fitted_on": fitted_on(study)})  # last: it vouches for the others
+    confirmed = study.confirmation()
+    if confirmed is not None:
+        store.write_json("confirmation.json", confirmed.to_json())
+    store.write_json("recommendation.json", found.to_json())
+    page = render(space, table, found.to_json(), dict(vars(held_out)), state)
+    store.write("report.html", page.encode(errors="xmlcharrefreplace"))
+    vouches_for = [fitted_on(study), _sha256(store.read("recommendation.json"))]
+    store.write_json("law.json", law | names | {"vouches_for": vouches_for})  # last, when the others are there
     return found

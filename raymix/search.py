@@ -2,6 +2,7 @@
 
 Use it in any `tune.Tuner`: the config of a trial holds `mixture` ({domain: share}), `n_params`, `n_tokens`, `seed`
 and `trial_id`; the trainable reports `loss/<eval domain>` (nats per token) and `n_tokens`, as often as it likes.
+A trial that a scheduler stops (ASHA, say) is a row `stopped`, and its checkpoints count.
 """
 
 from __future__ import annotations
@@ -9,28 +10,34 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from ray.tune.search import Searcher
 
+from raymix.agenda import Thought, act, more, next_trials, search_over, thinking
 from raymix.design import Designer
+from raymix.evidence import take_evidence
 from raymix.ledger import Ledger, Trial
 from raymix.space import SearchSpace
+from raymix.stopping import clearly_poor
 from raymix.store import StoreError
 
 log = logging.getLogger(__name__)
+
+WHOLE = 0.95  # of the tokens proposed: a trial that ends with fewer was stopped
 
 
 class MixtureSearch(Searcher):  # type: ignore[misc]
     """Proposes mixtures from the law fitted to finished trials.
 
     Args:
-        space: the search space; its `budget.trials` ends the search.
+        space: the search space; its budget ends the search, and `confirm` then trains the proposal and baselines.
         designer: another way to propose; the default is `LawGuided`.
         seed: all randomness of the proposals.
         rounds: propose `budget.per_round` trials together and wait for all of them before the next round, so that
-            the proposals depend on nothing but the results. Without rounds a new trial is proposed whenever Tune
-            has room, knowing of those pending.
+            the proposals depend on nothing but the results. Without rounds nobody waits: as many are proposed ahead
+            in the background, knowing of those pending, while trials run.
     """
 
     def __init__(
@@ -47,38 +54,53 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             if space is None:
                 raise ValueError("MixtureSearch needs a space (or a ledger that has one)")
             ledger = Ledger(space, seed=seed, designer=designer)
+            take_evidence(ledger)
         self.ledger = ledger
         self.rounds = rounds
         self.failure: StoreError | None = None
         """Set when the records could not be written; the search then ends, and `Study` raises it."""
         self._queue: deque[Trial] = deque(ledger.pending())
         self._running: dict[str, Trial] = {}
+        self._poor: dict[str, str] = {}
+        self._thought: Future[Thought] | None = None
+        self._thinker: ThreadPoolExecutor | None = None
         self._on_change = on_change or _ignore
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's config; None while a round is not complete; FINISHED when the budget is spent."""
+        """The next trial's config; None while it has to wait; FINISHED when the budget is spent."""
         try:
             if not self._queue:
-                left = self.ledger.space.budget.trials - len(self.ledger.trials)
-                if left <= 0 or self.failure:
-                    return str(Searcher.FINISHED)
-                if self.rounds and self._running:
-                    return None
-                self._queue.extend(self.ledger.ask(min(left, self.ledger.space.budget.per_round if self.rounds else 1)))
-                self._on_change("round", None)
+                self._refill()
         except StoreError as error:
             return self._give_up(error)
+        if not self._queue:
+            waiting = self._running and not self.failure and more(self.ledger)
+            return None if waiting else self._finish()
         trial = self._queue.popleft()
         self._running[trial_id] = trial
         self._on_change("started", trial)
+        if not self._queue and not self.rounds:
+            self._think()  # so that the next call finds its answer ready
         return trial.to_json()
+
+    def poor(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a trial should end at this result; as `stop` of a `tune.RunConfig`, where the space asks for it."""
+        trial = self._running.get(trial_id)
+        if trial is None or not self.ledger.space.budget.stop_poor or result.get("status") == "done":
+            return False
+        reason = clearly_poor(self.ledger, trial, result)
+        if reason is not None:
+            self._poor[trial.trial_id] = reason
+        return reason is not None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A checkpoint: a row."""
         trial = self._running.get(trial_id)
+        if trial is not None and self.ledger.status(trial.trial_id) is not None:  # NaN before: it has failed
+            return
         if trial is not None and not result.get("done") and "status" not in result:
             result = {**result, "status": "checkpoint"}
-        if trial is not None and result.get("status") == "checkpoint":
+        if trial is not None and result.get("status") in ("checkpoint", "start"):
             self._observe(trial, result)
             self._on_change("checkpoint", trial)
 
@@ -89,12 +111,42 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             log.warning("trial %s is not one of this search's: ignored", trial_id)
             return
         if error or result is None:
-            self._fail(trial, "the worker died or raised; see Ray's logs of this trial")
+            self._fail(trial, "the worker died, hung or raised; see Ray's logs of this trial")
         elif result.get("status") == "failed":
             self._fail(trial, str(result.get("reason") or "no reason given"))
-        else:
-            self._observe(trial, {**result, "status": "done"})
+        elif self.ledger.status(trial.trial_id) is None:  # a failure on the way, NaN say, is not undone by the end
+            stopped = _falls_short(result, trial)
+            self._observe(trial, {**result, "status": "checkpoint" if stopped else "done"})
+            if stopped and self.ledger.status(trial.trial_id) is None:
+                reason = self._poor.pop(trial.trial_id, "stopped before its last token by Tune or the trainer")
+                self._fail(trial, reason, "stopped")
         self._on_change("ended", trial)
+
+    def _refill(self) -> None:
+        """Put trials into the queue, if there are any to run now."""
+        n = self.ledger.space.budget.per_round
+        if self.failure or (self.rounds and self._running):
+            return
+        if self.rounds or search_over(self.ledger) is not None:
+            self._take(next_trials(self.ledger, n))
+            return
+        self._think()
+        if self._thought is not None and (self._thought.done() or not self._running):
+            thought, self._thought = self._thought, None
+            self._take(act(self.ledger, thought.result()))
+            if not self._queue and not self._running:  # it was to stop here: confirmation may be due
+                self._take(next_trials(self.ledger, n))
+
+    def _think(self) -> None:
+        """Begin to work out the next proposals beside the trials, unless that is under way or the search is over."""
+        if self._thought is None and not self.failure and search_over(self.ledger) is None:
+            self._thinker = self._thinker or ThreadPoolExecutor(max_workers=1, thread_name_prefix="raymix-designer")
+            self._thought = self._thinker.submit(thinking(self.ledger, self.ledger.space.budget.per_round))
+
+    def _take(self, trials: list[Trial]) -> None:
+        self._queue.extend(trials)
+        if trials:
+            self._on_change("round", None)
 
     def _observe(self, trial: Trial, result: dict[str, Any]) -> None:
         try:
@@ -104,9 +156,9 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         except ValueError as error:  # a metric is missing: this trial's fault, and not the search's end
             self._fail(trial, str(error))
 
-    def _fail(self, trial: Trial, reason: str) -> None:
+    def _fail(self, trial: Trial, reason: str, status: str = "failed") -> None:
         try:
-            self.ledger.fail(trial.trial_id, reason)
+            self.ledger.fail(trial.trial_id, reason, status)
         except StoreError as error:
             self._give_up(error)
 
@@ -114,17 +166,29 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         log.error("%s", error)
         self.failure = error
         self._queue.clear()
+        return self._finish()
+
+    def _finish(self) -> str:
+        if self._thinker is not None:
+            self._thinker.shutdown(wait=False, cancel_futures=True)
+            self._thinker = self._thought = None
         return str(Searcher.FINISHED)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its searcher into its own cache; what watches us (a terminal, say) stays behind."""
-        return {**self.__dict__, "_on_change": _ignore}
+        """Tune pickles its searcher into its own cache; what watches us (a terminal, say) and threads stay behind."""
+        return {**self.__dict__, "ledger": None, "_on_change": _ignore, "_thinker": None, "_thought": None}
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger's records are the state."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore: build a new one from the study directory."""
+
+
+def _falls_short(result: dict[str, Any], trial: Trial) -> bool:
+    """Whether a trial ended before the tokens it was proposed with; one that does not say is whole."""
+    n_tokens = result.get("n_tokens")
+    return isinstance(n_tokens, int | float) and n_tokens < WHOLE * trial.n_tokens
 
 
 def _ignore(event: str, trial: Trial | None) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import (
+    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
@@ -25,12 +26,12 @@ from pydantic import (
 from raymix import simplex
 from raymix.simplex import Array, Polytope
 from raymix.space_parts import (
-    Budget,
     Constraints,
     Domain,
     EvalDomain,
     Frozen,
     Objective,
+    ProxyRung,
     Recipe,
     Rung,
     Scale,
@@ -39,6 +40,7 @@ from raymix.space_parts import (
     Tokenizer,
     TrainTokenizer,
 )
+from raymix.space_study import Budget, Confirm, Reuse, reuse_by_path
 from raymix.yaml12 import SpaceError, apply_settings, explain, read_yaml
 
 __all__ = [
@@ -55,17 +57,26 @@ __all__ = [
 ]
 
 
+HOW_IT_IS_RUN = ("micro_batch", "compile", "checkpoint_seconds", "hang_seconds", "keep_weights")  # of a recipe
+LEAST_SEARCH = 4  # trials without which there is no law, and so no proposal to confirm
+
+
 class SearchSpace(Frozen):
     """Everything a study needs to know, in the order in which it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
     name: str = Field(min_length=1)
     domains: tuple[Domain, ...] = Field(min_length=1)
     eval_domains: tuple[EvalDomain, ...] = Field(min_length=1)
     objective: Objective = Objective()
     constraints: Constraints = Constraints()
-    ladder: tuple[Rung, ...] = Field(min_length=1)
+    ladder: tuple[ProxyRung, ...] = Field(min_length=1)
     target: Target
     budget: Budget = Budget()
+    confirm: Confirm | None = None
+    reuse: tuple[Reuse, ...] = Field(default=(), alias="from")
+    """Other studies and tables whose observations the law sees too."""
     recipe: Recipe = Recipe()
     tokenizer: Tokenizer = Tokenizer(train=TrainTokenizer())
     allow_eval_overlap: bool = False
@@ -104,6 +115,16 @@ class SearchSpace(Frozen):
     def _tokenizer_by_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
+    @field_validator("confirm", mode="before")
+    @classmethod
+    def _confirm_by_word(cls, value: Any) -> Any:
+        return ({} if value else None) if isinstance(value, bool) else value
+
+    @field_validator("reuse", mode="before")
+    @classmethod
+    def _reuse_by_path(cls, value: Any) -> Any:
+        return reuse_by_path(value)
+
     @model_validator(mode="after")
     def _consistent(self) -> SearchSpace:
         if len(self.domains) == 1:
@@ -115,6 +136,7 @@ class SearchSpace(Frozen):
         self._check_references()
         self._check_sources()
         self._check_prior()
+        self._check_budget()
         self.polytope()  # raises where nothing is feasible
         return self
 
@@ -129,6 +151,9 @@ class SearchSpace(Frozen):
             for name in group.domains:
                 if name not in self.domain_names:
                     raise ValueError(f"constraints.groups: {name!r} is not a domain")
+        for name in (name for part in self.recipe.stages for name in part.mixture or ()):
+            if name not in self.domain_names:
+                raise ValueError(f"recipe.stages: {name!r} is not a domain ({', '.join(self.domain_names)})")
         for name in self.objective.guardrails:
             if name not in self.eval_names:
                 raise ValueError(f"objective.guardrails: {name!r} is not an eval domain ({', '.join(self.eval_names)})")
@@ -164,6 +189,18 @@ class SearchSpace(Frozen):
             raise ValueError(f"domain {missing!r} has no prior, others have: give all of them one, or none")
         if given and sum(d.prior or 0.0 for d in given) <= 0:
             raise ValueError("the priors are all 0: at least one must be above 0")
+
+    def _check_budget(self) -> None:
+        trials = self.budget.limits().get("trials")
+        if self.confirm is not None and trials is not None and trials < self.confirm.runs + LEAST_SEARCH:
+            raise ValueError(
+                f"confirm takes {self.confirm.runs} of the {trials:.0f} trials and leaves fewer than {LEAST_SEARCH} "
+                "for the search: raise budget.trials or lower confirm.seeds"
+            )
+        given = self.confirm.baselines if self.confirm is not None else ()
+        unknown = [d.name for d in self.domains if d.available_tokens is None and d.source is None]
+        if unknown and not {"prior", "uniform"}.issuperset(given):
+            raise ValueError(f"confirm.baselines: all but prior and uniform need available_tokens of {unknown[0]!r}")
 
     @property
     def domain_names(self) -> tuple[str, ...]:
@@ -275,6 +312,8 @@ class SearchSpace(Frozen):
         return SearchSpace.parse(raw, folder=self._folder)
 
     def hash(self) -> str:
-        """sha256 over what changes the meaning of an observation: all but budget, objective and constraints."""
-        kept = self.model_dump(mode="json", exclude={"budget", "objective", "constraints"})
+        """sha256 over what changes the meaning of an observation: all but objective, constraints and how it is run."""
+        left_out: dict[str, Any] = dict.fromkeys(("budget", "objective", "constraints", "confirm", "reuse"), True)
+        left_out = {**left_out, "recipe": set(HOW_IT_IS_RUN), "ladder": {"__all__": {"resources"}}}
+        kept = self.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

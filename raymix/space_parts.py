@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,29 +20,84 @@ class Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Between(Frozen):
+    """A range of numbers, both ends included."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+Plain = bool | int | float | str
+
+
 class Source(Frozen):
-    """Where the text of a domain comes from: exactly one of `files`, `dataset`, `builtin`."""
+    """Where the text of a domain comes from: exactly one of `files`, `dataset`, `builtin`, `tokens`."""
 
     files: str | tuple[str, ...] | None = None
-    """Glob(s) of .jsonl, .parquet, .txt or other text files; relative to the file of the space."""
+    """Names, globs or URLs (s3://, gs://, hf://, ...) of .jsonl, .parquet, .arrow or text files, also .gz, .zst, .bz2.
+
+    Relative to the file of the space. A text file is one document.
+    """
     dataset: str | None = None
     """A Hugging Face dataset: a hub name or a local dataset repository."""
     builtin: str | None = None
     """A part of the corpus that is present wherever raymix is installed: see raymix/corpus/builtin.py."""
+    tokens: str | tuple[str, ...] | None = None
+    """Names or globs of token files: Megatron's .idx or its prefix, .npy arrays, or raw arrays of `dtype`."""
     config: str | None = None
     split: str = "train"
     revision: str | None = None
+    streaming: bool = True
+    """Read a hub dataset over the network as far as it is needed; if false, download all of it first."""
     text: str = "text"
-    """The field of a record that holds the text."""
+    """The field of a record that holds the text; `a.b` lies inside `a`."""
+    where: dict[str, Plain | tuple[Plain, ...] | Between] = Field(default_factory=dict)
+    """Fields a record must have: `{language: en, license: [mit, bsd], score: {min: 3}}`."""
+    origin: str | None = None
+    """The field that says what a record came from (a url, a repository): records of one are held out together."""
+    dtype: Literal["uint16", "uint32"] | None = None
+    """Of raw token files."""
+    document_starts: str | None = None
+    """Ending of the .npy file beside raw token files with the first token's place of each document; else they are
+    split at the end-of-text token."""
+    tokenizer: str | None = None
+    """The tokenizer that made `tokens`: has to be the space's own."""
+    vocab: int | None = Field(default=None, gt=0)
+    """Its number of ids, checked where given."""
     megabytes: float | None = Field(default=None, gt=0)
-    """Take at most this much text."""
+    """Take at most about this much text: the document that reaches it is the last."""
+    max_tokens: float | None = Field(default=None, gt=0)
+    """Take at most about this many tokens: the document that reaches them is the last."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Source:
-        given = [kind for kind in ("files", "dataset", "builtin") if getattr(self, kind) is not None]
+        given = [kind for kind in ("files", "dataset", "builtin", "tokens") if getattr(self, kind) is not None]
         if len(given) != 1:
-            raise ValueError(f"a source names exactly one of files, dataset, builtin; this one names {given}")
+            raise ValueError(f"a source names exactly one of files, dataset, builtin, tokens; this one names {given}")
+        self._check_keys(given[0])
+        for name in (*several(self.files), *several(self.tokens)):
+            if "@" in name.partition("://")[2].partition("/")[0]:
+                raise ValueError("a URL carries no user or password: give credentials by the environment")
         return self
+
+    def _check_keys(self, kind: str) -> None:
+        """A key that would have no effect is a mistake."""
+        belongs = {
+            "config": ("dataset",), "split": ("dataset",), "revision": ("dataset",), "streaming": ("dataset",),
+            "text": ("dataset", "files"), "where": ("dataset", "files"), "origin": ("dataset", "files"),
+            "dtype": ("tokens",), "document_starts": ("tokens",), "tokenizer": ("tokens",), "vocab": ("tokens",),
+        }  # fmt: skip
+        for key, kinds in belongs.items():
+            default = type(self).model_fields[key].get_default(call_default_factory=True)
+            if getattr(self, key) != default and kind not in kinds:
+                raise ValueError(f"{key} belongs to a source of {' or '.join(kinds)}, this one has {kind}")
+        if kind == "tokens" and self.tokenizer is None:
+            raise ValueError("a source of tokens says what made them: tokenizer: <name or path>, the space's own")
+
+
+def several(names: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """One name, several or none, as several."""
+    return (names,) if isinstance(names, str) else names or ()
 
 
 class Domain(Frozen):
@@ -110,6 +165,32 @@ class Rung(Frozen):
         return Scale(self.n_params, self.n_tokens)
 
 
+class Resources(Frozen):
+    """What one trial takes of a cluster; of several shares of a GPU, that many trials run on it."""
+
+    cpu: float = Field(default=1, ge=0)
+    gpu: float = Field(default=0, ge=0)
+    accelerator: str | None = None
+    """Ray's name of a GPU type: L4, A100, H100, ..."""
+    custom: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Resources that nodes were started with by name: `{fast_disk: 1}`."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Resources:
+        if self.gpu > 1 and self.gpu != int(self.gpu):
+            raise ValueError(f"resources: gpu {self.gpu} is neither below 1 nor whole")
+        if not (self.cpu or self.gpu or self.custom):
+            raise ValueError("resources: a trial takes something; give it cpu or gpu")
+        return self
+
+
+class ProxyRung(Rung):
+    """A rung of the ladder: a proxy scale, and where its trials run."""
+
+    resources: Resources | None = None
+    """By what the cluster has if left out. Not part of the space's hash: it changes no result."""
+
+
 class Target(Rung):
     """The run the mixture is chosen for."""
 
@@ -117,31 +198,61 @@ class Target(Rung):
     """No domain may be repeated more often than this (Muennighoff, 2305.16264: up to 4 costs little)."""
 
 
-class Budget(Frozen):
-    """What the search may spend."""
+class StagePart(Frozen):
+    """A part of every run: its share of the tokens, and its mixture."""
 
-    trials: int = Field(default=24, ge=1)
-    per_round: int = Field(default=8, ge=1)
-    """Trials proposed together; the law is refitted between rounds."""
-    replicates: int = Field(default=2, ge=0)
-    """Trials of the first round that repeat the prior mixture under another seed, to measure the noise."""
+    tokens: float = Field(gt=0, le=1)
+    """Share of the run's tokens; the parts sum to 1."""
+    mixture: dict[str, float] | None = None
+    """Fixed for all trials; the trial's own mixture if left out."""
 
 
 class Recipe(Frozen):
     """How a proxy of a given size is trained; all else follows from `n_params` (raymix/proxy/recipe.py)."""
 
-    family: Literal["gpt2", "llama"] = "gpt2"
+    family: Literal["gpt2", "llama", "bert"] = "gpt2"
+    """bert: an encoder with masked language modelling; the others are decoders."""
+    init_from: str | None = None
+    """Go on from this model: a folder (relative to the file of the space) or hub name with safetensors weights. Its
+    architecture replaces `family`, and its losses before training are a row at n_tokens 0."""
     context: int = Field(default=128, ge=8)
-    batch: int = Field(default=8, ge=1)
-    """Sequences per step."""
+    batch: Annotated[int, Field(ge=1)] | Literal["auto"] = 8
+    """Sequences per step; auto: from the rule named by `rates`, rounded to a power of two."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Sequences at once, their gradients summed; what the memory of a GPU is likely to hold if left out."""
+    rates: Literal["width", "step-law", "deepseek"] = "width"
+    """Where learning rate and an automatic batch come from (raymix/proxy/rates.py)."""
     learning_rate: float | None = Field(default=None, gt=0)
-    """Peak learning rate; from the width of the model if left out."""
+    """Peak learning rate; from `rates` if left out."""
+    schedule: Literal["constant", "wsd", "cosine"] = "constant"
+    """constant: weights averaged before each checkpoint. wsd: a decay before each. cosine: one checkpoint, at the end."""
     checkpoints: int = Field(default=3, ge=1)
     """Evaluations per trial, evenly in log tokens, the last at the end."""
     eval_tokens: int = Field(default=8192, ge=1)
     """Held-out tokens per eval domain."""
     simulated_epochs: bool = True
     """Give a proxy only so many unique tokens of a domain that it repeats them as often as the target would."""
+    stages: tuple[StagePart, ...] = ()
+    """A mixture per part of the run; such a run is evaluated at its end alone."""
+    compile: Literal["auto", "always", "never"] = "auto"
+    """torch.compile and CUDA graphs; auto: where the trial is long enough to earn their cost back."""
+    checkpoint_seconds: float = Field(default=60.0, gt=0)
+    """Time between two saves of an unfinished trial."""
+    hang_seconds: float = Field(default=600.0, gt=0)
+    """A trial without a step for so long writes its stack to Ray's logs and is tried again; ten times as long at first,
+    when it may have to compile."""
+    keep_weights: bool = False
+    """Leave the trained model in the study: checkpoints/<trial_id>/final, as transformers reads it."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.batch == "auto" and self.rates == "width":
+            raise ValueError("batch: auto needs a rule for it: rates: step-law or rates: deepseek")
+        if self.stages and abs(sum(part.tokens for part in self.stages) - 1) > 1e-6:
+            raise ValueError(f"stages: their tokens sum to {sum(p.tokens for p in self.stages):.4g}, they must sum to 1")
+        if self.stages and all(part.mixture is not None for part in self.stages):
+            raise ValueError("stages: every mixture is fixed, so there is nothing to search: leave one out")
+        return self
 
 
 class TrainTokenizer(Frozen):

@@ -68,15 +68,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def parse_yaml(text: str, origin: str) -> Any:
     """YAML text as plain data; `origin` names it in errors."""
-    loader = _Loader(text)
     try:
-        return loader.get_single_data()
+        loader = _Loader(text)  # it refuses characters that cannot be printed
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except SpaceError as error:
         raise SpaceError(f"{origin}: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpaceError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from None
-    finally:
-        loader.dispose()
 
 
 def apply_settings(raw: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
         found = _model_in(model.model_fields[part].annotation)
         if found is not None:
             model = found
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import pickle
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from raymix.design import Proposal, SpaceFilling
+from raymix.ledger import Trial
 from raymix.search import MixtureSearch
+from raymix.space import SearchSpace
 from tests import worlds
 
 
@@ -22,6 +28,20 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
              runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[1])}})  # fmt: skip
     yield
     ray.shutdown()
+
+
+def slow_learner(config: dict[str, Any]) -> None:
+    """Reports at four depths, and goes on where nobody stops it."""
+    from ray import tune
+
+    from tests import worlds
+
+    mix_K = np.asarray([config["mixture"][name] for name in worlds.DOMAINS])
+    for part in (0.25, 0.5, 0.75, 1.0):
+        n_tokens = part * config["n_tokens"]
+        loss_M = worlds.losses(mix_K, config["n_params"], n_tokens)
+        row = {f"loss/{name}": float(loss) for name, loss in zip(worlds.DOMAINS, loss_M, strict=True)}
+        tune.report(row | {"n_tokens": n_tokens, "mean": float(loss_M.mean())})
 
 
 def foreign_trainable(config: dict[str, Any]) -> None:
@@ -62,6 +82,137 @@ def test_foreign_tuner_ends_with_every_trial_a_row(local_ray: None, tmp_path: Pa
     assert last == expected
     done = [t for t, status in expected.items() if status == "done"]
     assert len(ledger.table().usable()) == 2 * len(done)  # both checkpoints of each
+
+
+@pytest.mark.slow  # starts Ray
+def test_trials_that_a_scheduler_stops_are_rows_and_their_checkpoints_count(local_ray: None, tmp_path: Path) -> None:
+    """ASHA of Tune over four depths, then confirmation of what the law made of it."""
+    from ray import tune
+    from ray.tune.schedulers import AsyncHyperBandScheduler
+
+    ladder, budget = [{"n_params": 1e5, "n_tokens": 4e5}], {"trials": 18, "per_round": 4, "stop_early": False}
+    space = worlds.space(ladder=ladder, budget=budget, confirm={"seeds": 2})
+    search = MixtureSearch(space, designer=SpaceFilling(space), seed=0)
+    asha = AsyncHyperBandScheduler(
+        time_attr="n_tokens", metric="mean", mode="min", max_t=400_000, grace_period=100_000, reduction_factor=2
+    )
+    tune.Tuner(
+        slow_learner,
+        tune_config=tune.TuneConfig(
+            search_alg=search, scheduler=asha, num_samples=-1, max_concurrent_trials=2, reuse_actors=True
+        ),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), name="a", verbose=0),
+    ).fit()
+    ledger = search.ledger
+    assert len(ledger.trials) == 18
+    assert not ledger.pending()
+    stopped = [t for t in ledger.trials if ledger.status(t) == "stopped"]
+    assert stopped
+    assert ledger.count("stopped") + ledger.count("done") == 18
+    usable = ledger.table().usable()
+    for trial_id in stopped:
+        tokens = usable.scale_B2[np.asarray(usable.trial_ids) == trial_id, 1]
+        assert 1e5 <= tokens.max() < 4e5
+    runs = [trial for trial in ledger.trials.values() if trial.purpose == "confirm"]
+    assert len(runs) == 4 and {trial.seed for trial in runs} == {1000, 1001}
+
+
+def test_a_stop_short_of_the_tokens_is_no_end() -> None:
+    search = MixtureSearch(worlds.space())
+    rows = worlds.rows(_first(search))
+    search.on_trial_result("t1", rows[0])
+    search.on_trial_complete("t1", rows[0])
+    table = search.ledger.table()
+    assert table.status_B.tolist() == ["checkpoint", "stopped"]
+    assert len(table.usable()) == 1
+
+
+def test_a_loss_that_was_nan_on_the_way_stays_a_failure() -> None:
+    search = MixtureSearch(worlds.space())
+    rows = worlds.rows(_first(search))
+    search.on_trial_result("t1", rows[0] | {"loss/web": float("nan")})
+    search.on_trial_result("t1", rows[0])
+    search.on_trial_complete("t1", rows[1])
+    table = search.ledger.table()
+    assert table.status_B.tolist() == ["failed"]
+    assert search.ledger.count("done") == 0
+
+
+class Slow:
+    """A designer that takes as long as we say."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self.go = threading.Event()
+        self.asked = 0
+
+    def suggest(self, table: Any, pending: Any, n: int, rng: Any) -> list[Proposal]:
+        self.asked += 1
+        assert self.asked == 1 or self.go.wait(60)
+        return SpaceFilling(self.space).suggest(table, pending, n, rng)
+
+
+def test_nobody_waits_for_the_designer_while_trials_run() -> None:
+    space = worlds.space(budget={"trials": 12, "per_round": 4})
+    designer = Slow(space)
+    search = MixtureSearch(space, designer=designer)
+    first = [search.suggest(f"t{i}") for i in range(4)]
+    assert all(isinstance(config, dict) for config in first)
+    assert search.suggest("t4") is None  # the next ones are being worked out; the loop goes on
+    state = search.__getstate__()
+    assert pickle.dumps(
+        {name: state[name] for name in ("_thinker", "_thought", "_on_change")}
+    )  # no thread in Tune's cache
+    designer.go.set()
+    search.on_trial_complete("t0", worlds.rows(Trial(**first[0]))[1])  # type: ignore[arg-type]
+    assert search._thought is not None
+    search._thought.result(60)
+    found = [search.suggest(f"t{i}") for i in range(4, 8)]
+    assert all(isinstance(config, dict) for config in found)
+    assert len({config["trial_id"] for config in [*first, *found]}) == 8  # type: ignore[index]
+
+
+def test_in_rounds_a_search_waits_and_is_the_same_every_time() -> None:
+    asked = []
+    for _ in range(2):
+        search = MixtureSearch(worlds.space(), seed=5, rounds=True, designer=SpaceFilling(worlds.space()))
+        configs = []
+        for i in range(8):
+            config = search.suggest(f"t{i}")
+            assert isinstance(config, dict)
+            configs.append(config)
+            if i % 4 == 3:
+                for k in range(i - 3, i + 1):
+                    search.on_trial_complete(f"t{k}", worlds.rows(Trial(**configs[k]))[1])
+        asked.append([config["trial_id"] for config in configs])
+    assert asked[0] == asked[1]
+
+
+def test_poor_trials_are_stopped_where_the_space_asks_for_it() -> None:
+    for wanted in (True, False):
+        space = worlds.space(
+            ladder=[{"n_params": 1e5, "n_tokens": 5e5}], budget={"trials": 16, "per_round": 8, "stop_poor": wanted}
+        )
+        search = MixtureSearch(space, rounds=True, designer=SpaceFilling(space))
+        for i in range(8):
+            for row in worlds.rows(Trial(**search.suggest(f"t{i}"))):  # type: ignore[arg-type]
+                search.on_trial_result(f"t{i}", row)
+            search.on_trial_complete(f"t{i}", row)
+        search.suggest("t8")
+        bad = {f"loss/{name}": 9.0 for name in worlds.DOMAINS} | {"n_tokens": 2.5e5, "status": "checkpoint"}
+        assert search.poor("t8", bad) is wanted
+        assert not search.poor("t8", {**bad, "status": "done"})
+        assert not search.poor("stranger", bad)
+        if wanted:
+            search.on_trial_complete("t8", bad)
+            assert search.ledger.count("stopped") == 1
+            assert "clearly poor" in search.ledger.table().table["reason"].to_pylist()[-1]
+
+
+def _first(search: MixtureSearch) -> Trial:
+    config = search.suggest("t1")
+    assert isinstance(config, dict)
+    return Trial(**config)
 
 
 def test_unknown_trial_ids_are_ignored() -> None:

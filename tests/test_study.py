@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
-from raymix import SearchSpace, Study
+from raymix import Study
 from raymix.ledger import Trial
 from raymix.results import results
 from raymix.space import SpaceError
@@ -26,16 +28,20 @@ def train(trial: Trial) -> dict[str, float]:
     return dict(zip(worlds.DOMAINS, worlds.losses(mix_K, trial.n_params, trial.n_tokens).tolist(), strict=True))
 
 
-def test_the_readme_example(tmp_path: Path) -> None:
-    (tmp_path / "space.yaml").write_text(yaml.safe_dump(worlds.space().model_dump(mode="json", exclude_none=True)))
-    study = Study.create(SearchSpace.load(tmp_path / "space.yaml"), tmp_path / "mine", seed=0)
-    for trial in study.ask(8):
-        study.tell(trial.trial_id, losses=train(trial))
-    found = study.recommend()
+def test_the_readme_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The very lines of the README, with names, ladder and target alone in the space."""
+    names = {"domains": [{"name": n} for n in worlds.DOMAINS], "eval_domains": [{"name": n} for n in worlds.DOMAINS]}
+    scales = {"ladder": [{"n_params": 1e5, "n_tokens": 5e5}], "target": {"n_params": 4e6, "n_tokens": 1e7}}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump({"name": "names only", **names, **scales}))
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "study.ask" in block]
+    monkeypatch.chdir(tmp_path)
+    said: list[Any] = []
+    exec(compile(code, "README.md", "exec"), {"train": train, "print": said.append})
+    found = Study.open(tmp_path / "runs" / "mine").recommend()
+    assert said == [found.mixture]
     assert sum(found.mixture.values()) == pytest.approx(1, abs=1e-9)
-    again = Study.open(tmp_path / "mine")
-    assert again.recommend().mixture == found.mixture
-    assert again.recommend(scale=(1e9, 1e7)).scale["n_params"] == 1e9
+    assert Study.open(tmp_path / "runs" / "mine").recommend(scale=(1e9, 1e7)).scale["n_params"] == 1e9
 
 
 def test_checkpoints_failures_and_mistakes(tmp_path: Path) -> None:
@@ -97,3 +103,21 @@ def test_results_are_read_back_until_something_changes(tmp_path: Path) -> None:
     assert results(study).evidence["trials"] == 9
     worst = Study.resume(worlds.space(objective={"reduce": "worst"}), tmp_path / "s")
     assert results(worst).objective != written.objective
+
+
+def test_a_fork_keeps_what_is_still_valid(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    old = Study.create(worlds.space(), tmp_path / "old", seed=3)
+    for trial in old.ask(4):
+        old.tell(trial.trial_id, train(trial))
+    changed = worlds.space(target={"n_params": 4e6, "n_tokens": 2e7})
+    with pytest.raises(SpaceError, match="--fork NEW"):
+        Study.resume(changed, tmp_path / "old")
+    new = Study.fork(changed, tmp_path / "old", tmp_path / "new", seed=0)
+    np.testing.assert_allclose(new.table().loss_BM, old.table().loss_BM)
+    assert not new.ledger.trials  # what was taken costs nothing of the budget
+    again = Study.fork(changed, tmp_path / "old", tmp_path / "new")  # the same command again resumes
+    assert len(again.table()) == 4
+    assert Study.open(tmp_path / "old").space == worlds.space()
+    other = worlds.space(recipe={"learning_rate": 0.0123})
+    assert len(Study.fork(other, tmp_path / "old", tmp_path / "other").table()) == 0
+    assert "trained by another recipe" in caplog.text

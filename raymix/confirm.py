@@ -1,0 +1,291 @@
+"""Confirmation: the proposal and baselines trained side by side, predicted gain beside confirmed gain.
+
+A law is optimistic at its own optimum (the winner's curse), so the last part of a budget is spent on runs that had no
+part in choosing it: every mixture is trained with the same fresh seeds, at the largest scale that the rest of the
+budget pays for. Two runs of one seed share weights and data order as far as they can, so gains are differences within
+pairs, and their standard error is that of the mean of the pairs.
+
+What is to be confirmed, with its prediction, is recorded before the first of its runs; the runs are ordinary trials.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from raymix.budget import flops_left, spent
+from raymix.design import Proposal, rungs
+from raymix.laws import Law
+from raymix.ledger import Ledger, Trial
+from raymix.objective import objective_of, reduce_losses
+from raymix.optimum import minimise
+from raymix.reading import Interval
+from raymix.recommend import N_DRAWS, Recommendation, baseline_mixtures, fit_law, refitted
+from raymix.simplex import Array
+from raymix.space import Rung, Scale, SpaceError
+from raymix.space_study import Confirm
+
+FIRST_SEED = 1000  # the search counts from 0, so these runs chose nothing
+PROPOSAL = "proposal"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much lower the objective of the proposal is than that of a baseline: predicted, and seen in pairs (nats)."""
+
+    predicted: Interval
+    mean: float | None
+    standard_error: float | None
+    low: float | None
+    high: float | None
+    pairs: int
+    by_eval: dict[str, float]
+    """Mean over the pairs, per eval domain."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What confirmation.json holds."""
+
+    scale: dict[str, float]
+    seeds: list[int]
+    mixtures: dict[str, dict[str, float]]
+    trials: dict[str, list[str]]
+    done: int
+    pending: int
+    failed: int
+    gains: dict[str, Gain]
+    words: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) -> None:
+    """Fit the law, choose the scale, and record what is to be confirmed, or why nothing is.
+
+    Args:
+        automatic: as the last part of the budget, which then bounds scale and seeds; otherwise it is asked for beside
+            the budget, at the largest rung of the ladder unless it names a scale.
+
+    Raises:
+        NotEnoughTrialsError: too few trials have losses for a law.
+        SpaceError: a baseline needs to know how many tokens there are.
+    """
+    space, table = ledger.space, ledger.table()
+    law = fit_law(space, table)
+    best_K = minimise(objective_of(space, law), space.polytope()).mixture_K
+    others = baseline_mixtures(space, space.target)
+    for name in wanted.baselines:
+        if name not in others:
+            raise SpaceError(f"the baseline {name!r} needs available_tokens of every domain; prior and uniform do not")
+    mixtures = {PROPOSAL: space.shares(best_K)} | {name: space.shares(others[name]) for name in wanted.baselines}
+    seeds, scale = _affordable(ledger, wanted, automatic)
+    if scale is None:
+        return skip_confirmation(ledger, "what is left of the budget does not pay for one pair of runs")
+    body = {
+        "automatic": automatic,
+        "limits": space.budget.limits(),
+        "scale": {"n_params": scale.n_params, "n_tokens": scale.n_tokens},
+        "seeds": [FIRST_SEED + i for i in range(seeds)],
+        "mixtures": mixtures,
+        "predicted": _predicted(ledger, law, mixtures, scale),
+    }
+    ledger.note("confirm", body)
+
+
+def skip_confirmation(ledger: Ledger, why: str) -> None:
+    """Record that the last part of the budget could not be spent on confirmation."""
+    ledger.note("confirm", {"automatic": True, "limits": ledger.space.budget.limits(), "seeds": [], "why": why})
+
+
+def planned(ledger: Ledger) -> bool:
+    """Whether the last part of the budget was spent on confirmation, or could not be and the budget is the same."""
+    limits = ledger.space.budget.limits()
+    return any(plan["automatic"] and (plan["seeds"] or plan["limits"] == limits) for plan in ledger.confirmations)
+
+
+def skipped(ledger: Ledger) -> str | None:
+    """Why there was no confirmation, where one was wanted."""
+    plans = ledger.confirmations
+    return f"not confirmed: {plans[-1]['why']}" if plans and not plans[-1]["seeds"] else None
+
+
+def left(ledger: Ledger) -> int:
+    """How many runs that were planned are not proposed yet."""
+    runs = {trial_id for plan in ledger.confirmations for _, _, trial_id, _ in _runs(ledger, plan)}
+    return len(runs - set(ledger.trials))
+
+
+def due(ledger: Ledger, n: int) -> list[Trial]:
+    """At most n runs that are still to be proposed, recorded as proposed; pairs are completed first."""
+    out: list[Trial] = []
+    round = ledger.rounds
+    for plan in ledger.confirmations:
+        for _, seed, trial_id, mixture in _runs(ledger, plan):
+            if len(out) < n and trial_id not in ledger.trials:
+                proposal = Proposal(ledger.space.mixture(mixture), _scale(plan), seed)
+                out.append(ledger.propose(proposal, "confirm", round))
+    return out
+
+
+def confirmation(ledger: Ledger) -> Confirmation | None:
+    """The last confirmation as far as it is; None where none was planned."""
+    plan = next((plan for plan in reversed(ledger.confirmations) if plan["seeds"]), None)
+    if plan is None:
+        return None
+    runs = list(_runs(ledger, plan))
+    trials = {arm: [trial_id for name, _, trial_id, _ in runs if name == arm] for arm in plan["mixtures"]}
+    gains = {
+        name: _gain(ledger, Interval(**plan["predicted"][name]), trials[PROPOSAL], trials[name])
+        for name in plan["mixtures"]
+        if name != PROPOSAL
+    }
+    ids = {trial_id for _, _, trial_id, _ in runs}
+    ended = [ledger.status(trial_id) for trial_id in ids]
+    done, failed = ended.count("done"), sum(status not in (None, "done") for status in ended)
+    pending = len(ids) - done - failed
+    mixtures, scale = plan["mixtures"], plan["scale"]
+    words = [_words(name, gain, pending) for name, gain in gains.items()]
+    return Confirmation(scale, plan["seeds"], mixtures, trials, done, pending, failed, gains, words)
+
+
+def confirmed_mixture(ledger: Ledger) -> Array | None:
+    """The mixture of the last confirmation, once a pair of it has ended."""
+    found = confirmation(ledger)
+    if found is None or not any(gain.pairs for gain in found.gains.values()):
+        return None
+    return np.asarray([found.mixtures[PROPOSAL][name] for name in ledger.space.domain_names])
+
+
+def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommendation:
+    """The recommendation in the light of its confirmation: what was seen outweighs what was predicted."""
+    if confirmed is None or not any(gain.pairs for gain in confirmed.gains.values()):
+        return found
+    same = all(math.isclose(found.mixture[name], s, abs_tol=1e-9) for name, s in confirmed.mixtures[PROPOSAL].items())
+    if not same:
+        note = "what was confirmed is another mixture: the law has since found one better by more than the noise"
+        return replace(found, law={**found.law, "notes": [*found.law["notes"], note]})
+    found = replace(found, law={**found.law, "notes": [*found.law["notes"], *confirmed.words]})
+    prior = confirmed.gains.get("prior")
+    if prior is None or prior.low is None:
+        return found
+    reason = f"{_words('prior', prior, 0)}, at {_of(confirmed.scale)}"
+    if prior.low > 0:
+        return replace(found, verdict={"answer": "use it", "reason": reason})
+    kept = {"answer": "keep the baseline: gain within noise", "baseline": "prior"}
+    return replace(found, verdict={**kept, "reason": f"{reason}; the confirmed interval includes 0"})
+
+
+def _affordable(ledger: Ledger, wanted: Confirm, automatic: bool) -> tuple[int, Scale | None]:
+    """How many seeds at which scale: fewer seeds only where the smallest rung is too dear for all of them."""
+    if wanted.scale is not None:
+        return wanted.seeds, wanted.scale.scale
+    if not automatic:
+        return wanted.seeds, rungs(ledger.space)[-1]
+    arms, left = 1 + len(wanted.baselines), flops_left(ledger)
+    most = ledger.space.budget.limits().get("trials", math.inf) - spent(ledger).trials
+    for seeds in range(min(wanted.seeds, int(min(most, 1e6)) // arms), 0, -1):
+        scale = largest_affordable(ledger, left / (seeds * arms))
+        if scale is not None:
+            return seeds, scale
+    return 0, None
+
+
+def largest_affordable(ledger: Ledger, flops: float) -> Scale | None:
+    """The dearest scale that one run of `flops` pays for; None if not even the smallest rung.
+
+    That is the dearest rung affordable; beyond the largest one, as far as it goes on the straight line (in logs)
+    from there to the target. Without a limit in FLOPs or hours it is the largest rung.
+    """
+    ladder, target = rungs(ledger.space), ledger.space.target.scale
+    affordable = [scale for scale in ladder if ledger.flops_of(scale) <= flops]
+    if not affordable or affordable[-1] != ladder[-1] or math.isinf(flops):
+        return affordable[-1] if affordable else None
+    if ledger.flops_of(target) <= flops:
+        return max(target, ladder[-1], key=ledger.flops_of)
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if ledger.flops_of(_between(ladder[-1], target, middle)) <= flops else (low, middle)
+    return _between(ladder[-1], target, low)
+
+
+def _between(start: Scale, end: Scale, t: float) -> Scale:
+    return Scale(*(float(a ** (1 - t) * b**t) for a, b in zip(start, end, strict=True)))
+
+
+def _scale(plan: Mapping[str, Any]) -> Scale:
+    return Scale(plan["scale"]["n_params"], plan["scale"]["n_tokens"])
+
+
+def _runs(ledger: Ledger, plan: Mapping[str, Any]) -> Iterator[tuple[str, int, str, dict[str, float]]]:
+    """(arm, seed, trial id, mixture) of every run, seed by seed."""
+    for seed in plan["seeds"]:  # none where it was skipped
+        for arm, mixture in plan["mixtures"].items():
+            yield arm, seed, ledger.identity(mixture, _scale(plan), seed), mixture
+
+
+def _predicted(
+    ledger: Ledger, law: Law, mixtures: Mapping[str, Mapping[str, float]], scale: Scale
+) -> dict[str, dict[str, float]]:
+    """Gain of the proposal over each baseline at the scale of the runs, before any of them: mean and 90% interval."""
+    space, usable = ledger.space, ledger.table().usable()
+    names = [name for name in mixtures if name != PROPOSAL]
+    mix_BK = np.stack([space.mixture(mixtures[name]) for name in (PROPOSAL, *names)])
+    at = Rung(n_params=scale.n_params, n_tokens=scale.n_tokens)
+    objective = objective_of(space, law, at)
+    drawn = refitted(objective, space, usable, N_DRAWS, np.random.default_rng([ledger.seed, 1]))
+    value_B = objective.values(mix_BK)
+    value_SB = np.stack([draw.values(mix_BK) for draw in drawn])
+    mean_b, draw_Sb = value_B[1:] - value_B[0], value_SB[:, 1:] - value_SB[:, :1]
+    low_b, high_b = np.quantile(draw_Sb, [0.05, 0.95], axis=0)
+    low_b, high_b = np.minimum(low_b, mean_b), np.maximum(high_b, mean_b)
+    return {
+        name: {"mean": float(mean), "low": float(low), "high": float(high)}
+        for name, mean, low, high in zip(names, mean_b, low_b, high_b, strict=True)
+    }
+
+
+def _gain(ledger: Ledger, predicted: Interval, proposal: Sequence[str], baseline: Sequence[str]) -> Gain:
+    """Differences within the pairs of which both runs ended well."""
+    pairs = [
+        (ledger.last_row(a) or {}, ledger.last_row(b) or {})
+        for a, b in zip(proposal, baseline, strict=True)
+        if ledger.status(a) == ledger.status(b) == "done"
+    ]
+    if not pairs:
+        return Gain(predicted, None, None, None, None, 0, {})
+    names = ledger.space.eval_names
+    loss_P2M = np.asarray([[[row[f"loss/{name}"] for name in names] for row in pair] for pair in pairs])
+    loss_2PM = loss_P2M.swapaxes(0, 1)
+    value_2P = reduce_losses(loss_2PM, ledger.space.weights_M, ledger.space.objective.reduce)
+    gain_P, n = value_2P[1] - value_2P[0], len(pairs)
+    by_eval = {name: float(g) for name, g in zip(names, (loss_2PM[1] - loss_2PM[0]).mean(axis=0), strict=True)}
+    mean = float(gain_P.mean())
+    if n < 2:
+        return Gain(predicted, mean, None, None, None, n, by_eval)
+    error = float(gain_P.std(ddof=1) / math.sqrt(n))
+    half = float(stats.t.ppf(0.95, n - 1)) * error
+    return Gain(predicted, mean, error, mean - half, mean + half, n, by_eval)
+
+
+def _words(name: str, gain: Gain, pending: int) -> str:
+    p = gain.predicted
+    said = f"predicted gain over {name} {p.mean:.4f} nats (90% interval {p.low:.4f} to {p.high:.4f})"
+    if not gain.pairs or gain.mean is None:
+        return f"{said}; " + (f"{pending} of its runs are still to end" if pending else "no pair of runs ended well")
+    seen = f"{said}, confirmed {gain.mean:.4f}"
+    if gain.standard_error is None:
+        return f"{seen} by one pair of runs: no standard error"
+    return f"{seen} with a standard error of {gain.standard_error:.4f} ({gain.pairs} pairs of runs)"
+
+
+def _of(scale: Mapping[str, float]) -> str:
+    return f"{scale['n_params']:.3g} parameters and {scale['n_tokens']:.3g} tokens"

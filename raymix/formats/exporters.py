@@ -1,0 +1,71 @@
+"""Where a study can be handed over: one entry in EXPORTERS per target, one function each.
+
+    optuna    finished trials as an Optuna study: raymix/formats/optuna_study.py
+    others    the recommended mixture in the terms of a trainer: raymix/formats/export/
+
+`raymix export DIR --to TARGET` calls `export_study`. A new target is a function and an entry.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from raymix.formats.export import TARGETS, blend_of, export, write_files
+from raymix.formats.optuna_study import export_optuna
+from raymix.formats.sheet import nearest
+from raymix.study import Study
+
+Exporter = Callable[..., list[str]]
+"""`(study, **options)`: options are keyword arguments; returns sentences that say what was written where."""
+
+
+def export_mixture(
+    study: Study,
+    *,
+    target: str,
+    out: Path | None = None,
+    paths: Mapping[str, tuple[str, ...]] | None = None,
+    tokens_per_row: Mapping[str, float] | None = None,
+    packed: bool = False,
+) -> list[str]:
+    """The mixture of recommendation.json in the files of a trainer, and a summary of units and epochs beside them.
+
+    Raises:
+        ExportError: the trainer's format cannot express it, or needs to know more.
+        StoreError: the study has no recommendation yet.
+    """
+    tokenizer = study.space.tokenizer.name or "trained on the study's own text"
+    details = {"paths": paths or {}, "tokens_per_row": tokens_per_row or {}, "packed": packed, "seed": study.seed}
+    blend = blend_of(study.store.read_json("recommendation.json"), tokenizer=tokenizer, **details)
+    folder, files = out or Path(f"{study.space.name}-{target}"), export(blend, target)
+    write_files(folder, files)
+    return [f"{', '.join(files)} written to {folder}: weights count {TARGETS[target].unit}; {TARGETS[target].trap}"]
+
+
+EXPORTERS: dict[str, Exporter] = {
+    "optuna": export_optuna,
+    **{name: partial(export_mixture, target=name) for name in TARGETS},
+}
+
+
+def export_study(study: Study, to: str, **options: Any) -> list[str]:
+    """Hand a study over; options that are None count as not given.
+
+    Raises:
+        ValueError: an unknown target or option, or a missing one; or what the target refuses.
+    """
+    if to not in EXPORTERS:
+        raise ValueError(f"there is no target {to!r}; {nearest(to, EXPORTERS)}")
+    given = {name: value for name, value in options.items() if value is not None}
+    known = {p.name: p for p in inspect.signature(EXPORTERS[to]).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    for name in given:
+        if name not in known or name == "target":
+            raise ValueError(f"the target {to} has no option --{name.replace('_', '-')}")
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in given:
+            raise ValueError(f"the target {to} needs --{name.replace('_', '-')}")
+    return EXPORTERS[to](study, **given)

@@ -1,0 +1,112 @@
+"""The parts of a search space that say how a study is run: what it may spend, confirm, and take from others."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from raymix.space_parts import Frozen, Rung
+
+DEFAULT_TRIALS = 24
+TABLES = (".csv", ".tsv", ".gz", ".parquet")
+
+
+class Budget(Frozen):
+    """What a study may spend, confirmation included: any of the first four; the first exhausted ends the search."""
+
+    trials: int | None = Field(default=None, ge=1)
+    """24 if nothing else is given."""
+    flops: float | None = Field(default=None, gt=0)
+    """Training FLOPs, as the recipe counts them; 6 N D for a trainer of somebody else."""
+    gpu_hours: float | None = Field(default=None, gt=0)
+    """Hours of trials, summed; of one GPU each, or of one core where there is none."""
+    hours: float | None = Field(default=None, gt=0)
+    """Hours for which the study ran, over all its runs."""
+    per_round: int = Field(default=8, ge=1)
+    """Trials proposed together; the law is refitted between rounds."""
+    replicates: int = Field(default=2, ge=0)
+    """Trials of the first round that repeat the prior mixture under another seed, to measure the noise."""
+    stop_early: bool = True
+    """End the search when the law expects less from more trials than the noise in the mean of those it has."""
+    stop_poor: bool = False
+    """End a trial at a checkpoint where it is clearly worse than those of completed rounds (raymix/stopping.py)."""
+
+    def limits(self) -> dict[str, float]:
+        """The limits that hold, by name; trials where none is given."""
+        given = {name: getattr(self, name) for name in ("trials", "flops", "gpu_hours", "hours")}
+        found = {name: float(value) for name, value in given.items() if value is not None}
+        return found or {"trials": float(DEFAULT_TRIALS)}
+
+    @property
+    def given(self) -> bool:
+        """Whether any limit was set; ask and tell have none otherwise."""
+        return any(getattr(self, name) is not None for name in ("trials", "flops", "gpu_hours", "hours"))
+
+
+class Confirm(Frozen):
+    """The last part of the budget: the proposal and baselines trained side by side, on the same seeds."""
+
+    seeds: int = Field(default=3, ge=1)
+    """Runs of each mixture."""
+    baselines: tuple[Literal["prior", "uniform", "proportional", "temperature 2", "unimax"], ...] = ("prior",)
+    scale: Rung | None = None
+    """The largest that the rest of the budget pays for if left out: raymix/confirm.py."""
+    share: float = Field(default=0.25, gt=0, lt=1)
+    """Part of a budget in FLOPs or hours that is kept for it; of a budget in trials it takes as many as it needs."""
+
+    @property
+    def runs(self) -> int:
+        """Trials it takes."""
+        return self.seeds * (1 + len(self.baselines))
+
+    @model_validator(mode="after")
+    def _has_baselines(self) -> Confirm:
+        if not self.baselines or len(set(self.baselines)) < len(self.baselines):
+            raise ValueError("confirm.baselines names at least one baseline, and none twice")
+        return self
+
+
+class Reuse(Frozen):
+    """Observations of another study or table, and how its domains became those of this space."""
+
+    study: str | None = None
+    """A study directory; relative to the file of the space."""
+    table: str | None = None
+    """A file in the exchange form."""
+    rename: dict[str, str] = Field(default_factory=dict)
+    """Old domain: new domain. Also says that two domains of one name are the same text."""
+    split: dict[str, tuple[str, ...] | dict[str, float]] = Field(default_factory=dict)
+    """Old domain: the new ones it was cut into, with their shares of it, or in proportion to their tokens."""
+    merge: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """New domain: the old ones that were put together in it."""
+    rename_evals: dict[str, str] = Field(default_factory=dict)
+    """Old eval domain: new eval domain."""
+    drop_below: float = Field(default=0.01, ge=0, lt=0.5)
+    """A row counts where domains that are no more had less than this share in all; the rest is scaled up."""
+
+    @property
+    def source(self) -> str:
+        """The path."""
+        return self.study or self.table or ""
+
+    @property
+    def key(self) -> str:
+        """What identifies this entry in the records of a study: all that it says."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Reuse:
+        if (self.study is None) == (self.table is None):
+            raise ValueError("an entry of `from` names either a study or a table")
+        return self
+
+
+def reuse_by_path(value: Any) -> Any:
+    """A plain path in `from` as an entry: a table by its ending, else a study."""
+    entries = value if isinstance(value, list | tuple) else [value]
+    return [
+        {"table" if entry.endswith(TABLES) else "study": entry} if isinstance(entry, str) else entry
+        for entry in entries
+    ]

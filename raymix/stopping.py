@@ -1,0 +1,117 @@
+"""When more is not worth its cost: the end of a search before its budget, and of a trial before its tokens.
+
+Both decisions are functions of what is recorded. A search ends when the law expects less from all further trials
+together than the noise in the mean of those it has (that of one run over the root of their number; one run's own was
+measured to stop too soon), once it has seen enough for that to mean something: a law fitted to few trials leans on
+its priors, so that its bootstrap laws agree too well. A trial ends at a checkpoint where its objective is
+clearly above that of earlier rounds at the same scale; in a study of rounds those have all ended, so that the same
+study always stops the same trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from raymix.design import rungs
+from raymix.held_out import noise_of_a_run
+from raymix.improvement import N_LAWS, expected_improvement
+from raymix.ledger import Ledger, Trial
+from raymix.objective import objective_of, reduce_losses
+from raymix.observations import Observations
+from raymix.optimum import minimise
+from raymix.recommend import fit_law, refitted
+from raymix.simplex import Array
+from raymix.space import SearchSpace
+
+TRIALS_PER_DOMAIN = 4  # the law has about two coefficients per domain: twice as many trials
+TRIALS_PER_RUNG = 4
+SAME_SIZE = 0.3  # in log n_params: realised sizes differ a little from nominal ones
+MIN_PEERS = 8  # trials of earlier rounds at a checkpoint, without which none is poor
+SAME_TOKENS = 0.02
+
+
+def stopped(ledger: Ledger) -> str | None:
+    """Why the search ended before its budget, as a sentence; None where it goes on.
+
+    A budget or evidence that changed since is a wish for more trials.
+    """
+    found = ledger.stop
+    if found is None or not ledger.space.budget.stop_early or found["limits"] != ledger.space.budget.limits():
+        return None
+    if found["reused"] != [entry.key for entry in ledger.space.reuse]:
+        return None
+    return (
+        f"stopped early after {found['trials']} trials: more are expected to gain {found['expected_improvement']:.4f} "
+        f"nats at the target, less than the noise in their mean ({found['noise']:.4f})"
+    )
+
+
+def early_stop(space: SearchSpace, table: Observations, seed: int, n_trials: int) -> dict[str, Any] | None:
+    """The record of an early stop, where the search should end now; None where it should go on."""
+    usable = table.usable()
+    if not space.budget.stop_early or not _seen_enough(space, usable):
+        return None
+    law = fit_law(space, table)
+    objective, polytope = objective_of(space, law), space.polytope()
+    rng = np.random.default_rng([seed, 2, n_trials])
+    best_K = minimise(objective, polytope).mixture_K
+    expected = expected_improvement(refitted(objective, space, usable, N_LAWS, rng), polytope, best_K)
+    last = usable.last()
+    fitted_B = reduce_losses(law.predict(last.mix_BK, last.scale_B2), space.weights_M, space.objective.reduce)
+    noise = noise_of_a_run(last, objective_values(space, last.loss_BM), fitted_B)
+    noise /= float(np.sqrt(len(last)))
+    if not expected < noise:
+        return None
+    return {
+        "trials": n_trials,
+        "expected_improvement": expected,
+        "noise": noise,
+        "limits": space.budget.limits(),
+        "reused": [entry.key for entry in space.reuse],
+    }
+
+
+def clearly_poor(ledger: Ledger, trial: Trial, row: Mapping[str, Any]) -> str | None:
+    """Why a trial should end at this checkpoint, as a sentence; None where it should go on.
+
+    Clearly poor is as far above the upper quartile of the trials of earlier rounds, at the same scale and tokens,
+    as that is above their median.
+    """
+    losses = [row.get(f"loss/{name}") for name in ledger.space.eval_names]
+    tokens = row.get("n_tokens")
+    if trial.purpose != "search" or tokens is None or None in losses:
+        return None
+    peers = _peers(ledger, trial, float(tokens))
+    if len(peers) < MIN_PEERS:
+        return None
+    middle, upper = np.quantile(peers, [0.5, 0.75])
+    value, bound = float(objective_values(ledger.space, np.asarray([losses], float))[0]), float(2 * upper - middle)
+    if not value > bound:
+        return None
+    return f"clearly poor: objective {value:.4f} after {tokens:.4g} tokens; bound of {len(peers)} others {bound:.4f}"
+
+
+def objective_values(space: SearchSpace, loss_BM: Array) -> Array:
+    """The objective of each row (B,)."""
+    return reduce_losses(loss_BM, space.weights_M, space.objective.reduce)
+
+
+def _seen_enough(space: SearchSpace, usable: Observations) -> bool:
+    """Whether law and noise rest on enough trials, on every rung."""
+    last = usable.last()
+    log_size_B = np.log(last.scale_B2[:, 0]) if len(last) else np.zeros(0)
+    on_rung = [int((np.abs(log_size_B - np.log(rung.n_params)) < SAME_SIZE).sum()) for rung in rungs(space)]
+    return len(last) >= TRIALS_PER_DOMAIN * len(space.domains) and min(on_rung) >= TRIALS_PER_RUNG
+
+
+def _peers(ledger: Ledger, trial: Trial, tokens: float) -> Array:
+    """Objectives at these tokens of trials of earlier rounds at the same scale."""
+    table, scale = ledger.table().usable(), (trial.n_params, trial.n_tokens)
+    before = [t for t in ledger.trials.values() if t.round < trial.round]
+    earlier = {t.trial_id for t in before if (t.n_params, t.n_tokens) == scale}
+    near_B = np.abs(table.scale_B2[:, 1] / tokens - 1) < SAME_TOKENS
+    value_B = objective_values(ledger.space, table.loss_BM[near_B & np.isin(table.trial_ids, list(earlier))])
+    return np.asarray(value_B[np.isfinite(value_B)])

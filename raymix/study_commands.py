@@ -1,0 +1,147 @@
+"""`raymix confirm | export`: what is done with a study once it has an answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raymix.screen import Screen
+from raymix.space import SpaceError
+
+if TYPE_CHECKING:
+    from raymix.confirm import Confirmation
+    from raymix.space_study import Confirm
+    from raymix.study import Study
+
+StudyPath = Annotated[str, typer.Argument(metavar="DIR", help="The study.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
+
+
+def add_study_commands(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(confirm)
+    app.command()(export)
+
+
+def confirm(
+    study: StudyPath,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each mixture.")] = 3,
+    baselines: Annotated[str, typer.Option(help="prior, uniform, proportional, unimax, ...; with commas.")] = "prior",
+    scale: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="N D", help="Parameters and tokens of the runs; default: the largest rung."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train the proposal and baselines on the same seeds: predicted beside confirmed gain, in confirmation.json."""
+    from raymix.confirm import left, plan_confirmation
+    from raymix.results import write_results
+    from raymix.study import Study
+
+    work = Study.open(study)
+    wanted = _wanted(seeds, baselines, scale)
+    with Screen(as_json) as screen:
+        with work.writing() as ledger:
+            if work.space.trains_proxies and (more := work.unfinished()):
+                raise SpaceError(f"{work.store.where}: {more}; finish it first: {work.command()}")
+            if not left(ledger) and not _pending(work):
+                plan_confirmation(ledger, wanted)
+        if work.space.trains_proxies:
+            _train(work, screen)
+        found = work.confirmation()
+        assert found is not None
+        if found.pending:
+            work.store.write_json("confirmation.json", found.to_json())
+        else:
+            write_results(work)
+        _show(screen, found, work)
+
+
+def export(
+    study: StudyPath,
+    to: Annotated[str, typer.Option("--to", metavar="TARGET", help="optuna, or a trainer: hf-datasets, megatron, ...")],
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="optuna: sqlite:///x.db, or a journal .log")
+    ] = None,
+    study_name: Annotated[str | None, typer.Option(metavar="NAME", help="optuna: default the space's name.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FOLDER", help="Of a trainer's files.")] = None,
+    paths: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON: where each domain lies.")] = None,
+    tokens_per_row: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Mean tokens per row of each domain.")
+    ] = None,
+    packed: Annotated[bool, typer.Option("--packed", help="Every row is one packed sequence.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Hand the study over: its mixture to a trainer, or its trials to Optuna."""
+    from raymix.formats import read_weights
+    from raymix.formats.exporters import export_study
+    from raymix.study import Study
+
+    work = Study.open(study)
+    try:
+        said = export_study(
+            work,
+            to,
+            storage=storage,
+            name=study_name,
+            out=out,
+            paths=None if paths is None else _paths(paths),
+            tokens_per_row=None if tokens_per_row is None else read_weights(tokens_per_row),
+            packed=packed or None,
+        )
+    except ValueError as error:
+        raise SpaceError(str(error)) from None
+    with Screen(as_json) as screen:
+        if as_json:
+            print(json.dumps({"event": "exported", "to": to, "words": said}))
+        else:
+            for sentence in said:
+                screen.say(sentence)
+
+
+def _wanted(seeds: int, baselines: str, scale: tuple[float, float] | None) -> Confirm:
+    from pydantic import ValidationError
+
+    from raymix.space_study import Confirm
+    from raymix.yaml12 import explain
+
+    raw = {"seeds": seeds, "baselines": [name.strip() for name in baselines.split(",")]}
+    at = {} if scale is None else {"scale": {"n_params": scale[0], "n_tokens": scale[1]}}
+    try:
+        return Confirm.model_validate(raw | at)
+    except ValidationError as error:
+        raise SpaceError(explain(error, Confirm)) from None
+
+
+def _paths(file: Path) -> dict[str, tuple[str, ...]]:
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return {name: (value,) if isinstance(value, str) else tuple(value) for name, value in found.items()}
+
+
+def _pending(work: Study) -> bool:
+    """Whether runs of an earlier confirmation are still to end."""
+    return any(trial.purpose == "confirm" for trial in work.ledger.pending())
+
+
+def _train(work: Study, screen: Screen) -> None:
+    from raymix.corpus import prepare
+    from raymix.run import run_study
+
+    with screen.preparing() as progress:
+        corpus = prepare(work.space, progress=progress)
+    run_study(work, corpus, screen.trials)
+
+
+def _show(screen: Screen, found: Confirmation, work: Study) -> None:
+    if screen.as_json:
+        print(json.dumps({"event": "confirmed", "study": work.store.where, **found.to_json()}), flush=True)
+        return
+    size = f"{found.scale['n_params']:.3g} parameters, {found.scale['n_tokens']:.3g} tokens"
+    screen.say(f"At {size}, seeds {', '.join(map(str, found.seeds))}: {found.done} runs done, {found.failed} failed.")
+    for sentence in found.words:
+        screen.say(f"{sentence[0].upper()}{sentence[1:]}.")
+    if found.pending:
+        screen.say(f"{found.pending} runs to train: raymix ask {work.store.where}, raymix tell, then raymix report.")

@@ -1,0 +1,195 @@
+"""What a study may spend: counted from its records, in trials, FLOPs, hours of trials and hours."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raymix import Study
+from raymix.agenda import next_trials, over, search_over
+from raymix.budget import affordable, exhausted, flops_left, planned_trials, spent
+from raymix.design import SpaceFilling, cost, rungs
+from raymix.ledger import Ledger
+from raymix.space import Scale, SearchSpace, SpaceError
+from raymix.stopping import clearly_poor
+from raymix.store import Store
+from tests import worlds
+
+SMALL, LARGE = rungs(worlds.space())
+
+
+def ledger(store: Store | None = None, **changes: Any) -> Ledger:
+    space = worlds.space(**changes)
+    return Ledger(space, seed=0, store=store, designer=SpaceFilling(space))
+
+
+def play(book: Ledger, seconds_per_flop: float = 0.0, noise: float = 0.01) -> None:
+    """Train whatever is due until nothing is."""
+    while trials := next_trials(book, book.space.budget.per_round):
+        for trial in trials:
+            for row in worlds.rows(trial, noise):
+                flops = cost(Scale(trial.n_params, row["n_tokens"]))
+                book.observe(trial.trial_id, row | ({"seconds": flops * seconds_per_flop} if seconds_per_flop else {}))
+
+
+def test_24_trials_if_nothing_is_given_and_only_then() -> None:
+    assert worlds.space(budget={}).budget.limits() == {"trials": 24}
+    assert worlds.space(budget={"hours": 2}).budget.limits() == {"hours": 2}
+    assert worlds.space(budget={"hours": 2, "trials": 3}).budget.limits() == {"trials": 3, "hours": 2}
+    kept = SearchSpace.parse(worlds.space(budget={"flops": 1e15}).model_dump(mode="json", exclude_none=True))
+    assert kept.budget.limits() == {"flops": 1e15}
+
+
+@pytest.mark.parametrize("given", [{"flops": 0}, {"gpu_hours": -1}, {"minutes": 3}, {"trials": 0}])
+def test_a_budget_that_is_none_is_refused(given: dict[str, float]) -> None:
+    with pytest.raises(SpaceError, match="budget"):
+        worlds.space(budget=given)
+
+
+def test_flops_end_the_search_and_are_never_exceeded() -> None:
+    book = ledger(budget={"flops": 20 * cost(SMALL), "per_round": 4, "stop_early": False})
+    play(book)
+    used = spent(book).flops
+    assert 19 * cost(SMALL) < used <= 20 * cost(SMALL) * (1 + 1e-9)
+    assert "budget.flops" in str(over(book))
+    # A large trial costs eight small ones: where it no longer fits, its mixture is trained small.
+    assert {t.n_params for t in book.trials.values()} == {SMALL.n_params, LARGE.n_params}
+    assert book.trials[list(book.trials)[-1]].n_params == SMALL.n_params
+
+
+def test_the_first_of_several_limits_ends_it() -> None:
+    book = ledger(budget={"flops": 1e30, "trials": 5, "per_round": 4})
+    play(book)
+    assert len(book.trials) == 5
+    assert "budget.trials: 5 of 5 spent" in str(over(book))
+
+
+def test_gpu_hours_are_those_of_the_trials() -> None:
+    per_flop = 3600 / cost(SMALL)  # a small trial takes an hour
+    book = ledger(budget={"gpu_hours": 12, "per_round": 4, "stop_early": False})
+    play(book, seconds_per_flop=per_flop)
+    assert 11 <= spent(book).gpu_hours <= 12 + 1e-6
+    assert spent(book).rate == pytest.approx(1 / per_flop)
+    # 1 of 13 hours is too little for another trial only because a trial is known to take one.
+    assert exhausted(ledger(budget={"gpu_hours": 1})) is None
+
+
+def test_hours_are_counted_over_all_runs_of_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("raymix.ledger.time.monotonic", lambda: now[0])
+    changes = {"budget": {"hours": 1.0, "per_round": 2}}
+    for expected in (1500 / 3600, 3000 / 3600):  # two sessions of 25 minutes with a long pause between them
+        with Store(tmp_path).locked():
+            pass
+        store = Store(tmp_path)
+        with store.locked():
+            book = ledger(store, **changes)
+            for trial in next_trials(book, 2):
+                now[0] += 750
+                book.observe(trial.trial_id, worlds.rows(trial)[1])
+            assert book.hours == pytest.approx(expected)
+            assert exhausted(book) is None
+        now[0] += 1e6
+    store = Store(tmp_path)
+    with store.locked():
+        book = ledger(store, **changes)
+        trial = next_trials(book, 1)[0]
+        now[0] += 700
+        book.observe(trial.trial_id, worlds.rows(trial)[1])
+        assert "budget.hours" in str(exhausted(book))
+
+
+def test_recorded_flops_win_and_a_resumed_study_counts_the_same(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    changes = {"budget": {"flops": 10.0, "per_round": 2, "stop_early": False}, "ladder": [SMALL._asdict()]}
+    with store.locked():
+        book = ledger(store, **changes)
+        book.expected_flops = lambda scale: 2.0
+        for trial in next_trials(book, 2):
+            book.observe(trial.trial_id, worlds.rows(trial)[1] | {"flops": 3.0})
+        assert spent(book).flops == 6
+        assert affordable(book, 8) == 1
+        assert flops_left(book) == 4
+    again = ledger(Store(tmp_path), **changes)  # 6 N D is not asked where a trial of that scale has said its FLOPs
+    assert (spent(again).flops, affordable(again, 8)) == (6, 1)
+
+
+def test_unfinished_trials_count_in_full_and_failures_too() -> None:
+    book = ledger(budget={"flops": 8 * cost(SMALL), "per_round": 4, "stop_early": False})
+    one, two, *_ = next_trials(book, 4)
+    assert spent(book).flops == pytest.approx(4 * cost(SMALL))
+    book.observe(one.trial_id, worlds.rows(one)[0])
+    book.fail(two.trial_id, "died before its first row")
+    assert spent(book).flops == pytest.approx(4 * cost(SMALL))
+
+
+def test_a_study_in_which_everything_fails_ends() -> None:
+    book = ledger(budget={"gpu_hours": 5, "per_round": 8})
+    while trials := next_trials(book, 8):
+        for trial in trials:
+            book.fail(trial.trial_id, "out of memory")
+    assert over(book) == "all of the first 24 trials failed"
+
+
+def test_planned_trials() -> None:
+    space = worlds.space(budget={"flops": 20 * cost(SMALL), "per_round": 4})
+    assert planned_trials(space) == 6  # 4 small ones, then one of 8 times their cost and a small one; 7 remain
+    rate = cost(SMALL) / 3600
+    assert planned_trials(worlds.space(budget={"gpu_hours": 4, "per_round": 4}), flops_per_second=rate) == 4
+    assert planned_trials(worlds.space(budget={"hours": 2, "per_round": 4}), cost, rate, slots=2) == 4
+    assert planned_trials(worlds.space(budget={"hours": 2})) == 24  # no rate is known: what a person would assume
+
+
+def test_a_search_stops_early_and_goes_on_when_the_budget_is_raised(tmp_path: Path) -> None:
+    """With noise of 5%, about as much as there is to gain in all, a few dozen trials tell what can be told."""
+    store, budget = Store(tmp_path), {"trials": 60, "per_round": 8}
+    with store.locked():
+        book = ledger(store, budget=budget)
+        play(book, noise=0.05)
+    assert 12 <= len(book.trials) < 60  # four per domain at least: below that a law leans on its priors
+    assert book.stop is not None
+    assert book.stop["expected_improvement"] < book.stop["noise"]
+    said = str(over(book))
+    assert "less than the noise in their mean" in said
+    assert search_over(ledger(Store(tmp_path), budget=budget)) == said
+    assert search_over(ledger(Store(tmp_path), budget={**budget, "trials": 80})) is None
+    assert search_over(ledger(Store(tmp_path), budget={**budget, "stop_early": False})) is None
+
+
+def test_a_trial_is_poor_by_earlier_rounds_alone() -> None:
+    book = ledger(ladder=[SMALL._asdict()], budget={"trials": 60, "per_round": 8, "stop_poor": True})
+    first = next_trials(book, 8)
+    for trial in first:
+        for row in worlds.rows(trial):
+            book.observe(trial.trial_id, row)
+    second = next_trials(book, 8)
+    bad = worlds.rows(second[0])[0] | {f"loss/{name}": 9.0 for name in worlds.DOMAINS}
+    assert "clearly poor" in str(clearly_poor(book, second[0], bad))
+    assert clearly_poor(book, second[0], worlds.rows(first[0])[0]) is None
+    assert clearly_poor(book, first[0], bad) is None  # nothing is earlier than the first round
+    for other in second[1:]:  # results of its own round, bad or good, change nothing
+        book.observe(other.trial_id, bad)
+    assert "of 8 others" in str(clearly_poor(book, second[0], bad))
+
+
+def test_ask_keeps_to_a_budget_that_was_given(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    free = Study.create(worlds.space(budget={}), tmp_path / "free")
+    assert len(free.ask(30)) == 30
+    bound = Study.create(worlds.space(budget={"trials": 5}), tmp_path / "bound")
+    assert [len(bound.ask(4)) for _ in range(3)] == [4, 1, 0]
+    assert "5 trials are still to be told" in caplog.text
+    with pytest.raises(ValueError, match="use trials, flops or gpu_hours"):
+        Study.create(worlds.space(budget={"hours": 1}), tmp_path / "hours").ask(1)
+
+
+def test_told_seconds_count(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(budget={"gpu_hours": 1}), tmp_path / "s")
+    for trial in study.ask(4):
+        losses = {k.removeprefix("loss/"): v for k, v in worlds.rows(trial)[1].items() if k.startswith("loss/")}
+        study.tell(trial.trial_id, losses, seconds=900)
+    assert spent(study.ledger).gpu_hours == pytest.approx(1)
+    assert study.ask(1) == []
+    assert math.isfinite(flops_left(study.ledger))

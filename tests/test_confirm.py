@@ -1,0 +1,205 @@
+"""Confirmation: the proposal and baselines on the same seeds, predicted beside confirmed."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from raymix import Study
+from raymix.agenda import next_trials, over
+from raymix.budget import spent
+from raymix.cli import app
+from raymix.confirm import FIRST_SEED, confirmation, confirmed_mixture, largest_affordable
+from raymix.design import SpaceFilling, cost, rungs
+from raymix.ledger import Ledger, Trial
+from raymix.results import results
+from raymix.space import SpaceError
+from raymix.store import Store
+from tests import worlds
+
+SMALL, LARGE = rungs(worlds.space())
+PRIOR = worlds.space().prior_K()
+SHARED_NOISE, OWN_NOISE = 0.05, 0.002
+
+
+def losses(trial: Trial) -> dict[str, float]:
+    """Runs of one seed share most of their noise, as runs that read the same text do."""
+    mix_K = np.asarray([trial.mixture[name] for name in worlds.DOMAINS])
+    shared = np.random.default_rng(trial.seed).normal() * (SHARED_NOISE if trial.purpose == "confirm" else 0.0)
+    own = np.random.default_rng(zlib.crc32(trial.trial_id.encode())).normal(size=len(mix_K)) * OWN_NOISE
+    values = worlds.losses(mix_K, trial.n_params, trial.n_tokens) * np.exp(shared + own)
+    return dict(zip(worlds.DOMAINS, values.tolist(), strict=True))
+
+
+def ledger(store: Store | None = None, **changes: Any) -> Ledger:
+    space = worlds.space(
+        **({"budget": {"trials": 16, "per_round": 5}, "confirm": {"baselines": ["prior", "uniform"]}} | changes)
+    )
+    return Ledger(space, seed=0, store=store, designer=SpaceFilling(space))
+
+
+def play(book: Ledger) -> None:
+    while trials := next_trials(book, 5):
+        for trial in trials:
+            book.observe(trial.trial_id, {f"loss/{name}": value for name, value in losses(trial).items()})
+
+
+@pytest.fixture(scope="module")
+def played() -> Ledger:
+    """16 trials: 7 of the search, then 3 seeds of 3 mixtures."""
+    book = ledger()
+    play(book)
+    return book
+
+
+def test_confirmation_is_the_last_part_of_the_budget(played: Ledger) -> None:
+    purposes = [trial.purpose for trial in played.trials.values()]
+    assert purposes == ["search"] * 7 + ["confirm"] * 9
+    assert "budget.trials: 7 of 7 spent, confirmation set aside" in str(over(played))
+    runs = [trial for trial in played.trials.values() if trial.purpose == "confirm"]
+    assert {trial.seed for trial in runs} == {FIRST_SEED, FIRST_SEED + 1, FIRST_SEED + 2}  # no part in the choice
+    assert {(trial.n_params, trial.n_tokens) for trial in runs} == {LARGE}
+
+
+def test_confirmed_gains_are_paired_and_near_the_truth(played: Ledger) -> None:
+    found = confirmation(played)
+    assert found is not None
+    space = played.space
+    truth = {arm: space.weights_M @ worlds.losses(space.mixture(mix), *LARGE) for arm, mix in found.mixtures.items()}
+    for name, gain in found.gains.items():
+        true_gain = truth[name] - truth["proposal"]
+        assert gain.pairs == 3
+        assert gain.mean is not None and gain.standard_error is not None and gain.low is not None
+        # Own noise of .2% of about 5 nats, three domains, two runs, three pairs: about .005. Unpaired it would be .2.
+        assert gain.standard_error < 0.03
+        assert abs(gain.mean - true_gain) < 5 * 0.005 + 0.06 * abs(true_gain)  # what is shared is a factor of losses
+        assert gain.predicted.low <= gain.predicted.mean <= gain.predicted.high
+        assert set(gain.by_eval) == set(worlds.DOMAINS)
+    assert "confirmed" in found.words[0] and "standard error" in found.words[0]
+
+
+def test_the_prediction_is_older_than_the_runs_and_survives_a_restart(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.locked():
+        book = ledger(store)
+        while not any(trial.purpose == "confirm" for trial in book.pending()):
+            for trial in next_trials(book, 5):
+                if trial.purpose == "search":
+                    book.observe(trial.trial_id, {f"loss/{name}": value for name, value in losses(trial).items()})
+    assert book.count("done") == 7
+    store = Store(tmp_path)
+    with store.locked():
+        again = ledger(store)
+        assert again.confirmations == book.confirmations
+        for trial in again.pending():
+            again.observe(trial.trial_id, {f"loss/{name}": value for name, value in losses(trial).items()})
+        play(again)
+    assert len(again.trials) == 16
+    assert again.confirmations == book.confirmations
+    found = confirmation(again)
+    assert found is not None and found.done == 9
+
+
+def test_a_failed_run_takes_its_pairs_with_it(played: Ledger) -> None:
+    book = ledger()
+    for plan in played.confirmations:
+        book.note("confirm", plan)
+    for trial in (trial for trial in played.trials.values() if trial.purpose == "confirm"):
+        book._apply("proposed", trial.to_json())
+    failed = next(
+        t for t in played.trials.values() if t.mixture == pytest.approx(played.space.shares(PRIOR)) and t.seed >= 1000
+    )
+    for trial in book.pending():
+        if trial == failed:
+            book.fail(trial.trial_id, "diverged")
+        else:
+            book.observe(trial.trial_id, {f"loss/{name}": value for name, value in losses(trial).items()})
+    found = confirmation(book)
+    assert found is not None
+    assert (found.done, found.failed, found.pending) == (8, 1, 0)
+    assert (found.gains["prior"].pairs, found.gains["uniform"].pairs) == (2, 3)
+
+
+def test_the_largest_scale_that_the_rest_pays_for() -> None:
+    book = ledger()
+    target = book.space.target.scale
+    assert largest_affordable(book, 0.9 * cost(SMALL)) is None
+    assert largest_affordable(book, 1.1 * cost(SMALL)) == SMALL
+    assert largest_affordable(book, float("inf")) == LARGE  # a budget in trials: as large as the ladder goes
+    assert largest_affordable(book, 2 * cost(target)) == target
+    between = largest_affordable(book, 10 * cost(LARGE))
+    assert between is not None
+    assert cost(between) == pytest.approx(10 * cost(LARGE), rel=1e-6)
+    assert LARGE.n_params < between.n_params < target.n_params
+    assert LARGE.n_tokens < between.n_tokens < target.n_tokens
+
+
+def test_a_budget_in_flops_keeps_a_share_and_is_not_exceeded() -> None:
+    total = 20 * cost(SMALL)
+    book = ledger(budget={"flops": total, "per_round": 5, "stop_early": False}, confirm={"seeds": 2, "share": 0.5})
+    play(book)
+    assert spent(book, "search").flops <= 0.5 * total * (1 + 1e-9)
+    assert spent(book).flops <= total * (1 + 1e-9)
+    found = confirmation(book)
+    assert found is not None and found.done == 4
+
+
+def test_too_little_for_confirmation_is_said_and_ends_the_study() -> None:
+    book = ledger(budget={"flops": 6 * cost(SMALL), "per_round": 5, "stop_early": False}, confirm={"share": 0.1})
+    play(book)
+    assert confirmation(book) is None
+    assert over(book) is not None
+    assert "does not pay for one pair" in book.confirmations[-1]["why"]
+    with pytest.raises(SpaceError, match="confirm takes 6 of the 8 trials"):
+        worlds.space(budget={"trials": 8}, confirm=True)
+
+
+@pytest.mark.slow  # fits the law some 100 times: about 6 s
+def test_ask_and_tell_to_a_confirmed_recommendation(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(budget={"trials": 14, "per_round": 8}, confirm=True), tmp_path / "s")
+    while trials := study.ask(8):
+        for trial in trials:
+            study.tell(trial.trial_id, losses(trial))
+    assert study.finished
+    found = results(study)
+    written = json.loads((tmp_path / "s" / "confirmation.json").read_text())
+    assert written["mixtures"]["proposal"] == pytest.approx(
+        found.mixture, abs=1e-12
+    )  # what is recommended is what was trained
+    assert written["done"] == 6
+    kept = confirmed_mixture(study.ledger)
+    assert kept is not None
+    # The prior has no code or books to speak of: a gain that three pairs of runs see.
+    assert found.verdict["answer"] == "use it"
+    assert "confirmed" in found.verdict["reason"]
+    assert found.evidence["trials"] == 14
+    state = CliRunner().invoke(app, ["status", str(tmp_path / "s"), "--json"])
+    assert json.loads(state.stdout)["confirmation"]["gains"]["prior"]["pairs"] == 3
+
+
+@pytest.mark.slow  # fits the law some 100 times: about 6 s
+def test_confirm_from_the_shell_plans_and_ask_hands_out(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(budget={}), tmp_path / "s")
+    for trial in study.ask(8):
+        study.tell(trial.trial_id, losses(trial))
+    words = ["confirm", str(tmp_path / "s"), "--seeds", "2", "--baselines", "prior,uniform", "--scale", "2e5", "4e5"]
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["pending"] == 6
+    study = Study.open(tmp_path / "s")
+    runs = study.ask(9)
+    assert (len(runs) == 9 and [t.purpose for t in runs].count("confirm") == 6) or len(runs) == 6
+    for trial in runs:
+        study.tell(trial.trial_id, losses(trial))
+    again = CliRunner().invoke(app, ["report", str(tmp_path / "s")])
+    assert again.exit_code == 0, again.output
+    assert json.loads((tmp_path / "s" / "confirmation.json").read_text())["done"] == 6
+    wrong = CliRunner().invoke(app, ["confirm", str(tmp_path / "s"), "--baselines", "natural"])
+    assert isinstance(wrong.exception, SpaceError)
+    assert "'natural'" in str(wrong.exception)

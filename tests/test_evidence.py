@@ -1,0 +1,210 @@
+"""Observations of other studies: what of them is still valid when domains change, and what is said of the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raymix import Study
+from raymix.budget import spent
+from raymix.design import SpaceFilling
+from raymix.evidence import take_evidence
+from raymix.ledger import Ledger
+from raymix.objective import objective_of
+from raymix.observations import REUSED, Observations
+from raymix.optimum import minimise
+from raymix.recommend import fit_law
+from raymix.space import SearchSpace, SpaceError
+from tests import worlds
+
+OLD = ("web", "code", "books")
+SHARES = ([0.6, 0.4, 0.0], [0.5, 0.3, 0.2], [0.8, 0.0, 0.2], [1.0, 0.0, 0.0], [0.496, 0.5, 0.004])
+
+
+def table(path: Path, shares: Any = SHARES, domains: Any = OLD, evals: Any = OLD, **columns: Any) -> Path:
+    """One finished run per mixture; the loss on eval domain i is 3 + i + its number / 10."""
+    rows = [
+        {"trial_id": f"t{b}", "n_params": 1e5, "n_tokens": 5e5, "seed": 3}
+        | {f"mixture/{name}": share for name, share in zip(domains, mix, strict=True)}
+        | {f"loss/{name}": 3 + i + b / 10 for i, name in enumerate(evals)}
+        | {name: values[b] for name, values in columns.items()}
+        for b, mix in enumerate(shares)
+    ]
+    Observations.from_rows(rows, domains, evals).write(path / "old.csv")
+    return path / "old.csv"
+
+
+def space(domains: Any, entry: Any, evals: Any = OLD, **changes: Any) -> SearchSpace:
+    raw: dict[str, Any] = {
+        "name": "new",
+        "domains": [{"name": n} if isinstance(n, str) else n for n in domains],
+        "eval_domains": [{"name": n} for n in evals],
+        "ladder": [{"n_params": 1e5, "n_tokens": 5e5}],
+        "target": {"n_params": 4e6, "n_tokens": 1e7},
+        "from": [entry],
+    }
+    return SearchSpace.parse(raw | changes)
+
+
+def taken(wanted: SearchSpace) -> tuple[Observations, list[str]]:
+    book = Ledger(wanted)
+    take_evidence(book)
+    return book.table(), [note for body in book.reused.values() for note in body["notes"]]
+
+
+def test_an_added_domain_had_a_share_of_zero(tmp_path: Path) -> None:
+    found, notes = taken(space((*OLD, "maths"), str(table(tmp_path))))
+    np.testing.assert_allclose(found.mix_BK, [[*mix, 0.0] for mix in SHARES], atol=1e-12)
+    assert "'maths': not in the old runs, a share of 0 there" in notes
+    assert notes[-1] == "5 of 5 rows (5 of 5 trials) taken"
+    assert all(trial_id.startswith(REUSED) for trial_id in found.trial_ids)
+    assert found.loss_BM[1].tolist() == [3.1, 4.1, 5.1]
+
+
+def test_a_dropped_domain_leaves_the_rows_that_did_without_it(tmp_path: Path) -> None:
+    found, notes = taken(space(("web", "code"), str(table(tmp_path)), evals=("web", "code")))
+    np.testing.assert_allclose(found.mix_BK, [[0.6, 0.4], [1.0, 0.0], [0.496 / 0.996, 0.5 / 0.996]])
+    assert "2 rows left out: they trained on text that this study cannot name" in notes
+    assert "1 rows had up to 0.004 of it: the rest is scaled up" in notes
+    assert "eval domain 'books' is not one of this study: left out" in notes
+    strict, _ = taken(space(("web", "code"), {"table": str(table(tmp_path)), "drop_below": 0.0}, evals=("web", "code")))
+    assert len(strict) == 2
+
+
+def test_a_renamed_domain_keeps_its_share(tmp_path: Path) -> None:
+    entry = {"table": str(table(tmp_path)), "rename": {"books": "prose"}, "rename_evals": {"books": "prose"}}
+    found, notes = taken(space(("code", "prose", "web"), entry, evals=("prose", "web", "code")))
+    np.testing.assert_allclose(found.mix_BK[1], [0.3, 0.2, 0.5])
+    assert found.loss_BM[1].tolist() == [5.1, 3.1, 4.1]
+    assert notes == ["5 of 5 rows (5 of 5 trials) taken"]
+
+
+def test_a_merged_domain_is_the_sum_and_its_spread_is_said(tmp_path: Path) -> None:
+    entry = {"table": str(table(tmp_path)), "merge": {"text": ["web", "books"]}}
+    found, notes = taken(space(("text", "code"), entry))
+    np.testing.assert_allclose(found.mix_BK[:, 0], [0.6, 0.7, 1.0, 1.0, 0.5])
+    assert "'text' is 'web' + 'books', taken as one domain; 'web' was 71% to 100% of it" in notes
+
+
+def test_a_split_domain_counts_where_its_parts_are_known(tmp_path: Path) -> None:
+    path = str(table(tmp_path))
+    new = ("web", "code", "novels", "papers")
+    given, _ = taken(space(new, {"table": path, "split": {"books": {"novels": 3, "papers": 1}}}))
+    np.testing.assert_allclose(given.mix_BK[1], [0.5, 0.3, 0.15, 0.05])
+    sized = [{"name": name, "available_tokens": tokens} for name, tokens in zip(new, (1e9, 1e9, 1e8, 3e8), strict=True)]
+    counted, _ = taken(space(sized, {"table": path, "split": {"books": ["novels", "papers"]}}))
+    np.testing.assert_allclose(counted.mix_BK[1], [0.5, 0.3, 0.05, 0.15])
+    unknown, notes = taken(space(new, {"table": path, "split": {"books": ["novels", "papers"]}}))
+    assert len(unknown) == 2  # those without books
+    assert "'books' was split, in proportions that are not known: only rows without it count" in notes
+
+
+def test_tokens_and_scales_come_along_and_failures_stay_behind(tmp_path: Path) -> None:
+    columns = {"tokens/books": [0, 1e5, 1e5, 0, 2e3], "seconds": [1.0] * 5, "status": ["done"] * 4 + ["failed"]}
+    entry = {"table": str(table(tmp_path, **columns)), "merge": {"text": ["web", "books"]}}
+    found, notes = taken(space(("text", "code"), entry))
+    assert len(found) == 4
+    assert "1 rows without losses (failed or stopped trials) left out" in notes
+    np.testing.assert_array_equal(found.scale_B2, [[1e5, 5e5]] * 4)
+    assert found.column("seconds").tolist() == [1.0] * 4
+
+
+def test_a_law_waits_until_every_eval_domain_is_measured(tmp_path: Path) -> None:
+    wanted = space(OLD, str(table(tmp_path)), evals=(*OLD, "exams"))
+    book = Ledger(wanted)
+    take_evidence(book)
+    assert len(book.table()) == 0  # no row of the old runs says anything about exams
+    (trial,) = book.ask(1)
+    book.observe(trial.trial_id, {f"loss/{name}": 3.0 for name in wanted.eval_names})
+    assert len(book.table()) == 6
+    assert np.isnan(book.table().loss_BM[:5, 3]).all()
+
+
+def test_evidence_is_no_part_of_the_budget_and_helps_from_the_first_round(tmp_path: Path) -> None:
+    old = Study.create(worlds.space(), tmp_path / "old")
+    for trial in old.ask(5):
+        mix_K = np.asarray([trial.mixture[name] for name in OLD])
+        old.tell(trial.trial_id, dict(zip(OLD, worlds.losses(mix_K, trial.n_params, trial.n_tokens), strict=True)))
+    wanted = worlds.space(budget={"trials": 2}, **{"from": [str(tmp_path / "old")]})
+    study = Study.create(wanted, tmp_path / "new")
+    found = study.recommend()
+    assert found.evidence["reused"] == 5
+    assert found.evidence["flops"] == found.evidence["tokens"] == 0
+    assert spent(study.ledger).trials == 0
+    plain = minimise(objective_of(old.space, fit_law(old.space, old.table())), old.space.polytope())
+    assert found.mixture == pytest.approx(old.space.shares(plain.mixture_K), abs=1e-6)
+    assert len(Study.open(tmp_path / "new", SpaceFilling(wanted)).ask(8)) == 2
+
+
+def test_what_was_taken_outlives_its_source(tmp_path: Path) -> None:
+    path = table(tmp_path)
+    wanted = space(OLD, str(path))
+    Study.create(wanted, tmp_path / "new")
+    path.unlink()
+    again = Study.resume(wanted, tmp_path / "new")
+    assert len(again.table()) == 5
+    assert len(next(iter(again.ledger.reused.values()))["sha256"]) == 64
+    assert len(again.ask(2)) == 2
+    without = Study.resume(wanted.model_copy(update={"reuse": ()}), tmp_path / "new")
+    assert not [trial_id for trial_id in without.table().trial_ids if trial_id.startswith(REUSED)]
+
+
+def test_the_same_evidence_gives_the_same_proposals(tmp_path: Path) -> None:
+    wanted = space(OLD, str(table(tmp_path)))
+    asked = []
+    for name in ("a", "b"):
+        study = Study.create(wanted, tmp_path / name)
+        asked.append([trial.trial_id for trial in study.ask(3)])
+    assert asked[0] == asked[1]
+
+
+def test_other_text_under_the_same_name_is_not_evidence(tmp_path: Path) -> None:
+    def with_text(folder: str, **changes: Any) -> SearchSpace:
+        domains = [{"name": n, "source": {"files": f"{folder}/{n}.txt"}, "available_tokens": 1e9} for n in OLD]
+        evals = [{"name": n, "own": n} for n in OLD]
+        raw = worlds.space().model_dump(mode="json", exclude_none=True)
+        return SearchSpace.parse(raw | {"domains": domains, "eval_domains": evals, "tokenizer": "gpt2"} | changes)
+
+    old = Study.create(with_text("here"), tmp_path / "old")
+    for trial in old.ask(4):
+        mix_K = np.asarray([trial.mixture[name] for name in OLD])
+        old.tell(trial.trial_id, dict(zip(OLD, worlds.losses(mix_K, trial.n_params, trial.n_tokens), strict=True)))
+    entry = {"study": str(tmp_path / "old")}
+    same, _ = taken(with_text("here", **{"from": [entry]}))
+    assert len(same) == 4
+    other, notes = taken(with_text("there", **{"from": [entry]}))
+    assert len(other) == 0
+    assert "'web' has another source here: only rows without it count (or rename it to itself)" in notes
+    insisted, _ = taken(with_text("there", **{"from": [entry | {"rename": {name: name for name in OLD}}]}))
+    assert len(insisted) == 4
+    tokenized, notes = taken(with_text("here", tokenizer="llama", **{"from": [entry]}))
+    assert len(tokenized) == 0
+    assert any("its tokenizer is another one" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"table": "nowhere.csv"}, "there is no such file"),
+        ({"study": "nowhere"}, "no study here"),
+        ({"rename": {"wep": "web"}}, "it has no domain 'wep'"),
+        ({"rename": {"web": "webb"}}, "'webb' is not a domain of this space"),
+        ({"rename": {"web": "code"}, "merge": {"code": ["web"]}}, "'web' is named twice"),
+        ({"rename_evals": {"exams": "web"}}, "no eval domain 'exams'"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, entry: dict[str, Any], words: str) -> None:
+    known = {} if {"table", "study"} & set(entry) else {"table": str(table(tmp_path))}
+    with pytest.raises(SpaceError, match=words):
+        Study.create(space(OLD, entry | known), tmp_path / "new")
+    assert not (tmp_path / "new" / "study.json").exists()
+
+
+def test_an_entry_names_one_source() -> None:
+    with pytest.raises(SpaceError, match="either a study or a table"):
+        space(OLD, {"study": "a", "table": "b"})
+    with pytest.raises(SpaceError, match="did you mean 'from'"):
+        SearchSpace.parse(worlds.space().model_dump(mode="json", exclude_none=True) | {"form": []})
