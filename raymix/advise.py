@@ -3,7 +3,7 @@
 A law that is convex is minimised with a certificate. Under a law that is not (a Gaussian process on residuals) the
 convex law inside is minimised first, with its certificate, and the mixture is then polished under the whole law, but
 only inside the near-optimal set of the first: where the convex law sees no difference that a run could show.
-Gains come with intervals from draws of the law's posterior, the same draw for both mixtures.
+Intervals are those of `reading`, with draws from the law's posterior.
 
 Letters: K training domains, M eval domains, Q mixtures compared (the optimum first), S draws.
 """
@@ -11,13 +11,12 @@ Letters: K training domains, M eval domains, Q mixtures compared (the optimum fi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from raymix import simplex
-from raymix.held_out import Z90
 from raymix.law_file import LawFile
 from raymix.laws.base import Law
 from raymix.laws.posterior import convex_parts, sample
@@ -25,7 +24,8 @@ from raymix.laws.rows import SAME_SCALE
 from raymix.near_optimal import near_optimal
 from raymix.objective import ObjectiveAtScale, objective_of
 from raymix.optimum import Optimum, minimise
-from raymix.recommend import FAR_PARAMS, FAR_TOKENS, Baseline, Interval, Recommendation, baseline_mixtures
+from raymix.reading import Reading, epochs_of, far_notes, repeat_notes, set_around, verdict
+from raymix.recommend import Recommendation, baseline_mixtures
 from raymix.simplex import Array, Polytope
 from raymix.space import Scale, SearchSpace
 
@@ -85,36 +85,32 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     baselines = baseline_mixtures(space, space.target)
     if wanted.prior is None and not np.isfinite(space.available_K).all():
         del baselines["prior"]  # nobody named one: it would be the uniform mixture again
-    read = _Reading.of(objective, np.stack([optimum.mixture_K, *baselines.values()]), seed)
-    compared = {
-        name: Baseline(space.shares(mix_K), read.value(q), read.gain(q))
-        for q, (name, mix_K) in enumerate(baselines.items(), start=1)
-    }
-    low_K, high_K = near_optimal(objective, polytope, optimum, noise)
-    tokens_K = optimum.mixture_K * wanted.scale.n_tokens
+    laws = sample(objective.law, N_DRAWS, np.random.default_rng([seed, 2]))
+    drawn = None if laws is None else [replace(objective, law=law) for law in laws]
+    read = Reading.of(objective, np.stack([optimum.mixture_K, *baselines.values()]), drawn)
+    compared = read.baselines({name: space.shares(mix_K) for name, mix_K in baselines.items()})
+    reference = "prior" if "prior" in compared else "uniform"
     return Recommendation(
         mixture=space.shares(optimum.mixture_K),
         scale={key: float(value) for key, value in wanted.scale._asdict().items()},
-        losses={name: read.loss(i) for i, name in enumerate(space.eval_names)},
+        losses=read.losses(space.eval_names),
         objective=read.value(0),
         baselines=compared,
-        near_optimal={
-            name: {"low": float(low), "high": float(high)}
-            for name, low, high in zip(space.domain_names, low_K, high_K, strict=True)
-        },
-        epochs={
-            name: float(tokens / known) if np.isfinite(known) else None
-            for name, tokens, known in zip(space.domain_names, tokens_K, space.available_K, strict=True)
-        },
+        near_optimal=set_around(space, objective, polytope, optimum, noise),
+        epochs=epochs_of(space, optimum.mixture_K, wanted.scale.n_tokens),
         law={
             "name": found.law.name,
             **_score(found, read.value(0).mean),
             "noise": noise,
             "why": found.choice.get("why", ""),
-            "notes": [*found.law.notes_, *notes_at(found, wanted.scale)],
+            "notes": [
+                *found.law.notes_,
+                *notes_at(found, wanted.scale),
+                *repeat_notes(space, objective, optimum.mixture_K),
+            ],
         },
         certificate=certificate,
-        verdict=_verdict("prior" if "prior" in compared else "uniform", compared, noise),
+        verdict=verdict(reference, compared[reference].gain, noise),
         evidence=_evidence(found),
     )
 
@@ -160,57 +156,7 @@ def notes_at(found: LawFile, scale: Scale) -> list[str]:
         outside = at < low * (1 - SAME_SCALE) or at > high * (1 + SAME_SCALE)
         if what not in reads and outside:
             notes.append(f"{found.law.name} has no {what}: its losses are those at {low:.3g}, not at {at:.3g}")
-    if scale.n_tokens > FAR_TOKENS * trained.n_tokens[1]:
-        times = scale.n_tokens / trained.n_tokens[1]
-        notes.append(f"{times:.1f} times the tokens of the longest run: expect losses to be off by some %")
-    if scale.n_params > FAR_PARAMS * trained.n_params[-1]:
-        notes.append(f"{scale.n_params / trained.n_params[-1]:.0f} times the largest size trained: train a larger one")
-    return notes
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """Losses of some mixtures with their uncertainty; the optimum is mixture 0."""
-
-    loss_QM: Array
-    sd_QM: Array
-    weights_M: Array
-    loss_SQM: Array | None  # under laws drawn from the posterior; None where the law knows no draws
-
-    @classmethod
-    def of(cls, objective: ObjectiveAtScale, mix_QK: Array, seed: int) -> _Reading:
-        scale = np.asarray(objective.scale, float)
-        laws = sample(objective.law, N_DRAWS, np.random.default_rng([seed, 2]))
-        drawn = None if laws is None else np.stack([law.predict(mix_QK, scale) for law in laws])
-        return cls(objective.losses(mix_QK), objective.law.sd(mix_QK, scale), objective.weights_M, drawn)
-
-    def loss(self, i: int) -> Interval:
-        """Of one eval domain at the optimum, for a new run: 90% from the law's sd."""
-        half = np.exp(Z90 * self.sd_QM[0, i])
-        return Interval(*(float(self.loss_QM[0, i] * factor) for factor in (1.0, 1 / half, half)))
-
-    def value(self, q: int) -> Interval:
-        """The objective of a mixture, for a new run: errors of one run move together, so the sds add up."""
-        mean, half = float(self.loss_QM[q] @ self.weights_M), float(self._sd_Q[q]) * Z90
-        return Interval(mean, mean - half, mean + half)
-
-    def gain(self, q: int) -> Interval:
-        """How much worse mixture `q` is than the optimum, 90%: the law says where, draws around their median how wide.
-
-        Draws of a curved law lean to one side of it, the more the less the data say. Without draws: both sds, as if
-        independent.
-        """
-        mean = float((self.loss_QM[q] - self.loss_QM[0]) @ self.weights_M)
-        if self.loss_SQM is None:
-            half = float(Z90 * np.hypot(self._sd_Q[q], self._sd_Q[0]))
-            return Interval(mean, mean - half, mean + half)
-        gain_S = (self.loss_SQM[:, q] - self.loss_SQM[:, 0]) @ self.weights_M
-        low, middle, high = np.quantile(gain_S, [0.05, 0.5, 0.95])
-        return Interval(mean, float(mean + low - middle), float(mean + high - middle))
-
-    @property
-    def _sd_Q(self) -> Array:
-        return np.asarray((self.loss_QM * self.sd_QM) @ self.weights_M)
+    return notes + far_notes(*scale, trained.n_params[-1], trained.n_tokens[1])
 
 
 def _near(objective: ObjectiveAtScale, polytope: Polytope, optimum: Optimum, slack: float) -> Polytope:
@@ -236,18 +182,6 @@ def _score(found: LawFile, value: float) -> dict[str, Any]:
     error = score.get("weighted_error")
     ranks = {key: score.get(key) for key in ("rank_correlation", "rank_correlation_within_size")}
     return {**ranks, "error": None if error is None else float(error * value)}
-
-
-def _verdict(name: str, compared: Mapping[str, Baseline], noise: float) -> dict[str, str]:
-    """Use the mixture only if its gain is above 0 at 95% and above the noise of one run."""
-    gain = compared[name].gain
-    seen = (
-        f"predicted gain over the {name} mixture {gain.mean:.4f} nats (90% interval {gain.low:.4f} to {gain.high:.4f})"
-    )
-    if gain.low > 0 and gain.mean > noise:
-        return {"answer": "use it", "reason": f"{seen}, above the noise of one run ({noise:.4f})"}
-    why = "the interval includes 0" if gain.low <= 0 else f"less than the noise of one run ({noise:.4f})"
-    return {"answer": "keep the baseline: gain within noise", "baseline": name, "reason": f"{seen}; {why}"}
 
 
 def _evidence(found: LawFile) -> dict[str, float]:

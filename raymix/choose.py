@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 
 from raymix.laws import LAWS, Law, make_law
 from raymix.laws.base import Array, Flags, Ints, Table, as_table
+from raymix.laws.repetition import at_rows
 from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, usable_rows
 from raymix.laws.select import mixture_folds
 from raymix.observations import Observations
@@ -93,17 +94,17 @@ def choose_law(
     known = np.isfinite(usable.loss_BM).any(axis=0)
     if not known.all():
         raise ValueError(f"eval domain {usable.eval_domains[int(np.argmin(known))]!r} has no loss in any row")
-    every = as_table(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, own_M)
+    every = as_table(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, own_M, usable.unique_BK)
     names = _suited(every, target) if candidates is None else tuple(dict.fromkeys(candidates))
     _check_names(names)
     weights = np.full(every.loss_BM.shape[1], 1.0) if weights_M is None else np.asarray(weights_M, dtype=np.float64)
     n_mixtures = len(np.unique(every.mix_BK, axis=0))
     if n_mixtures < MIN_MIXTURES:
         why = f"{n_mixtures} mixtures are too few to hold any out: the first candidate is used unjudged"
-        return Choice(_fitted(make_law(names[0]), usable, own_M), names[0], [], why)
+        return Choice(every.fit(make_law(names[0])), names[0], [], why)
     rounds = _hold_out(_thinned(every, seed), names, weights, target, seed)
     name, scores, why = _choose(names, rounds)
-    return Choice(_fitted(make_law(name), usable, own_M), name, scores, why)
+    return Choice(every.fit(make_law(name)), name, scores, why)
 
 
 def _hold_out(
@@ -153,10 +154,9 @@ def _race(
 
 def _predict_fold(name: str, table: Table, train_B: Flags, test_B: Flags, pred_BM: Array) -> None:
     """Write the predictions of one fold into `pred_BM`."""
-    part, test = table.take(np.flatnonzero(train_B)), np.flatnonzero(test_B)
-    seen = np.flatnonzero(np.isfinite(part.loss_BM).any(axis=0))
-    law = make_law(name).fit(part.mix_BK, part.scale_B2, part.loss_BM[:, seen], part.run_B, part.own_M[seen])
-    pred_BM[np.ix_(test, seen)] = law.predict(table.mix_BK[test], table.scale_B2[test])
+    (part, seen), test = table.take(np.flatnonzero(train_B)).measured(), np.flatnonzero(test_B)
+    asked = table.take(test)
+    pred_BM[np.ix_(test, seen)] = at_rows(part.fit(make_law(name)), asked).predict(asked.mix_BK, asked.scale_B2)
 
 
 def _choose(names: Sequence[str], rounds: list[dict[str, HeldOutLosses]]) -> tuple[str, list[LawScore], str]:
@@ -227,10 +227,6 @@ def _check_names(names: Sequence[str]) -> None:
             raise ValueError(f"unknown law {name!r}; known: auto, {', '.join(sorted(LAWS))}")
     if not names:
         raise ValueError("there is no law to choose from")
-
-
-def _fitted(law: Law, usable: Observations, own_M: ArrayLike | None) -> Law:
-    return law.fit(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, own_M)
 
 
 def _nan(table: Table) -> Array:

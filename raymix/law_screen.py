@@ -12,8 +12,8 @@ from rich.text import Text
 
 from raymix.law_file import LawFile
 from raymix.observations import Observations
-from raymix.recommend import Interval, Recommendation
-from raymix.screen import Screen, human
+from raymix.recommend import Recommendation
+from raymix.screen import Screen, baseline_table, human, mixture_table
 
 
 def show_table(screen: Screen, table: Observations, out: Path) -> None:
@@ -71,8 +71,8 @@ def show_optimum(screen: Screen, found: Recommendation, out: Path) -> None:
     if screen.as_json:
         print(json.dumps({"recommendation": str(out), **found.to_json()}))
         return
-    screen.console.print(_mixture_table(found))
-    screen.console.print(_baseline_table(found))
+    screen.console.print(mixture_table(found))
+    screen.console.print(baseline_table(found))
     gap, method = found.certificate["gap"], found.certificate["method"]
     screen.say(f"Optimum within {gap:.0e} nats ({method}); {found.law['why'] or found.law['name']}.")
     _notes(screen, found.law["notes"])
@@ -100,34 +100,6 @@ def _score_table(scores: Sequence[Mapping[str, Any]], chosen: str) -> Table:
 
 def _figure(value: float | None) -> str:
     return "?" if value is None else f"{value:.2f}"
-
-
-def _mixture_table(found: Recommendation) -> Table:
-    size = f"{human(found.scale['n_params'])} parameters, {human(found.scale['n_tokens'])} tokens"
-    reference = "prior" if "prior" in found.baselines else "uniform"
-    table = Table("domain", "share", "near-optimal", "epochs", reference, title=f"Best mixture at {size}")
-    for name, share in found.mixture.items():
-        near, epochs = found.near_optimal[name], found.epochs[name]
-        table.add_row(
-            Text(name),
-            f"{share:.1%}",
-            f"{near['low']:.1%} - {near['high']:.1%}",
-            "?" if epochs is None else f"{epochs:.2f}",
-            f"{found.baselines[reference].mixture[name]:.1%}",
-        )
-    return table
-
-
-def _baseline_table(found: Recommendation) -> Table:
-    table = Table("mixture", "predicted objective (nats)", "worse than the best by", title="At the target")
-    table.add_row("best", _interval(found.objective), "")
-    for name, baseline in found.baselines.items():
-        table.add_row(name, _interval(baseline.objective), _interval(baseline.gain))
-    return table
-
-
-def _interval(value: Interval) -> str:
-    return f"{value.mean:.4f}  ({value.low:.4f} - {value.high:.4f})"
 
 
 def _notes(screen: Screen, notes: Sequence[str]) -> None:

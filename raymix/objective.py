@@ -17,6 +17,7 @@ import numpy as np
 
 from raymix import simplex
 from raymix.laws.base import Law
+from raymix.laws.repetition import stocked
 from raymix.simplex import Array
 from raymix.space import Rung, SearchSpace
 
@@ -80,11 +81,11 @@ class ObjectiveAtScale:
 
 
 def objective_of(space: SearchSpace, law: Law, target: Rung | None = None) -> ObjectiveAtScale:
-    """The objective of a space under a law, read at `target` (default: the space's).
+    """The objective of a space under a law, read at `target` (default: the space's) with the tokens at hand there.
 
     Guardrails are relative to the prior moved into the polytope, so there is always a mixture that keeps them.
     """
-    target = target or space.target
+    target, law = target or space.target, stocked(law, space.available_K)
     prior_K = simplex.project(space.polytope(target), space.prior_K())
     plain = ObjectiveAtScale(law, target.scale, space.weights_M, space.objective.reduce)
     ceiling_M = None

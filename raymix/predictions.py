@@ -2,7 +2,8 @@
 
     trial_id, n_params, n_tokens, mixture/<domain>..., loss/<eval>..., loss_low/<eval>..., loss_high/<eval>...
 
-Domains are matched by name, whatever their order. Intervals are 90% for the loss of a new run.
+Domains are matched by name, whatever their order. Columns unique/<domain> say how many tokens there are to draw from: a
+law fitted with such columns counts what is drawn beyond them as repeats. Intervals are 90% for the loss of a new run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pyarrow.parquet
 from raymix.advise import notes_at
 from raymix.held_out import Z90
 from raymix.law_file import LawFile
+from raymix.laws.repetition import stocked
 from raymix.observations import Observations
 from raymix.space import Scale
 
@@ -36,7 +38,8 @@ def predict_table(found: LawFile, queries: Observations, origin: str) -> tuple[p
     if extra:
         raise ValueError(f"{origin}: the law knows no domain {extra[0]!r}; it has {', '.join(found.domains)}")
     mix_BK = queries.mix_BK[:, [queries.domains.index(name) for name in found.domains]]
-    loss_BM, sd_BM = found.law.predict(mix_BK, queries.scale_B2), found.law.sd(mix_BK, queries.scale_B2)
+    law = stocked(found.law, queries.unique_BK[:, [queries.domains.index(name) for name in found.domains]])
+    loss_BM, sd_BM = law.predict(mix_BK, queries.scale_B2), law.sd(mix_BK, queries.scale_B2)
     columns = {name: queries.table[name] for name in (*KEYS, *(f"mixture/{name}" for name in queries.domains))}
     factor_BM = np.exp(Z90 * sd_BM)
     for prefix, value_BM in (("loss", loss_BM), ("loss_low", loss_BM / factor_BM), ("loss_high", loss_BM * factor_BM)):

@@ -1,11 +1,11 @@
 """Laws: what the losses are as a function of mixture and scale. One entry in LAWS per family.
 
-Read in this order: `base` (what a law is), `union` (the default), `union_forms` and `exposure` (its
-formula), `fit` (the solver all laws share), `residual` (the Gaussian process on top), then `bootstrap`
-and `select` (how far to believe it). The published families are `separable` (what they share) and a file
-each: `exponential`, `log_linear`, `log_feature`, `effective_data`, `joint_exposure`, `chinchilla`, `bimix`,
-`apple`, `dcpt`, `power` (AutoScale's; `ddo` and `autoscale` are its method); `nested` is a pipeline of step, size
-and mixing laws, `average` blends any laws.
+Read in this order: `base` (what a law is), `union` (the default), `union_forms` and `exposure` (its formula), `fitted`
+(rows in, predictions out), `fit` (the solver all laws share), `intervals` (how sure a fit is), `residual` (the
+Gaussian process on top), then `bootstrap` and `select` (how far to believe it). The published families are
+`separable` (what they share) and a file each: `exponential`, `log_linear`, `log_feature`, `effective_data`,
+`joint_exposure`, `chinchilla`, `bimix`, `apple`, `dcpt`, `power` (AutoScale's; `ddo` and `autoscale` are its method);
+`nested` is a pipeline of step, size and mixing laws, `average` blends any laws.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from raymix.laws.bootstrap import bootstrap, draws
 from raymix.laws.chinchilla import Chinchilla
 from raymix.laws.dcpt import DCPT
 from raymix.laws.effective_data import EffectiveData
-from raymix.laws.exponential import M1, M2, M3, M4, Implicit
+from raymix.laws.exponential import M1, M2, M3, M4, Implicit, M4Published
 from raymix.laws.joint_exposure import JointExposure
 from raymix.laws.log_feature import LogFeature, LogFeatureJoint
 from raymix.laws.log_linear import LogLinear
@@ -30,7 +30,7 @@ from raymix.laws.union import TiedUnion
 
 FAMILIES: tuple[type[Law], ...] = (
     *(TiedUnion, ResidualGP, Average),
-    *(M1, M2, M3, M4, Implicit, LogLinear, LogFeature, EffectiveData),  # one scale
+    *(M1, M2, M3, M4, M4Published, Implicit, LogLinear, LogFeature, EffectiveData),  # one scale
     *(LogFeatureJoint, JointExposure, BiMix, AppleAdditive, AppleJoint, DCPT, Chinchilla, PerDomainPower, Nested),
 )
 LAWS: dict[str, type[Law]] = {law.name: law for law in FAMILIES}
@@ -75,6 +75,7 @@ __all__ = [
     "LogFeature",
     "LogFeatureJoint",
     "LogLinear",
+    "M4Published",
     "ResidualGP",
     "TiedUnion",
     "bootstrap",

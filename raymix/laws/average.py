@@ -19,6 +19,7 @@ from scipy.optimize import nnls
 from raymix.laws.base import Array, Ints, Law, Table, as_table
 from raymix.laws.bootstrap import fresh
 from raymix.laws.log_feature import LogFeatureJoint
+from raymix.laws.repetition import at_rows
 from raymix.laws.rows import canonical_order
 from raymix.laws.union import TiedUnion
 
@@ -36,6 +37,7 @@ class Average:
 
     name: ClassVar[str] = "average"
     convex: ClassVar[bool] = False
+    repeats: ClassVar[bool] = True
 
     laws: Sequence[Law] = field(default_factory=_two_families)
     """The laws averaged; fresh copies are fitted."""
@@ -64,10 +66,11 @@ class Average:
         loss_BM: ArrayLike,
         run_B: ArrayLike | None = None,
         own_M: ArrayLike | None = None,
+        unique_BK: ArrayLike | None = None,
     ) -> Self:
-        """Fit all laws, and the weights if they were not given; see `base.Law.fit`."""
-        table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M))
-        self.laws_ = [_fitted(law, table) for law in self.laws]
+        """Fit all laws, and the weights if they were not given; see `base.Law.fit` and `TiedUnion.fit`."""
+        table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK))
+        self.laws_ = [table.fit(fresh(law)) for law in self.laws]
         self.notes_ = list(dict.fromkeys(f"{law.name}: {note}" for law in self.laws_ for note in law.notes_))
         self.weight_F_ = self._stacked(table) if self.weights is None else _to_one(np.array(self.weights, float))
         return self
@@ -125,19 +128,13 @@ class Average:
         error_FBM = np.full((n_laws, *table.loss_BM.shape), np.nan)
         for fold in range(fold_B.max() + 1):
             train, test = np.flatnonzero(fold_B != fold), np.flatnonzero(fold_B == fold)
-            part = table.take(train)
-            seen = np.flatnonzero(np.isfinite(part.loss_BM).any(axis=0))
+            (part, seen), asked = table.take(train).measured(), table.take(test)
             for f, law in enumerate(self.laws):
-                fitted = fresh(law).fit(part.mix_BK, part.scale_B2, part.loss_BM[:, seen], part.run_B, part.own_M[seen])
-                held_out = np.ix_(test, seen)
-                log_pred = np.log(fitted.predict(table.mix_BK[test], table.scale_B2[test]))
-                error_FBM[f][held_out] = log_pred - np.log(table.loss_BM[held_out])
+                fitted = at_rows(part.fit(fresh(law)), asked)
+                log_pred = np.log(fitted.predict(asked.mix_BK, asked.scale_B2))
+                error_FBM[f][np.ix_(test, seen)] = log_pred - np.log(asked.loss_BM[:, seen])
         known_BM = np.isfinite(error_FBM).all(axis=0)
         return _least_squares(error_FBM[:, known_BM].T)
-
-
-def _fitted(law: Law, table: Table) -> Law:
-    return fresh(law).fit(table.mix_BK, table.scale_B2, table.loss_BM, table.run_B, table.own_M)
 
 
 def _folds(table: Table) -> Ints:

@@ -6,7 +6,8 @@ Losses are nats per token. Settings go in the constructor and stay untouched, le
 values end in `_`, and `predict` is pure (the contract of scikit-learn).
 """
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -73,14 +74,33 @@ class Table:
     loss_BM: Array
     run_B: Ints
     own_M: Ints
+    unique_BK: Array | None = None
+    """Unique tokens that a row's run could draw from; NaN where not known, None where nothing is."""
 
     def take(self, rows_B: Ints) -> "Table":
         """The rows named, in that order."""
-        return Table(self.mix_BK[rows_B], self.scale_B2[rows_B], self.loss_BM[rows_B], self.run_B[rows_B], self.own_M)
+        unique_BK = None if self.unique_BK is None else self.unique_BK[rows_B]
+        parts = (self.mix_BK[rows_B], self.scale_B2[rows_B], self.loss_BM[rows_B], self.run_B[rows_B])
+        return Table(*parts, self.own_M, unique_BK)
+
+    def measured(self) -> tuple["Table", Ints]:
+        """The eval domains with any loss, and which they are."""
+        seen_m = np.flatnonzero(np.isfinite(self.loss_BM).any(axis=0))
+        return replace(self, loss_BM=self.loss_BM[:, seen_m], own_M=self.own_M[seen_m]), seen_m
+
+    def fit(self, law: "Law") -> "Law":
+        """The law fitted on these rows; only some laws ask for unique tokens."""
+        more = {} if self.unique_BK is None or not getattr(law, "repeats", False) else {"unique_BK": self.unique_BK}
+        return law.fit(self.mix_BK, self.scale_B2, self.loss_BM, self.run_B, self.own_M, **more)
 
 
 def as_table(
-    mix_BK: ArrayLike, scale_B2: ArrayLike, loss_BM: ArrayLike, run_B: ArrayLike | None, own_M: ArrayLike | None
+    mix_BK: ArrayLike,
+    scale_B2: ArrayLike,
+    loss_BM: ArrayLike,
+    run_B: ArrayLike | None,
+    own_M: ArrayLike | None,
+    unique_BK: ArrayLike | None = None,
 ) -> Table:
     """Checked copies of what `fit` was given; ValueError names what is wrong."""
     mix, loss = as_mixtures(mix_BK), np.array(loss_BM, dtype=np.float64)
@@ -98,7 +118,7 @@ def as_table(
         raise ValueError(f"eval domain {int(np.argmax(empty_M))} has no usable rows (all NaN)")
     own = _as_own(own_M, loss.shape[1], mix.shape[1])
     run = _guess_runs(mix, scale, loss) if run_B is None else _as_runs(run_B, mix.shape[0])
-    return Table(mix, scale, loss, run, own)
+    return Table(mix, scale, loss, run, own, None if unique_BK is None else _as_unique(unique_BK, mix))
 
 
 def as_mixtures(mix_BK: ArrayLike, n_domains: int | None = None) -> Array:
@@ -141,6 +161,17 @@ def _as_own(own_M: ArrayLike | None, n_eval: int, n_domains: int) -> Ints:
     return own.astype(np.int64)
 
 
+def _as_unique(unique_BK: ArrayLike, mix_BK: Array) -> Array | None:
+    unique = np.array(unique_BK, dtype=np.float64)
+    if unique.shape != mix_BK.shape:
+        raise ValueError(f"unique_BK has shape {unique.shape}, expected {mix_BK.shape}: NaN where not known")
+    bad_BK = (unique <= 0) & (mix_BK > 0)
+    if bad_BK.any():
+        row, domain = np.argwhere(bad_BK)[0]
+        raise ValueError(f"unique_BK[{row}, {domain}] = {unique[row, domain]:g}, of which a share was drawn")
+    return None if np.isnan(unique).all() else np.where(unique > 0, unique, np.nan)
+
+
 def _as_runs(run_B: ArrayLike, n_rows: int) -> Ints:
     run = np.array(run_B)
     if run.shape != (n_rows,) or not np.issubdtype(run.dtype, np.integer):
@@ -158,3 +189,11 @@ def _guess_runs(mix_BK: Array, scale_B2: Array, loss_BM: Array) -> Ints:
     repeat_B[order_B] = np.arange(len(order_B)) - start_B
     _, run_B = np.unique(np.column_stack([mix_BK, scale_B2[:, 0], repeat_B]), axis=0, return_inverse=True)
     return run_B.astype(np.int64)
+
+
+def changed(law: Any, **learned: Any) -> Any:
+    """A copy of a law with other learned values; what is not named is shared."""
+    drawn = copy(law)
+    for key, value in learned.items():
+        setattr(drawn, key, value)
+    return drawn

@@ -27,18 +27,15 @@ def bootstrap(
     own_M: ArrayLike | None,
     n_draws: int,
     rng: np.random.Generator,
+    unique_BK: ArrayLike | None = None,
 ) -> list[Law]:
     """`n_draws` laws with the settings of `law`, each fitted from scratch on runs drawn with replacement.
 
     A run drawn twice counts as two runs. `law` itself is not touched and need not be fitted. Every fit
     starts at the prior mean, as the first did: a warm start could end in another optimum.
     """
-    table = as_table(mix_BK, scale_B2, loss_BM, run_B, own_M)
-    laws = []
-    for _ in range(n_draws):
-        drawn = resample_runs(table, rng)
-        laws.append(fresh(law).fit(drawn.mix_BK, drawn.scale_B2, drawn.loss_BM, drawn.run_B, drawn.own_M))
-    return laws
+    table = as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK)
+    return [resample_runs(table, rng).fit(fresh(law)) for _ in range(n_draws)]
 
 
 def draws(laws: Sequence[Law], mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:

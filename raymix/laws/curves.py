@@ -12,8 +12,8 @@ import numpy as np
 from raymix.laws.base import Array, Flags, Ints
 from raymix.laws.exposure import sigmoid
 from raymix.laws.fit import Prior, Problem, fit_map
+from raymix.laws.fitted import FLOOR_CAP
 from raymix.laws.rows import SAME_SCALE
-from raymix.laws.union import FLOOR_CAP
 from raymix.laws.union_forms import FLOOR
 
 Normal = tuple[float, float]  # prior mean and sd

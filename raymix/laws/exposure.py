@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raymix.laws.base import Array, Ints
+from raymix.laws.repetition import Worth
 
 GRADIENT_FLOOR = 1e-9  # dF/dr is infinite at r = 0 for b < 1; it is read at this share instead
 
@@ -25,10 +26,16 @@ class Points:
     mixture_B: Ints | None  # row -> distinct mixture; None where every row is its own
     log_n_B: Array  # log(N / N0)
     log_d_B: Array  # log(D / D0)
+    epochs_BK: Array | None = None  # of every row; None where no token is a repeat
 
     def rows(self, value_xQ: Array) -> Array:
         """Values per distinct mixture, spread over the rows (last axis)."""
         return value_xQ if self.mixture_B is None else np.take(value_xQ, self.mixture_B, axis=-1)
+
+    def apart(self) -> "Points":
+        """Every row as a mixture of its own: rows of one mixture may have been repeated differently."""
+        share, log_share, present = (self.rows(x.T).T for x in (self.share_QK, self.log_share_QK, self.present_QK))
+        return Points(share, log_share, present, None, self.log_n_B, self.log_d_B, self.epochs_BK)
 
 
 @dataclass(frozen=True)
@@ -39,9 +46,10 @@ class Factor:
     by_weight_MKQ: Array
     by_offset_MQ: Array
     by_power_MQ: Array
+    by_repeats_MQ: Array | None = None
 
 
-def points(mix_BK: Array, scale_B2: Array, n0: float, d0: float, merge: bool) -> Points:
+def points(mix_BK: Array, scale_B2: Array, n0: float, d0: float, merge: bool, epochs_BK: Array | None = None) -> Points:
     """Rows ready for evaluation; `merge` finds equal mixtures (worth it where rows are read many times)."""
     mixture_B: Ints | None = None
     share_QK = mix_BK
@@ -57,6 +65,7 @@ def points(mix_BK: Array, scale_B2: Array, n0: float, d0: float, merge: bool) ->
         mixture_B,
         np.log(scale_B2[:, 0] / n0),
         np.log(scale_B2[:, 1] / d0),
+        epochs_BK,
     )
 
 
@@ -65,9 +74,10 @@ def sigmoid(x: Array) -> Array:
     return 0.5 * (1 + np.tanh(0.5 * x))
 
 
-def powers(b_M: Array, at: Points) -> Array:
-    """r_j^b per eval domain (M, Q, K), exactly 0 where the share is 0."""
-    power_MQK = np.exp(b_M[:, None, None] * at.log_share_QK)
+def powers(b_M: Array, at: Points, worth: Worth | None = None) -> Array:
+    """r_j^b per eval domain (M, Q, K), or (r_j g_j)^b, exactly 0 where the share is 0."""
+    log_MQK = at.log_share_QK if worth is None else at.log_share_QK + worth.log_MBK
+    power_MQK = np.exp(b_M[:, None, None] * log_MQK)
     power_MQK *= at.present_QK
     return np.asarray(power_MQK)
 
@@ -77,24 +87,38 @@ def log_factor(power_MQK: Array, weight_MK: Array, offset_M: Array) -> Array:
     return np.asarray(np.log(offset_M[:, None] + np.matmul(power_MQK, weight_MK[:, :, None])[..., 0]))
 
 
-def factor(power_MQK: Array, weight_MK: Array, offset_M: Array, b_M: Array, at: Points) -> Factor:
-    """log F and its derivatives (M, K, Q) in log weights, (M, Q) in log offset and in the logit of b."""
+def factor(
+    power_MQK: Array, weight_MK: Array, offset_M: Array, b_M: Array, at: Points, worth: Worth | None = None
+) -> Factor:
+    """log F and its derivatives (M, K, Q) in log weights, (M, Q) in log offset, the logit of b and log R*."""
     part_MQK = power_MQK * weight_MK[:, None, :]
     whole_MQ = offset_M[:, None] + part_MQK.sum(axis=2)
     inv_MQ = 1 / whole_MQ
     by_b_MQ = np.einsum("mqk,qk->mq", part_MQK, at.log_share_QK) * inv_MQ
     part_MQK *= inv_MQ[..., None]
+    by_repeats_MQ = None
+    if worth is not None:
+        by_b_MQ += (part_MQK * worth.log_MBK).sum(axis=2)
+        by_repeats_MQ = b_M[:, None] * (part_MQK * worth.by_repeats_MBK).sum(axis=2)
     return Factor(
         np.log(whole_MQ),
         part_MQK.transpose(0, 2, 1),
         offset_M[:, None] * inv_MQ,
         by_b_MQ * (b_M * (1 - b_M))[:, None],
+        by_repeats_MQ,
     )
 
 
-def log_factor_slope(mix_BK: Array, weight_MK: Array, offset_M: Array, b_M: Array) -> tuple[Array, Array]:
+def log_factor_slope(
+    mix_BK: Array, weight_MK: Array, offset_M: Array, b_M: Array, worth: Worth | None = None
+) -> tuple[Array, Array]:
     """log F (M, B) and d log F / dr (M, B, K); shares below GRADIENT_FLOOR give the slope at the floor."""
     log_floor_BK = np.log(np.maximum(mix_BK, GRADIENT_FLOOR))
-    slope_MBK = np.exp((b_M[:, None, None] - 1) * log_floor_BK) * weight_MK[:, None, :]
-    whole_MB = offset_M[:, None] + np.einsum("mbk,bk->mb", slope_MBK, mix_BK)
+    if worth is None:
+        slope_MBK = np.exp((b_M[:, None, None] - 1) * log_floor_BK) * weight_MK[:, None, :]
+        whole_MB = offset_M[:, None] + np.einsum("mbk,bk->mb", slope_MBK, mix_BK)
+    else:
+        slope_MBK = np.exp((b_M[:, None, None] - 1) * (log_floor_BK + worth.log_MBK)) * weight_MK[:, None, :]
+        whole_MB = offset_M[:, None] + (slope_MBK * mix_BK * np.exp(worth.log_MBK)).sum(axis=2)
+        slope_MBK *= worth.slope_MBK
     return np.log(whole_MB), slope_MBK * b_M[:, None, None] / whole_MB[..., None]

@@ -68,11 +68,11 @@ def fit_map(problem: Problem, prior: Prior, pooled_P: Ints | None = None, noise_
     n_eval = len(problem.target_MB)
     solution = solve(problem, prior, np.full(n_eval, FIRST_SIG), prior.mean_MP)
     for _ in range(noise_passes):
-        solution = solve(problem, prior, _noise(problem, solution.params_MP), solution.params_MP)
+        solution = solve(problem, prior, noise(problem, solution.params_MP), solution.params_MP)
     if pooled_P is not None and len(pooled_P):
         pooled = pool(prior, solution.params_MP, pooled_P)
         solution = solve(problem, pooled, solution.sig_M, solution.params_MP)
-    return _with_curvature(problem, solution)
+    return with_curvature(problem, solution)
 
 
 def pool(prior: Prior, params_MP: Array, pooled_P: Ints) -> Prior:
@@ -143,7 +143,7 @@ def _expand(
     assert jac_APB is not None
     inv_A1 = 1 / sig_M[active_A, None]
     z_AB = (log_AB - problem.target_MB[active_A]) * inv_A1 * problem.used_MB[active_A]
-    weight_AB = _huber_weight(z_AB) * problem.used_MB[active_A]
+    weight_AB = huber_weight(z_AB) * problem.used_MB[active_A]
     precision_AP = prior.sd_MP[active_A] ** -2
     off_AP = params_MP[active_A] - prior.mean_MP[active_A]
     slope_AP = np.matmul(jac_APB, (weight_AB * z_AB * inv_A1)[..., None])[..., 0] + precision_AP * off_AP
@@ -166,19 +166,26 @@ def _huber(z: Array) -> Array:
     return np.where(size <= HUBER, 0.5 * z**2, HUBER * size - 0.5 * HUBER**2)
 
 
-def _huber_weight(z: Array) -> Array:
+def huber_weight(z: Array) -> Array:
+    """How much a row counts whose residual is `z` times sig."""
     return np.asarray(HUBER / np.maximum(np.abs(z), HUBER))
 
 
-def _noise(problem: Problem, params_MP: Array) -> Array:
+def noise(problem: Problem, params_MP: Array) -> Array:
+    """sig of the residuals (M,), within SIG_RANGE."""
     log_MB, _ = problem.evaluate(params_MP, np.arange(len(params_MP)), False)
     rss_M = np.sum(problem.used_MB * (log_MB - problem.target_MB) ** 2, axis=1)
     rows_M = problem.used_MB.sum(axis=1)
-    freedom_M = np.maximum(rows_M - params_MP.shape[1] / 2, 0.3 * rows_M)
-    return np.asarray(np.clip(np.sqrt(rss_M / freedom_M), *SIG_RANGE))
+    return np.asarray(np.clip(np.sqrt(rss_M / freedom(rows_M, params_MP.shape[1])), *SIG_RANGE))
 
 
-def _with_curvature(problem: Problem, solution: Solution) -> Solution:
+def freedom(count: Array, n_params: int) -> Array:
+    """Residuals that are left to tell the noise: priors decide about half of the parameters."""
+    return np.maximum(count - n_params / 2, 0.3 * count)
+
+
+def with_curvature(problem: Problem, solution: Solution) -> Solution:
+    """The solution with its Hessian."""
     everyone = np.arange(len(solution.params_MP))
     _, _, hessian_MPP = _expand(problem, solution.prior, solution.sig_M, solution.params_MP, everyone)
     return replace(solution, hessian_MPP=hessian_MPP)

@@ -14,10 +14,9 @@ import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
 from raymix.laws.exposure import Points
+from raymix.laws.repetition import REPEAT_VALUE, worth
 from raymix.laws.separable import Normal, SeparableLaw, Slopes, Term, own_weights, power_law
 from raymix.laws.union_forms import ANY_WEIGHT, OTHER_WEIGHT, WEIGHT_SD
-
-REPEAT_VALUE = 15.39  # R*: repeats after which more of them add little (fitted in arXiv 2305.16264)
 
 
 @dataclass
@@ -57,10 +56,9 @@ class JointExposure(SeparableLaw):
         drawn_BK = share_BK * d_B[:, None]
         if self.unique_K is None:
             return drawn_BK, np.broadcast_to(d_B[:, None], drawn_BK.shape)
-        unique_K, repeats = np.asarray(self.unique_K) / self.origin_2_[1], self.repeat_value
-        decay_BK = np.exp(-np.maximum(drawn_BK / unique_K - 1, 0.0) / repeats)
-        effective_BK = np.minimum(drawn_BK, unique_K) + unique_K * repeats * (1 - decay_BK)
-        return effective_BK, d_B[:, None] * decay_BK
+        epochs_BK = drawn_BK * self.origin_2_[1] / np.asarray(self.unique_K)
+        worn = worth(epochs_BK, np.log([self.repeat_value]))
+        return drawn_BK * np.exp(worn.log_MBK[0]), d_B[:, None] * worn.slope_MBK[0]
 
 
 def _exposure(theta_MP: Array, at: int, weights: slice, log_x_B: Array, part_BK: Array, slope_BK: Array) -> Term:

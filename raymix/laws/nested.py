@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike
 from raymix.laws.base import Array, Ints, Table, as_mixtures, as_scales, as_table
 from raymix.laws.curves import Curves, Habit, fit_curves
 from raymix.laws.exponential import M4
+from raymix.laws.intervals import beyond
 from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, usable_rows
-from raymix.laws.union import SD_BEYOND, SD_SEEN
 from raymix.laws.union_forms import (
     DATA_LEVEL,
     DATA_POWER,
@@ -38,6 +38,7 @@ from raymix.laws.union_forms import (
 STEPS = Habit(DATA_LEVEL, DATA_POWER, ONE_D_LEVEL, ONE_D_POWER, enough=3)  # 3 parameters
 SIZES = Habit(SIZE_LEVEL, SIZE_POWER, ONE_SIZE_LEVEL, ONE_SIZE_POWER, enough=2)  # the prior settles the third
 
+SD_SEEN = 1.1  # widening at the scales seen: what is left out of one stage says nothing of the others
 Scales = tuple[float, float]
 
 
@@ -105,13 +106,12 @@ class Nested:
         return slope_BMK
 
     def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
-        """sd of log loss (B, M): m4's, and what steps and sizes leave open; x 1.1 at seen scales, x 1.5 outside."""
+        """sd of log loss (B, M): m4's, and what steps and sizes leave open; wider outside the scales seen."""
         mix, scale = self._queries(mix_BK, scale_B2)
         sd_BM = np.empty((len(mix), self._n_eval))
         for rows, at, law, open_M in self._at(scale):
-            sd_BM[rows] = np.sqrt((law.sd(mix[rows], at) / SD_SEEN) ** 2 + open_M)
-        beyond_B = ((scale < self.seen_22_[0]) | (scale > self.seen_22_[1])).any(axis=1)
-        return sd_BM * np.where(beyond_B, SD_BEYOND, SD_SEEN)[:, None]
+            sd_BM[rows] = np.sqrt(law.sd(mix[rows], at) ** 2 + open_M)
+        return sd_BM * beyond(scale, self.seen_22_, SD_SEEN)[:, None]
 
     def to_json(self) -> dict[str, Any]:
         """Settings and learned values as plain JSON values; a step law without points is null."""
@@ -197,7 +197,7 @@ class Nested:
         n_eval = loss_QUM.shape[2]
         scale_2 = np.ones(2)  # one scale at a time: m4 has no N and no D
         whole = M4().fit(self.mix_QK_, scale_2, loss_QUM.reshape(len(loss_QUM), -1), np.arange(len(loss_QUM)))
-        whole.seen_22_ = np.array([[0.0, 0.0], [np.inf, np.inf]])
+        whole.seen_22_, whole.widen_ = np.array([[0.0, 0.0], [np.inf, np.inf]]), 1.0  # here, for all stages together
         parts = [_part(whole, slice(u * n_eval, (u + 1) * n_eval)) for u in range(len(at_U2))]
         return {tuple(at): (part, open_M) for at, part, open_M in zip(at_U2, parts, open_UM, strict=True)}
 

@@ -8,13 +8,11 @@ that the runs decide. Symmetric square roots of the covariances carry one common
 """
 
 from collections.abc import Sequence
-from copy import copy
-from typing import Any
 
 import numpy as np
 
 from raymix.laws.average import Average
-from raymix.laws.base import Array, Law
+from raymix.laws.base import Array, Law, changed
 from raymix.laws.residual import ResidualGP
 
 SHARED = 0.5  # correlation of residuals between eval domains of one run: .4-.6 in published runs
@@ -27,15 +25,17 @@ def sample(law: Law, n: int, rng: np.random.Generator) -> list[Law] | None:
     """
     if isinstance(law, ResidualGP):
         bases = sample(law.law_, n, rng)
-        return None if bases is None else [_with(law, law_=base) for base in bases]
+        return None if bases is None else [changed(law, law_=base) for base in bases]
     if isinstance(law, Average):
         parts = [sample(part, n, rng) for part in law.laws_]
         known = [part for part in parts if part is not None]
-        return None if len(known) < len(parts) else [_with(law, laws_=list(laws)) for laws in zip(*known, strict=True)]
+        return (
+            None if len(known) < len(parts) else [changed(law, laws_=list(laws)) for laws in zip(*known, strict=True)]
+        )
     if not hasattr(law, "params_MP_") or not hasattr(law, "covariance_MPP_"):
         return None
     params_SMP = draw_params(law.params_MP_, law.covariance_MPP_, n, rng)
-    return [_with(law, params_MP_=params_MP) for params_MP in params_SMP]
+    return [changed(law, params_MP_=params_MP) for params_MP in params_SMP]
 
 
 def draw_params(mean_MP: Array, covariance_MPP: Array, n: int, rng: np.random.Generator) -> Array:
@@ -50,14 +50,10 @@ def draw_params(mean_MP: Array, covariance_MPP: Array, n: int, rng: np.random.Ge
 
 def convex_parts(law: Law) -> Sequence[Law]:
     """The convex laws inside: `law` itself, what lies under its process, or the laws of an average."""
-    if law.convex:
-        return [law]
+    return [part for part in parts_of(law) if part.convex]
+
+
+def parts_of(law: Law) -> Sequence[Law]:
+    """The laws inside that have none inside: `law` itself, what lies under its process, or the laws of an average."""
     inside: Sequence[Law] = [law.law_] if isinstance(law, ResidualGP) else getattr(law, "laws_", [])
-    return [part for each in inside for part in convex_parts(each)]
-
-
-def _with(law: Any, **learned: Any) -> Any:
-    drawn = copy(law)
-    for key, value in learned.items():
-        setattr(drawn, key, value)
-    return drawn
+    return [part for each in inside for part in parts_of(each)] if inside else [law]

@@ -21,13 +21,16 @@ from scipy import linalg, optimize
 from raymix.laws.base import Array, Flags, Ints, Law, Table, as_mixtures, as_scales, as_table
 from raymix.laws.bootstrap import fresh
 from raymix.laws.exposure import sigmoid
-from raymix.laws.rows import canonical_order, usable_rows
-from raymix.laws.union import CHUNK, TiedUnion, chunks
+from raymix.laws.fitted import CHUNK, chunks
+from raymix.laws.repetition import at_rows
+from raymix.laws.rows import canonical_order, usable_rows, whole_runs
+from raymix.laws.union import TiedUnion
 
 SHARE_SCALE = 0.02  # phi is linear in shares below, logarithmic above: where published curves bend
 NAMES = ("log ell", "log w", "logit w0", "log ellN", "log ellD", "log nu", "log noise")
 PRIOR_MEAN_H = np.array([0.0, np.log(0.1), 0.5, 0.0, 0.0, np.log(0.1), np.log(0.05)])
 PRIOR_SD_H = np.array([0.7, 1.0, 1.5, 0.7, 0.7, 1.2, 1.5])
+WIDEST = 4.0  # prior sds that a hyper-parameter may be from its prior mean
 ITERATIONS = 8  # of L-BFGS: the prior mean is near, and more changes predictions by less than the noise
 MAX_HYPER_ROWS = 300  # rows that choose the hyper-parameters: 7 numbers need no more
 MAX_ROWS = 1500  # rows the process remembers: a solve is O(rows^3), about .1 s here
@@ -54,6 +57,7 @@ class ResidualGP:
 
     name: ClassVar[str] = "residual_gp"
     convex: ClassVar[bool] = False
+    repeats: ClassVar[bool] = True
 
     base: Law = field(default_factory=TiedUnion)
     """The law underneath; a fresh copy of it is fitted."""
@@ -76,18 +80,19 @@ class ResidualGP:
         loss_BM: ArrayLike,
         run_B: ArrayLike | None = None,
         own_M: ArrayLike | None = None,
+        unique_BK: ArrayLike | None = None,
     ) -> Self:
-        """Fit the law, then the process on its residuals; see `base.Law.fit`."""
-        table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M))
-        self.law_ = fresh(self.base).fit(table.mix_BK, table.scale_B2, table.loss_BM, table.run_B, table.own_M)
+        """Fit the law, then the process on its residuals; see `base.Law.fit` and `TiedUnion.fit`."""
+        table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK))
+        self.law_ = table.fit(fresh(self.base))
         self.notes_ = list(self.law_.notes_)
         used_MR, table = self._rows(table)
-        predicted_RM = self.law_.predict(table.mix_BK, table.scale_B2)
+        predicted_RM = at_rows(self.law_, table).predict(table.mix_BK, table.scale_B2)
         residual_MR = np.where(used_MR, np.log(table.loss_BM / predicted_RM).T, 0.0)
-        self.center_K_ = _features(table.mix_BK).mean(axis=0)
-        phi_RK = _features(table.mix_BK) - self.center_K_
-        self.sites_ = Sites(phi_RK, np.log(table.scale_B2), table.run_B)
-        few = _whole_runs(table.run_B, MAX_HYPER_ROWS)
+        phi_RK = _features(table.mix_BK)
+        self.center_K_ = phi_RK.mean(axis=0)
+        self.sites_ = Sites(phi_RK - self.center_K_, np.log(table.scale_B2), table.run_B)
+        few = whole_runs(table.run_B, MAX_HYPER_ROWS)
         self.hyper_H_ = _choose_hyper(self.sites_.take(few), residual_MR[:, few], used_MR[:, few])
         self.alpha_RM_ = _solve(self.sites_, self.hyper_H_, residual_MR, used_MR)
         return self
@@ -144,12 +149,23 @@ class ResidualGP:
         """Which residuals the process sees per eval domain (M, R), and their rows."""
         used_MB = usable_rows(table, self.warmup, self.rows_per_run)
         kept = np.flatnonzero(used_MB.any(axis=0))
-        kept = kept[_whole_runs(table.run_B[kept], MAX_ROWS)]
+        kept = kept[whole_runs(table.run_B[kept], MAX_ROWS)]
         return used_MB[:, kept], table.take(kept)
 
     def _queries(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> tuple[Array, Array]:
         mix = as_mixtures(mix_BK, len(self.center_K_))
         return mix, as_scales(scale_B2, len(mix))
+
+    def kernel(self, mix_BK: Array, scale_B2: Array, other_RK: Array, other_R2: Array) -> Array:
+        """Prior covariance (B, R) of g between mixtures at scales, before the amplitude of an eval domain."""
+        phi_BK, phi_RK = _features(mix_BK) - self.center_K_, _features(other_RK) - self.center_K_
+        mixture_BR = _mixture_kernel(phi_BK, phi_RK, self.hyper_H_)
+        return np.asarray(mixture_BR * _scale_kernel(np.log(scale_B2), np.log(other_R2), self.hyper_H_))
+
+    @property
+    def noise_(self) -> float:
+        """Variance of a row of a run of its own about g, in the units of `kernel`."""
+        return float(np.exp(self.hyper_H_[5:]).sum())
 
     def _residual(self, mix_BK: Array, scale_B2: Array) -> Array:
         """g = k alpha (B, M); a new run shares no run noise with those seen."""
@@ -229,7 +245,9 @@ def _choose_hyper(sites: Sites, residual_MR: Array, used_MR: Flags) -> Array:
     """MAP of the shared hyper-parameters, from the prior mean."""
     cost = partial(_hyper_cost, sites=sites, residual_MR=residual_MR, used_MR=used_MR)
     options = {"maxiter": ITERATIONS}
-    found = optimize.minimize(cost, PRIOR_MEAN_H, jac=True, method="L-BFGS-B", options=options)
+    reach_H = WIDEST * PRIOR_SD_H  # runs that repeat each other exactly take the noise to 0: k would be singular
+    bounds = list(zip(PRIOR_MEAN_H - reach_H, PRIOR_MEAN_H + reach_H, strict=True))
+    found = optimize.minimize(cost, PRIOR_MEAN_H, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return np.asarray(found.x, dtype=np.float64)
 
 
@@ -271,14 +289,3 @@ def _patterns(used_MR: Flags) -> list[tuple[Ints, Ints]]:
     pattern_CR, which_M = np.unique(used_MR, axis=0, return_inverse=True)
     groups = [(np.flatnonzero(on_R), np.flatnonzero(which_M.ravel() == c)) for c, on_R in enumerate(pattern_CR)]
     return [(rows, domains) for rows, domains in groups if len(rows)]
-
-
-def _whole_runs(run_B: Ints, max_rows: int) -> Ints:
-    """Rows of as many whole runs as fit in `max_rows`, taken evenly in the order given."""
-    if len(run_B) <= max_rows:
-        return np.arange(len(run_B))
-    _, first, count = np.unique(run_B, return_index=True, return_counts=True)
-    order = np.argsort(first)
-    keep = max(1, int(max_rows / count.max()))
-    chosen = order[np.unique(np.linspace(0, len(order) - 1, keep).round().astype(int))]
-    return np.flatnonzero(np.isin(run_B, run_B[first[chosen]]))

@@ -46,3 +46,14 @@ def distinct(values_B: Array) -> Array:
     log_B = np.sort(np.log(values_B))
     groups = np.split(log_B, np.flatnonzero(np.diff(log_B) > SAME_SCALE) + 1)
     return np.exp([group.mean() for group in groups])
+
+
+def whole_runs(run_B: Ints, max_rows: int) -> Ints:
+    """Rows of as many whole runs as fit in `max_rows`, taken evenly in the order given."""
+    if len(run_B) <= max_rows:
+        return np.arange(len(run_B))
+    _, first, count = np.unique(run_B, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    keep = max(1, int(max_rows / count.max()))
+    chosen = order[np.unique(np.linspace(0, len(order) - 1, keep).round().astype(int))]
+    return np.flatnonzero(np.isin(run_B, run_B[first[chosen]]))

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from raymix.laws.base import Array, Ints, Law, Table, as_table
+from raymix.laws.repetition import at_rows
 from raymix.laws.rows import SAME_SCALE, distinct
 
 Make = Callable[[], Law]  # gives an unfitted law
@@ -59,9 +60,10 @@ def cross_validate(
     own_M: ArrayLike | None = None,
     folds: int | Literal["loo"] = 5,
     seed: int = 0,
+    unique_BK: ArrayLike | None = None,
 ) -> CVResult:
     """Held-out predictions with whole mixtures held out, in `folds` random parts or one by one."""
-    table = as_table(mix_BK, scale_B2, loss_BM, run_B, own_M)
+    table = as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK)
     fold_B = mixture_folds(table.mix_BK, folds, seed)
     splits = [(fold_B != fold, fold_B == fold) for fold in range(fold_B.max() + 1)]
     return _held_out(make, table, splits)
@@ -145,13 +147,13 @@ def _held_out(make: Make, table: Table, splits: list[tuple[Rows, Rows]]) -> CVRe
     pred_BM, sd_BM = np.full_like(table.loss_BM, np.nan), np.full_like(table.loss_BM, np.nan)
     fold_B = np.full(len(table.mix_BK), -1)
     for fold, (train_B, test_B) in enumerate(splits):
-        part, test = table.take(np.flatnonzero(train_B)), np.flatnonzero(test_B)
-        seen = np.flatnonzero(np.isfinite(part.loss_BM).any(axis=0))  # the rest stays NaN in this fold
-        if not len(seen):
+        test = np.flatnonzero(test_B)
+        (part, seen), asked = table.take(np.flatnonzero(train_B)).measured(), table.take(test)
+        if not len(seen):  # the rest stays NaN in this fold
             continue
-        law = make().fit(part.mix_BK, part.scale_B2, part.loss_BM[:, seen], part.run_B, part.own_M[seen])
-        pred_BM[np.ix_(test, seen)] = law.predict(table.mix_BK[test], table.scale_B2[test])
-        sd_BM[np.ix_(test, seen)] = law.sd(table.mix_BK[test], table.scale_B2[test])
+        law = at_rows(part.fit(make()), asked)
+        pred_BM[np.ix_(test, seen)] = law.predict(asked.mix_BK, asked.scale_B2)
+        sd_BM[np.ix_(test, seen)] = law.sd(asked.mix_BK, asked.scale_B2)
         fold_B[test] = fold
     return CVResult(pred_BM, sd_BM, table.loss_BM, fold_B)
 

@@ -12,7 +12,7 @@ from raymix.testing import LAW_CHECKS, World, synthetic_runs, world
 
 ONE_SCALE = world(sizes=(6e7,), tokens=(1e9,))
 WORLDS = {
-    **dict.fromkeys(("m1", "m2", "m3", "m4", "log_linear", "log_feature", "effective_data"), ONE_SCALE),
+    **dict.fromkeys(("m1", "m2", "m3", "m4", "m4_published", "log_linear", "log_feature", "effective_data"), ONE_SCALE),
     "implicit": world(sizes=(6e7,), tokens=(1e9,), n_mixtures=40),  # 25 parameters: more than 20 runs can tell
     "bimix": world(sizes=(6e7,)),
     "chinchilla": world(mixture_effect=0.0),

@@ -82,7 +82,7 @@ def test_optimum_equals_water_filling(law: PerDomainPower) -> None:
     total, weights_M = 3e9, np.array([0.2, 0.5, 0.3])
     best = minimise(ObjectiveAtScale(law, (1e8, total), weights_M), Polytope.box(np.zeros(3), np.ones(3)))
     _, log_B, log_power, log_offset = law.params_MP_.T
-    units = total / law.origin_
+    units = total / law.origin_2_[1]
     n_K = water_fill(np.exp(log_offset), np.exp(log_power), units, weights=weights_M * np.exp(log_B))
     np.testing.assert_allclose(best.mixture_K, n_K / units, atol=2e-4)
     assert best.gap < 1e-4
@@ -93,7 +93,7 @@ def test_notes_say_what_the_law_gives_up() -> None:
     assert sum("no own training domain" in note for note in wide.notes_) == 3
     assert (wide.gradient(*runs(5)[:2]) == 0).all()
     several = synthetic_runs()
-    assert any("several model sizes" in note for note in several.fit(PerDomainPower()).notes_)
+    assert any("more than one model size" in note for note in several.fit(PerDomainPower()).notes_)
     mix_BK, _, loss_BM = runs()
     single = PerDomainPower().fit(mix_BK, np.array([1e8, 1e9]), loss_BM)
     assert any("prior only" in note for note in single.notes_)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from raymix.laws import ResidualGP, TiedUnion
-from raymix.laws.residual import PRIOR_MEAN_H, Sites, _hyper_cost, _whole_runs
+from raymix.laws.residual import PRIOR_MEAN_H, Sites, _hyper_cost
+from raymix.laws.rows import whole_runs
 from raymix.testing import synthetic_runs
 
 
@@ -54,6 +55,6 @@ def test_settings_of_the_base_are_kept_and_not_fitted() -> None:
 
 def test_row_cap_keeps_runs_whole() -> None:
     run_B = np.repeat(np.arange(50), 3)
-    rows = _whole_runs(run_B, 60)
+    rows = whole_runs(run_B, 60)
     assert len(rows) <= 60
     assert (np.bincount(run_B[rows], minlength=50) % 3 == 0).all()

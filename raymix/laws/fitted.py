@@ -1,0 +1,205 @@
+"""What every law has in common that the shared solver fits: rows in, an optimum with its covariance kept.
+
+A law says its prior, its log loss with derivatives (`_evaluate`) and its gradient in the mixture; the rest is here:
+which rows, units of N and D, notes on what the data cannot tell, predictions, intervals (see `intervals`), JSON.
+Letters: theta_MP the parameters, A of M eval domains still being fitted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from raymix.laws import intervals
+from raymix.laws.base import Array, Ints, Table, as_mixtures, as_scales, as_table
+from raymix.laws.exposure import Points, points
+from raymix.laws.fit import Prior, Problem, Solution, fit_map
+from raymix.laws.repetition import epochs
+from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, usable_rows
+
+FLOOR_CAP = 0.98  # E stays below this share of the least loss: the rest must be explained
+CHUNK = 4096  # rows predicted at a time: bounds the (M, B, K) work arrays
+
+
+@dataclass
+class FittedLaw(ABC):
+    """Base of the laws of one solve; settings below, learned values end in `_`."""
+
+    name: ClassVar[str]
+    convex: ClassVar[bool]
+    reads: ClassVar[tuple[str, ...]] = ("mixture", "n_params", "n_tokens")
+    extra: ClassVar[tuple[str, ...]] = ()  # learned arrays of the law's own
+    repeats: ClassVar[bool] = False  # whether `fit` takes unique tokens
+
+    warmup: float = field(default=0.1, kw_only=True)
+    """Rows before this part of a run's last D are left out: no power law holds during warm-up."""
+    rows_per_run: int = field(default=8, kw_only=True)
+    """At most so many checkpoints of a run, evenly in log D."""
+
+    params_MP_: Array = field(init=False, repr=False)
+    covariance_MPP_: Array = field(init=False, repr=False)
+    sig_M_: Array = field(init=False, repr=False)
+    cap_M_: Array = field(init=False, repr=False)
+    own_M_: Ints = field(init=False, repr=False)
+    origin_2_: Array = field(init=False, repr=False)
+    seen_22_: Array = field(init=False, repr=False)
+    varies_2_: Ints = field(init=False, repr=False)
+    converged_M_: Ints = field(init=False, repr=False)
+    widen_: float = field(init=False, repr=False)
+    n_domains_: int = field(init=False, repr=False)
+    notes_: list[str] = field(init=False, repr=False)
+    unique_: Array | None = field(init=False, repr=False, compare=False, default=None)
+    """Unique tokens where it is read (K,) or per query (B, K); see `repetition.stocked`."""
+
+    @abstractmethod
+    def _whole_prior(self, log_median_M: Array, table: Table) -> Prior:
+        """Of all parameters; `log_median_M` is the level of each eval domain's loss."""
+
+    @abstractmethod
+    def _evaluate(self, params_AP: Array, at: Points, active_A: Ints, want: bool) -> tuple[Array, Array | None]:
+        """log L (A, B) of the eval domains `active_A` and, if wanted, d log L / d theta (A, P, B)."""
+
+    @abstractmethod
+    def _slope(self, mix_BK: Array, at: Points) -> Array:
+        """dL/dr (M, B, K)."""
+
+    def fit(
+        self,
+        mix_BK: ArrayLike,
+        scale_B2: ArrayLike,
+        loss_BM: ArrayLike,
+        run_B: ArrayLike | None = None,
+        own_M: ArrayLike | None = None,
+    ) -> Self:
+        """Learn from losses (nats; NaN where not measured); see `base.Law.fit`."""
+        return self._fit(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M))
+
+    def _fit(self, table: Table) -> Self:
+        table = canonical_order(table)
+        used_MB = usable_rows(table, self.warmup, self.rows_per_run)
+        kept = np.flatnonzero(used_MB.any(axis=0))
+        table, used_MB = table.take(kept), used_MB[:, kept]
+        self._look_at(table)
+        loss_MB = np.where(used_MB, table.loss_BM.T, np.nan)
+        self.cap_M_ = FLOOR_CAP * np.nanmin(loss_MB, axis=1)
+        prior = self._whole_prior(np.log(np.nanmedian(loss_MB, axis=1)), table)
+        at = self._points(table.mix_BK, table.scale_B2, merge=True, unique=table.unique_BK)
+        problem = Problem(
+            lambda params, active, jac: self._evaluate(params, at, active, jac),
+            np.log(np.where(used_MB, table.loss_BM.T, 1.0)),
+            used_MB.astype(np.float64),
+        )
+        self._learn(self._solve(problem, prior, at), problem, table)
+        return self
+
+    def predict(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
+        """Losses (B, M) in nats per token."""
+        mix, scale = self._queries(mix_BK, scale_B2)
+        everyone, loss_BM = np.arange(len(self.params_MP_)), np.empty((len(mix), len(self.params_MP_)))
+        for rows, at in self._read(mix, scale):
+            loss_BM[rows] = np.exp(self._evaluate(self.params_MP_, at, everyone, False)[0]).T
+        return loss_BM
+
+    def gradient(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
+        """dL/dr (B, M, K); a slope that is infinite at r = 0 is read at a share of 1e-9."""
+        mix, scale = self._queries(mix_BK, scale_B2)
+        slope_BMK = np.empty((len(mix), len(self.params_MP_), mix.shape[1]))
+        for rows, at in self._read(mix, scale):
+            slope_BMK[rows] = self._slope(mix[rows], at).transpose(1, 0, 2)
+        return slope_BMK
+
+    def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
+        """sd of log loss (B, M) for a new run, of which 90% lie within 1.645 sd; see `intervals`."""
+        mix, scale = self._queries(mix_BK, scale_B2)
+        everyone, sd_BM = np.arange(len(self.params_MP_)), np.empty((len(mix), len(self.params_MP_)))
+        for rows, at in self._read(mix, scale):
+            _, jac_MPB = self._evaluate(self.params_MP_, at, everyone, True)
+            assert jac_MPB is not None
+            sd_BM[rows] = intervals.log_sd(jac_MPB, self.covariance_MPP_, self.sig_M_).T
+        return sd_BM * intervals.beyond(scale, self.seen_22_, self.widen_)[:, None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Settings and learned values as plain JSON values."""
+        settings = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.init}
+        learned = {key: getattr(self, key).tolist() for key in (*_ARRAYS, *self.extra)}
+        scalars = {"n_domains_": self.n_domains_, "widen_": self.widen_, "notes_": list(self.notes_)}
+        return {"law": self.name, "settings": settings, "learned": {**learned, **scalars}}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The law that `to_json` described."""
+        law, learned = cls(**data["settings"]), data["learned"]
+        for key in (*_ARRAYS, *cls.extra):
+            setattr(law, key, np.array(learned[key]))
+        law.n_domains_, law.widen_ = int(learned["n_domains_"]), float(learned["widen_"])
+        law.notes_ = list(learned["notes_"])
+        return law
+
+    def _look_at(self, table: Table) -> None:
+        """Units of N and D, what has been seen, and notes on what this fit cannot tell."""
+        sizes, tokens = distinct(table.scale_B2[:, 0]), distinct(table.scale_B2[:, 1])
+        self.own_M_, self.n_domains_ = table.own_M.copy(), table.mix_BK.shape[1]
+        self.origin_2_ = np.array([np.exp(np.log(sizes).mean()), np.exp(np.log(table.scale_B2[:, 1]).mean())])
+        low_2, high_2 = table.scale_B2.min(axis=0), table.scale_B2.max(axis=0)
+        self.seen_22_ = np.stack([low_2 * (1 - SAME_SCALE), high_2 * (1 + SAME_SCALE)])
+        self.varies_2_ = np.array([len(sizes) > 1, len(tokens) > 1], dtype=np.int64)
+        one_mixture = self.n_domains_ == 1 or bool((table.mix_BK == table.mix_BK[0]).all())
+        varies = {"n_params": len(sizes) > 1, "n_tokens": len(tokens) > 1, "mixture": not one_mixture}
+        told = {"n_params": "model size", "n_tokens": "n_tokens", "mixture": "mixture"}
+        self.notes_ = []
+        for what, name in told.items():
+            if varies[what] and what not in self.reads:
+                self.notes_.append(f"more than one {name}: this law has no {what} and averages over them; fit one")
+            if not varies[what] and what in self.reads and not (what == "mixture" and self.n_domains_ == 1):
+                self.notes_.append(f"one {name}: the effect of {what} is prior only")
+
+    def _solve(self, problem: Problem, prior: Prior, at: Points) -> Solution:
+        return fit_map(problem, prior)
+
+    def _learn(self, solution: Solution, problem: Problem, table: Table) -> None:
+        """Keep the optimum and how sure it is."""
+        self.params_MP_, self.sig_M_ = solution.params_MP, intervals.misfit_sig(problem, solution)
+        runs_M = np.array([len(np.unique(table.run_B[used_B > 0])) for used_B in problem.used_MB])
+        less_M = problem.used_MB.sum(axis=1) / runs_M * (self.sig_M_ / solution.sig_M) ** 2
+        self.covariance_MPP_ = intervals.clustered(solution, less_M)
+        mixture_B = np.unique(table.mix_BK, axis=0, return_inverse=True)[1].ravel()
+        runs = len(np.unique(table.run_B))
+        self.widen_ = intervals.widening(problem, solution, self.covariance_MPP_, self.sig_M_, less_M, mixture_B, runs)
+        self.converged_M_ = solution.converged_M.astype(np.int64)
+        for domain in np.flatnonzero(~solution.converged_M):
+            self.notes_.append(f"eval domain {domain}: the fit did not converge")
+
+    def _points(self, mix_BK: Array, scale_B2: Array, merge: bool, unique: Array | None = None) -> Points:
+        merge = merge and len(np.unique(mix_BK, axis=0)) < len(mix_BK)
+        epochs_BK = epochs(mix_BK, scale_B2, unique)
+        return points(mix_BK, scale_B2, self.origin_2_[0], self.origin_2_[1], merge, epochs_BK)
+
+    def _read(self, mix_BK: Array, scale_B2: Array) -> Iterator[tuple[slice, Points]]:
+        """The rows asked for, some at a time."""
+        for rows in chunks(len(mix_BK)):
+            some = self.unique_ if self.unique_ is None or self.unique_.ndim == 1 else self.unique_[rows]
+            yield rows, self._points(mix_BK[rows], scale_B2[rows], merge=False, unique=some)
+
+    def _queries(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> tuple[Array, Array]:
+        mix = as_mixtures(mix_BK, self.n_domains_)
+        return mix, as_scales(scale_B2, len(mix))
+
+
+_ARRAYS = (
+    *("params_MP_", "covariance_MPP_", "sig_M_", "cap_M_", "own_M_"),
+    *("origin_2_", "seen_22_", "varies_2_", "converged_M_"),
+)
+
+
+def chunks(n_rows: int, size: int = CHUNK) -> list[slice]:
+    """Slices of at most `size` rows."""
+    return [slice(start, start + size) for start in range(0, n_rows, size)]
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple | list | np.ndarray) else value

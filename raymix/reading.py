@@ -1,0 +1,165 @@
+"""A law read at one scale: losses, the objective and gains of some mixtures with 90% intervals, and when to abstain.
+
+Two things make an interval: the law's own sd, which knows the noise of a run and scales that nobody trained, and laws
+drawn from what the runs leave open. A gain is the difference between two mixtures under the *same* law: what they
+share cancels, so its interval is that of the draws. Draws of a curved law lean to one side of it, the more the less the
+runs say: the law says where an interval lies, the draws around their median how wide it is.
+
+Letters: M eval domains, Q mixtures compared (the recommended one first), S draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from raymix.held_out import Z90
+from raymix.laws.posterior import parts_of
+from raymix.laws.repetition import REPEATED
+from raymix.near_optimal import near_optimal
+from raymix.objective import ObjectiveAtScale, reduce_losses
+from raymix.optimum import Optimum
+from raymix.simplex import Array, Polytope
+from raymix.space import SearchSpace
+
+FAR_TOKENS = 3.0  # beyond this ratio the step tail was measured to err by about 4%
+FAR_PARAMS = 30.0  # ladder to target; not measured beyond
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 90% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A mixture somebody would use without a search; `gain` is how much worse it is predicted to be (nats)."""
+
+    mixture: dict[str, float]
+    objective: Interval
+    gain: Interval
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Losses of some mixtures, with their sd and their values under drawn laws; mixture 0 is the recommended one."""
+
+    objective: ObjectiveAtScale
+    loss_QM: Array
+    sd_QM: Array
+    loss_SQM: Array | None
+    """None for a law without draws."""
+
+    @classmethod
+    def of(cls, objective: ObjectiveAtScale, mix_QK: Array, drawn: Sequence[ObjectiveAtScale] | None) -> Reading:
+        """Of mixtures under a law and under `drawn` ones."""
+        sd_QM = objective.law.sd(mix_QK, np.asarray(objective.scale, float))
+        drawn_SQM = None if drawn is None else np.stack([each.losses(mix_QK) for each in drawn])
+        return cls(objective, objective.losses(mix_QK), sd_QM, drawn_SQM)
+
+    def losses(self, eval_names: Sequence[str]) -> dict[str, Interval]:
+        """Of every eval domain at the recommended mixture, for a new run."""
+        half_M = np.exp(Z90 * self.sd_QM[0])
+        low_M, high_M = self.loss_QM[0] / half_M, self.loss_QM[0] * half_M
+        draw_SM = None if self.loss_SQM is None else self.loss_SQM[:, 0]
+        return {
+            name: _interval(self.loss_QM[0, i], low_M[i], high_M[i], None if draw_SM is None else draw_SM[:, i])
+            for i, name in enumerate(eval_names)
+        }
+
+    def value(self, q: int) -> Interval:
+        """The objective of a mixture, for a new run: errors of one run move together, so the sds add up."""
+        mean, half = self._value_Q[q], Z90 * self._sd_Q[q]
+        return _interval(mean, mean - half, mean + half, None if self.loss_SQM is None else self._drawn_SQ[:, q])
+
+    def gain(self, q: int) -> Interval:
+        """How much worse mixture `q` is than the recommended one; without draws both sds, as if independent."""
+        mean = self._value_Q[q] - self._value_Q[0]
+        if self.loss_SQM is None:
+            half = Z90 * np.hypot(self._sd_Q[q], self._sd_Q[0])
+            return _interval(mean, mean - half, mean + half, None)
+        return _interval(mean, mean, mean, self._drawn_SQ[:, q] - self._drawn_SQ[:, 0])
+
+    def baselines(self, shares: Mapping[str, dict[str, float]]) -> dict[str, Baseline]:
+        """Mixtures 1, 2, ... under their names."""
+        return {name: Baseline(mix, self.value(q), self.gain(q)) for q, (name, mix) in enumerate(shares.items(), 1)}
+
+    @property
+    def _value_Q(self) -> Array:
+        return self._reduced(self.loss_QM)
+
+    @property
+    def _drawn_SQ(self) -> Array:
+        assert self.loss_SQM is not None
+        return self._reduced(self.loss_SQM)
+
+    @property
+    def _sd_Q(self) -> Array:
+        return np.asarray(self._reduced(self.loss_QM * (1 + self.sd_QM)) - self._value_Q)
+
+    def _reduced(self, loss_QM: Array) -> Array:
+        return reduce_losses(loss_QM, self.objective.weights_M, self.objective.reduce)
+
+
+def set_around(
+    space: SearchSpace, objective: ObjectiveAtScale, polytope: Polytope, optimum: Optimum, noise: float
+) -> dict[str, dict[str, float]]:
+    """The near-optimal set: the least and the largest share of every domain within the noise of the optimum."""
+    low_K, high_K = near_optimal(objective, polytope, optimum, noise)
+    found = zip(space.domain_names, low_K.tolist(), high_K.tolist(), strict=True)
+    return {name: {"low": low, "high": high} for name, low, high in found}
+
+
+def epochs_of(space: SearchSpace, mix_K: Array, n_tokens: float) -> dict[str, float | None]:
+    """Passes over the tokens at hand; None where it is not known how many there are."""
+    epochs_K = mix_K * n_tokens / space.available_K
+    known = zip(space.domain_names, epochs_K, np.isfinite(space.available_K), strict=True)
+    return {name: float(epochs) if finite else None for name, epochs, finite in known}
+
+
+def verdict(name: str, gain: Interval, noise: float) -> dict[str, str]:
+    """Use the mixture only if its gain over the baseline is above 0 at 95% and above the noise of one run."""
+    seen = f"predicted gain over the {name} {gain.mean:.4f} nats (90% interval {gain.low:.4f} to {gain.high:.4f})"
+    if gain.low > 0 and gain.mean > noise:
+        return {"answer": "use it", "reason": f"{seen}, above the noise of one run ({noise:.4f})"}
+    why = "the interval includes 0" if gain.low <= 0 else f"less than the noise of one run ({noise:.4f})"
+    return {"answer": "keep the baseline: gain within noise", "baseline": name, "reason": f"{seen}; {why}"}
+
+
+def far_notes(n_params: float, n_tokens: float, most_params: float, most_tokens: float) -> list[str]:
+    """Warnings at a scale far beyond the largest size and the longest run trained."""
+    notes = []
+    if n_tokens > FAR_TOKENS * most_tokens:
+        times = n_tokens / most_tokens
+        notes.append(f"{times:.1f} times the tokens of the longest run: expect losses to be off by some %")
+    if n_params > FAR_PARAMS * most_params:
+        notes.append(f"{n_params / most_params:.0f} times the largest size trained: train a larger one")
+    return notes
+
+
+def repeat_notes(space: SearchSpace, objective: ObjectiveAtScale, mix_K: Array) -> list[str]:
+    """What the law cannot know of repeats, where the mixture has any."""
+    epochs_K, parts = mix_K * objective.scale[1] / space.available_K, parts_of(objective.law)
+    if epochs_K.max() <= REPEATED:
+        return []
+    domain = f"{space.domain_names[int(np.argmax(epochs_K))]} is repeated {epochs_K.max():.1f} times at the target"
+    if not any(getattr(part, "knows_unique_", False) for part in parts):
+        return [f"{domain}, and repeats count as fresh tokens: the runs had no columns unique/<domain>"]
+    if not any(getattr(part, "saw_repeats_", False) for part in parts):
+        return [f"{domain}, which no run was: what repeats are worth is the published value (arXiv 2305.16264)"]
+    return []
+
+
+def _interval(mean: Any, low: Any, high: Any, draw_S: Array | None) -> Interval:
+    """The wider of `low` to `high` and the 90% of the draws, moved so that their median is the mean."""
+    if draw_S is not None:
+        bottom, middle, top = np.quantile(draw_S, [0.05, 0.5, 0.95])
+        low, high = min(low, mean + bottom - middle), max(high, mean + top - middle)
+    return Interval(float(mean), float(low), float(high))

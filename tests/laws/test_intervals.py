@@ -1,0 +1,63 @@
+"""How sure a fit is: mixtures left out without refitting, and intervals that hold what they promise with few runs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from raymix.laws import EffectiveData, TiedUnion
+from raymix.laws.base import Array, Ints
+from raymix.laws.fit import Prior, Problem, Solution, solve, with_curvature
+from raymix.laws.intervals import Z90, beyond, clustered, left_out, log_sd
+from raymix.testing import synthetic_runs
+
+
+def linear(n_rows: int = 12, n_params: int = 3) -> tuple[Problem, Prior, Array]:
+    """log L = J theta with small residuals, so that Huber weights are 1 and the first order is exact."""
+    rng = np.random.default_rng(0)
+    jac_1PB = rng.normal(size=(1, n_params, n_rows))
+
+    def evaluate(params_AP: Array, active_A: Ints, want: bool) -> tuple[Array, Array | None]:
+        return np.einsum("ap,apb->ab", params_AP, jac_1PB), jac_1PB if want else None
+
+    target_1B = np.ones((1, n_params, 1))[:, :, 0] @ jac_1PB[0] + 0.3 * rng.uniform(-1, 1, size=(1, n_rows))
+    prior = Prior(np.zeros((1, n_params)), np.full((1, n_params), 2.0))
+    return Problem(evaluate, target_1B, np.ones_like(target_1B)), prior, jac_1PB
+
+
+def solved(problem: Problem, prior: Prior) -> Solution:
+    return with_curvature(problem, solve(problem, prior, np.array([0.5]), prior.mean_MP))
+
+
+def test_left_out_equals_a_fit_without_those_rows() -> None:
+    problem, prior, jac_1PB = linear()
+    solution, group_B = solved(problem, prior), np.repeat([0, 1, 2, 3, 4], [1, 2, 4, 2, 3])
+    less_M, sig_M = np.array([1.0]), np.array([0.5])
+    z_1B = left_out(problem, solution, clustered(solution, less_M), sig_M, less_M, group_B)
+    for group in range(5):
+        out_B = group_B == group
+        part = solved(replace(problem, used_MB=(~out_B[None]).astype(float)), prior)
+        log_1B, _ = problem.evaluate(part.params_MP, np.array([0]), False)
+        want_1B = (log_1B - problem.target_MB) / log_sd(jac_1PB, clustered(part, less_M), sig_M)
+        np.testing.assert_allclose(z_1B[:, out_B], want_1B[:, out_B], rtol=1e-4)
+
+
+def test_factor_is_larger_outside_the_scales_seen() -> None:
+    seen_22 = np.array([[1e7, 1e9], [1e8, 1e10]])
+    scale_B2 = np.array([[5e7, 5e9], [5e8, 5e9], [5e7, 5e10]])
+    np.testing.assert_array_equal(beyond(scale_B2, seen_22, 0.9), [0.9, 1.5, 1.5])
+    np.testing.assert_array_equal(beyond(scale_B2, seen_22, 1.8), [1.8, 1.8, 1.8])
+
+
+@pytest.mark.parametrize("make", [TiedUnion, EffectiveData])
+@pytest.mark.parametrize("noise", [0.004, 0.02])
+def test_interval_holds_with_few_runs(make: type[TiedUnion | EffectiveData], noise: float) -> None:
+    """10 runs at one scale, 13 parameters or more; 15 worlds of 10 new runs: at least 80% inside (of 90% promised)."""
+    inside = []
+    for seed in range(15):
+        runs = synthetic_runs(n_mixtures=20, sizes=(6e7,), tokens=(1e9,), noise=noise, seed=seed)
+        new_B = runs.run_B >= 10
+        law, test = runs.take(np.flatnonzero(~new_B)).fit(make()), runs.take(np.flatnonzero(new_B))
+        error_BM = np.log(law.predict(test.mix_BK, test.scale_B2) / test.loss_BM)
+        inside.append((np.abs(error_BM) <= Z90 * law.sd(test.mix_BK, test.scale_B2)).mean())
+    assert 0.8 <= np.mean(inside) <= 0.99

@@ -1,0 +1,85 @@
+"""Intervals of losses, objectives and gains: what two mixtures share cancels, draws only say how wide; verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raymix.objective import ObjectiveAtScale
+from raymix.reading import Interval, Reading, far_notes, verdict
+
+MIX_QK = np.array([[1.0, 0.0], [0.0, 1.0]])
+Z90 = 1.645
+
+
+class Linear:
+    """L = level + r . slope in both of two eval domains, sd .01."""
+
+    name, convex, notes_ = "linear", True, []
+
+    def __init__(self, level: float = 2.0, slope: tuple[float, float] = (0.0, 0.1)) -> None:
+        self.level, self.slope = level, np.array(slope)
+
+    def predict(self, mix_BK: Any, scale: Any) -> Any:
+        return np.repeat((self.level + mix_BK @ self.slope)[:, None], 2, axis=1) * [1.0, 2.0]
+
+    def sd(self, mix_BK: Any, scale: Any) -> Any:
+        return np.full((len(mix_BK), 2), 0.01)
+
+
+def objective(reduce: str = "mean") -> Any:
+    return ObjectiveAtScale(Linear(), (1e8, 1e9), np.array([0.5, 0.5]), reduce)
+
+
+def drawn(*laws: Linear) -> list[Any]:
+    return [replace(objective(), law=law) for law in laws]
+
+
+def test_a_level_that_draws_disagree_on_cancels_from_the_gain() -> None:
+    read = Reading.of(objective(), MIX_QK, drawn(*(Linear(level) for level in np.linspace(1, 3, 21))))
+    assert read.value(0).high - read.value(0).low > 2
+    gain = read.gain(1)
+    np.testing.assert_allclose([gain.mean, gain.low, gain.high], 0.15, rtol=1e-9)
+
+
+def test_draws_that_lean_say_how_wide_not_where() -> None:
+    """All draws see a gain of .3 +- .03 where the law sees .15: the interval is around the law's."""
+    slopes = 0.2 + 0.02 * np.linspace(-1, 1, 21)
+    gain = Reading.of(objective(), MIX_QK, drawn(*(Linear(2.0, (0.0, slope)) for slope in slopes))).gain(1)
+    assert gain.mean == pytest.approx(0.15)
+    assert (gain.low, gain.high) == (pytest.approx(0.15 - 0.027), pytest.approx(0.15 + 0.027))
+
+
+@pytest.mark.parametrize(("reduce", "value"), [("mean", 3.0), ("worst", 4.0)])
+def test_sds_of_one_run_add_up(reduce: str, value: float) -> None:
+    read = Reading.of(objective(reduce), MIX_QK, None).value(0)
+    assert read.mean == pytest.approx(value)
+    assert read.high - read.mean == pytest.approx(Z90 * 0.01 * value, rel=1e-3)
+
+
+def test_losses_have_the_sd_of_the_law_or_more() -> None:
+    losses = Reading.of(objective(), MIX_QK, drawn(Linear(2.0), Linear(2.0), Linear(2.0))).losses(("a", "b"))
+    assert losses["b"].mean == pytest.approx(4.0)
+    assert losses["b"].low == pytest.approx(4.0 * np.exp(-Z90 * 0.01), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("gain", "noise", "answer"),
+    [
+        (Interval(0.05, 0.01, 0.09), 0.02, "use it"),
+        (Interval(0.05, -0.01, 0.11), 0.02, "keep the baseline: gain within noise"),
+        (Interval(0.01, 0.005, 0.015), 0.02, "keep the baseline: gain within noise"),
+    ],
+)
+def test_verdict(gain: Interval, noise: float, answer: str) -> None:
+    found = verdict("prior", gain, noise)
+    assert found["answer"] == answer
+    assert "0.0" in found["reason"]
+
+
+def test_far_scales_are_noted() -> None:
+    assert far_notes(3e9, 3e10, 1e8, 1e10) == []
+    assert len(far_notes(3.1e9, 3.1e10, 1e8, 1e10)) == 2
