@@ -8,26 +8,28 @@ print(study.recommend().mixture)
 
 from __future__ import annotations
 
-import platform
-import time
+import logging
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from raymix.agenda import next_trials, over, search_over
+from raymix.confirm import Confirmation, confirmation, confirmed_mixture, due, skipped, weighed
 from raymix.design import Designer
+from raymix.evidence import take_evidence
 from raymix.held_out import HeldOut
 from raymix.ledger import Ledger, Trial
 from raymix.observations import Observations
 from raymix.recommend import Recommendation, fit_law, recommend, target_from
-from raymix.space import Scale, SearchSpace, SpaceError
+from raymix.space import HOW_IT_IS_RUN, Scale, SearchSpace, SpaceError
+from raymix.stopping import stopped
 from raymix.store import Store, StoreError
+from raymix.study_files import FORMAT, as_written, read_identity, read_space, upgrade, write_identity, write_space
 
-FORMAT = 1  # of the study directory
-VERSIONS = ("raymix", "ray", "torch", "transformers", "numpy", "scipy")
+log = logging.getLogger(__name__)
 
 
 class Study:
@@ -38,6 +40,7 @@ class Study:
         self.space = space
         self.seed = seed
         self._designer = designer
+        self._outdated: dict[str, Any] | None = None
         self.ledger = Ledger(space, seed, store, designer)
 
     @classmethod
@@ -48,12 +51,17 @@ class Study:
             StoreError: there is a study already.
         """
         store = Store(path)
+        evidence = Ledger(space, seed)
+        take_evidence(evidence)  # a source that cannot be used is said before there is a study
         with store.locked():
             if store.exists:
-                raise StoreError(f"{store.path}: there is a study already; open it, or choose another directory")
-            _write_space(store, space)
-            store.write_json("study.json", _identity(space, seed))
-        return cls(store, space, seed, designer)
+                raise StoreError(f"{store.where}: there is a study already; open it, or choose another directory")
+            write_space(store, space)
+            write_identity(store, space, seed)
+            study = cls(store, space, seed, designer)
+            for body in evidence.reused.values():
+                study.ledger.note("reuse", body)
+        return study
 
     @classmethod
     def open(cls, path: str | Path, designer: Designer | None = None) -> Study:
@@ -63,12 +71,10 @@ class Study:
             StoreError: there is none, or it is damaged.
         """
         store = Store(path)
-        about = store.read_json("study.json")
-        if about.get("format") != FORMAT:
-            raise StoreError(f"{store.path}: written in format {about.get('format')}, this raymix reads {FORMAT}")
-        space = SearchSpace.load(store.path / "space.yaml")
-        space = SearchSpace.parse(space.model_dump(mode="json", exclude_none=True), folder=Path(about["folder"]))
-        return cls(store, space, int(about["seed"]), designer)
+        about = read_identity(store)
+        study = cls(store, read_space(store, about), int(about["seed"]), designer)
+        study._outdated = about if about["format"] < FORMAT else None
+        return study
 
     @classmethod
     def resume(
@@ -84,30 +90,77 @@ class Study:
             return cls.create(space, path, seed or 0, designer)
         study = cls.open(path, designer)
         if study.space.hash() != space.hash():
-            changed = "; ".join(_differences(_raw(study.space), _raw(space))[:5])
+            changed = "; ".join(_differences(as_written(study.space), as_written(space))[:5])
             raise SpaceError(
-                f"{store.path}: this study was begun with another space ({changed}); undo the change, or give the new "
-                "space a directory of its own with --study"
+                f"{store.where}: this study was begun with another space ({changed}); undo the change, or begin a new "
+                "study that keeps what is still valid with --fork NEW"
             )
         if seed is not None and seed != study.seed:
-            raise SpaceError(f"{store.path}: this study was begun with seed {study.seed}, not {seed}")
-        if _raw(study.space) != _raw(space):
+            raise SpaceError(f"{store.where}: this study was begun with seed {study.seed}, not {seed}")
+        if as_written(study.space) != as_written(space):
             with store.locked():
-                _write_space(store, space)
+                take_evidence(Ledger(space, study.seed, store))
+                write_space(store, space)
             study = cls(store, space, study.seed, designer)
         return study
+
+    @classmethod
+    def fork(
+        cls,
+        space: SearchSpace,
+        old: str | Path,
+        new: str | Path,
+        seed: int | None = None,
+        designer: Designer | None = None,
+    ) -> Study:
+        """The study in `new`, begun if there is none with what `old` measured and is still true in `space`.
+
+        That is what raymix/evidence.py finds: rows whose mixture and losses mean the same in both. After a change of
+        recipe nothing does.
+        """
+        source = Store(old)
+        kept = read_space(source, read_identity(source))
+        if _trained(kept) != _trained(space):
+            log.warning("%s: trained by another recipe, so its losses are others: nothing is reused", source.where)
+            return cls.resume(space, new, seed, designer)
+        raw = as_written(space)
+        place = source.where if "://" in source.where else str(source.path.resolve())
+        raw["from"] = [*raw.get("from", ()), {"study": place}]
+        return cls.resume(SearchSpace.parse(raw, folder=space.folder), new, seed, designer)
 
     @contextmanager
     def writing(self) -> Iterator[Ledger]:
         """The ledger, up to date and ours alone until the block ends."""
         with self.store.locked():
-            self.ledger = Ledger(self.space, self.seed, self.store, self._designer)
+            about = self._outdated
+            if about is not None:
+                upgrade(self.store, self.space, about)
+                self._outdated = None
+            if self.store.changed():
+                self.ledger = Ledger(self.space, self.seed, self.store, self._designer)
             yield self.ledger
 
     def ask(self, n: int) -> list[Trial]:
-        """n trials to run: each has `trial_id, mixture, n_params, n_tokens, seed`."""
+        """n trials to run: each has `trial_id, mixture, n_params, n_tokens, seed`.
+
+        Fewer, and a warning, where the budget of the space leaves fewer or the last trials must be told first; a space
+        without a budget has no end. Runs of confirmation come when they are due.
+
+        Raises:
+            SpaceError: the budget is in hours alone, which somebody else's trainer does not tell.
+        """
+        budget = self.space.budget
+        if list(budget.limits()) == ["hours"]:
+            raise SpaceError(
+                "budget.hours counts the time of raymix run: for ask and tell use trials, flops or gpu_hours"
+            )
         with self.writing() as ledger:
-            return ledger.ask(n)
+            bound = budget.given or self.space.confirm is not None
+            found = next_trials(ledger, n, early=False) if bound else due(ledger, n) or ledger.ask(n)
+            if not found:
+                waiting = f"{len(ledger.pending())} trials are still to be told"
+                log.warning("nothing to train: %s", over(ledger) or waiting)
+            return found
 
     def tell(
         self,
@@ -117,8 +170,12 @@ class Study:
         n_tokens: float | None = None,
         tokens_seen: Mapping[str, float] | None = None,
         status: str = "done",
+        seconds: float | None = None,
+        flops: float | None = None,
     ) -> None:
         """The losses (nats per token) of a trial, by eval domain; `status="checkpoint"` for one on the way.
+
+        `seconds` and `flops` up to there count against a budget in them; FLOPs are 6 N D if left out.
 
         Raises:
             ValueError: unknown trial or eval domain, or a loss is missing.
@@ -128,7 +185,8 @@ class Study:
             raise ValueError(f"{sorted(unknown)[0]!r} is not an eval domain ({', '.join(self.space.eval_names)})")
         row: dict[str, Any] = {f"loss/{name}": loss for name, loss in losses.items()} | {"status": status}
         row |= {f"tokens/{name}": tokens for name, tokens in (tokens_seen or {}).items()}
-        row |= {key: value for key, value in (("n_params", n_params), ("n_tokens", n_tokens)) if value is not None}
+        given = {"n_params": n_params, "n_tokens": n_tokens, "seconds": seconds, "flops": flops}
+        row |= {key: value for key, value in given.items() if value is not None}
         with self.writing() as ledger:
             ledger.observe(trial_id, row)
 
@@ -143,8 +201,19 @@ class Study:
 
     @property
     def finished(self) -> bool:
-        """Whether the budget is spent and every trial has ended."""
-        return len(self.ledger.trials) >= self.space.budget.trials and not self.ledger.pending()
+        """Whether the budget is spent, or the search was stopped, and every trial has ended."""
+        return over(self.ledger) is not None
+
+    def unfinished(self) -> str | None:
+        """What the search still has to do, as a sentence; None where it is over."""
+        pending = sum(trial.purpose == "search" for trial in self.ledger.pending())
+        if pending:
+            return f"{pending} trials of the search have not ended"
+        return None if search_over(self.ledger) else "the search has budget left"
+
+    def confirmation(self) -> Confirmation | None:
+        """Predicted beside confirmed gains of the proposal, as far as they are; None where none were asked for."""
+        return confirmation(self.ledger)
 
     def recommend(self, scale: Scale | Sequence[float] | None = None) -> Recommendation:
         """The best mixture at `scale` (default: the target of the space).
@@ -159,41 +228,20 @@ class Study:
         table = self.table()
         law = fit_law(self.space, table)
         target = target_from(self.space, *(scale or ()))
-        found, held_out = recommend(self.space, table, law, target, self.seed)
-        return found, held_out, law.to_json()
+        keep_K = confirmed_mixture(self.ledger)
+        found, held_out = recommend(self.space, table, law, target, self.seed, keep_K)
+        said = [words for words in (stopped(self.ledger), skipped(self.ledger)) if words]
+        found = replace(found, law={**found.law, "notes": [*found.law["notes"], *said]})
+        return weighed(found, self.confirmation()), held_out, law.to_json()
 
     def command(self) -> str:
         """What continues this study from a shell."""
-        return f"raymix run {self.store.path / 'space.yaml'} --study {self.store.path}"
+        return f"raymix resume {shlex.quote(self.store.where)}"
 
 
-def _write_space(store: Store, space: SearchSpace) -> None:
-    text = yaml.safe_dump(_raw(space), sort_keys=False, allow_unicode=True)
-    store.write(
-        "space.yaml", b"# The search space as resolved; raymix run on this file continues the study.\n" + text.encode()
-    )
-
-
-def _raw(space: SearchSpace) -> dict[str, Any]:
-    return space.model_dump(mode="json", exclude_none=True)
-
-
-def _identity(space: SearchSpace, seed: int) -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    for name in VERSIONS:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "format": FORMAT,
-        "name": space.name,
-        "seed": seed,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "space_hash": space.hash(),
-        "folder": str(space.folder),
-        "versions": versions,
-    }
+def _trained(space: SearchSpace) -> dict[str, Any]:
+    """What of the recipe decides the losses."""
+    return space.recipe.model_dump(exclude=set(HOW_IT_IS_RUN))
 
 
 def _differences(before: Any, after: Any, where: str = "") -> list[str]:

@@ -1,0 +1,234 @@
+"""Bytes by name: whole or not at all, durable when `write` returns. On a disk, or on any store of pyarrow.fs.
+
+Two implementations of six methods, so that everything above has one code path. A disk gets temporary file, fsync,
+rename and fsync of the folder. An object store shows an object only once its upload is complete, and what it shows
+it shows to everybody from then on (S3 and Google Cloud Storage promise that for reads and for listings).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from raymix.store.errors import StoreError, unreadable, unwritable
+from raymix.store.retries import retried
+
+T = TypeVar("T")
+COLLAPSED = re.compile(r"(s3|gs|gcs|abfss?|hdfs|file):/[^/]")
+OPTIONS = {
+    "s3": "allow_delayed_open=true",  # a small object in one PUT instead of a multipart upload
+    "gs": "retry_limit_seconds=10",  # instead of 15 minutes: `retried` comes back
+    "gcs": "retry_limit_seconds=10",
+}
+SECRET_KEYS = ("access_key", "secret_key", "session_token", "access_token")
+
+
+class Objects(Protocol):
+    """Bytes by relative name, with `/` between folders."""
+
+    where: str
+    """The place as a person would write it, without secrets."""
+
+    def read(self, name: str) -> bytes:
+        """All of it. Raises FileNotFoundError, or StoreError after the retries."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Whole, durable, over whatever had the name. Raises StoreError: the place, the cause, what to do."""
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly in a folder, sorted; none where there is no such folder."""
+
+    def delete(self, name: str) -> None:
+        """Gone afterwards, also if it was before."""
+
+    def rename(self, name: str, new: str) -> None:
+        """The same bytes under another name."""
+
+    def url(self, name: str) -> str:
+        """How to name it to a person."""
+
+
+def open_objects(where: str | Path) -> Objects:
+    """A directory, or the address of a store that pyarrow.fs knows.
+
+    Raises:
+        StoreError: the address cannot be understood.
+    """
+    text = str(where)
+    if isinstance(where, Path) and COLLAPSED.match(text):
+        raise StoreError(f"{text}: a Path loses a slash of an address; give it as text")
+    if "://" not in text:
+        return LocalObjects(Path(where))
+    if text.startswith("file://"):
+        return LocalObjects(Path(urlsplit(text).path))
+    return RemoteObjects(text)
+
+
+class LocalObjects:
+    """Files below a directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.where = str(path)
+
+    def read(self, name: str) -> bytes:
+        """See `Objects`."""
+        try:
+            return retried((self.path / name).read_bytes, self.url(name))
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(self.url(name)) from None
+        except OSError as error:
+            raise unreadable(self.url(name), error) from error
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Objects`."""
+        target = self.path / name
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            retried(lambda: _replace(target, part, content), self.url(name))
+        except OSError as error:
+            raise unwritable(self.url(name), error) from error
+
+    def names(self, folder: str) -> list[str]:
+        """See `Objects`."""
+        try:
+            return sorted(name for name in os.listdir(self.path / folder) if not name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise unreadable(self.url(folder), error) from error
+
+    def delete(self, name: str) -> None:
+        """See `Objects`."""
+        try:
+            (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(self.url(name), error) from error
+
+    def rename(self, name: str, new: str) -> None:
+        """See `Objects`."""
+        try:
+            os.replace(self.path / name, self.path / new)
+        except OSError as error:
+            raise unwritable(self.url(new), error) from error
+
+    def url(self, name: str) -> str:
+        """See `Objects`."""
+        return str(self.path / name)
+
+    def sweep(self, folder: str) -> None:
+        """Remove what a writer left behind that died before its rename. For who holds the study."""
+        for part in (self.path / folder).glob(".*.part"):
+            part.unlink(missing_ok=True)
+
+
+class RemoteObjects:
+    """Objects below a prefix of a bucket."""
+
+    def __init__(self, address: str) -> None:
+        from pyarrow import ArrowException
+        from pyarrow.fs import FileSystem
+
+        self.address = address
+        self.where = without_secrets(address)
+        try:
+            self._fs, path = FileSystem.from_uri(_with_options(address))
+        except (ArrowException, OSError, ValueError) as error:
+            raise StoreError(f"{self.where}: this address cannot be opened: {error}") from None
+        self._root = path.rstrip("/")
+
+    def read(self, name: str) -> bytes:
+        """See `Objects`."""
+        return self._tried(lambda: self._read(name), name, unreadable)
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Objects`."""
+        self._tried(lambda: self._write(name, content), name, unwritable)
+
+    def names(self, folder: str) -> list[str]:
+        """See `Objects`."""
+        from pyarrow.fs import FileSelector, FileType
+
+        selector = FileSelector(f"{self._root}/{folder}".rstrip("/"), allow_not_found=True)
+        found = self._tried(lambda: self._fs.get_file_info(selector), folder, unreadable)
+        return sorted(info.base_name for info in found if info.type == FileType.File)
+
+    def delete(self, name: str) -> None:
+        """See `Objects`."""
+        try:
+            self._tried(lambda: self._fs.delete_file(f"{self._root}/{name}"), name, unwritable)
+        except FileNotFoundError:
+            return
+
+    def rename(self, name: str, new: str) -> None:
+        """See `Objects`."""
+        self.write(new, self.read(name))
+        self.delete(name)
+
+    def url(self, name: str) -> str:
+        """See `Objects`."""
+        parts = urlsplit(self.where)
+        return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}", query=""))
+
+    def _read(self, name: str) -> bytes:
+        with self._fs.open_input_stream(f"{self._root}/{name}") as stream:
+            return bytes(stream.read())
+
+    def _write(self, name: str, content: bytes) -> None:
+        with self._fs.open_output_stream(f"{self._root}/{name}") as stream:
+            stream.write(content)
+
+    def _tried(self, action: Callable[[], T], name: str, failed: Callable[[str, OSError], StoreError]) -> T:
+        try:
+            return retried(action, self.url(name))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise failed(self.url(name), error) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteObjects, (self.address,)
+
+
+def without_secrets(address: str) -> str:
+    """The address without user, password, or a key in its query."""
+    parts = urlsplit(address)
+    query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if key not in SECRET_KEYS]
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=urlencode(query, safe="/:")))
+
+
+def _with_options(address: str) -> str:
+    """The address with what we want of pyarrow's clients, where it says nothing itself."""
+    parts = urlsplit(address)
+    name, _, value = OPTIONS.get(parts.scheme, "").partition("=")
+    if not name or name in parts.query:
+        return address
+    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, f"{name}={value}")))))
+
+
+def _replace(target: Path, part: Path, content: bytes) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+        _sync_folder(target.parent)
+    except OSError:
+        with suppress(OSError):  # a read-only folder, or none: then there is nothing of ours in it
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
