@@ -63,7 +63,7 @@ def told(n_domains: int, observations: int, rng: np.random.Generator) -> Ledger:
     ledger = Ledger(space(n_domains, trials=10**6))
     for trial in range(observations // 2):
         mix_K = rng.dirichlet(np.ones(n_domains))
-        asked = ledger.propose(Proposal(mix_K, Scale(SIZES[trial % 2], N_TOKENS), 0))
+        [asked] = ledger.propose([Proposal(mix_K, Scale(SIZES[trial % 2], N_TOKENS), 0)])
         for status, row in zip(("checkpoint", "done"), reports(asked.to_json(), rng), strict=True):
             ledger.observe(asked.trial_id, row | {"status": status})
     return ledger

@@ -87,9 +87,9 @@ def act(ledger: Ledger, thought: Thought) -> list[Trial]:
     if thought.stop is not None:
         ledger.note("stop", thought.stop)
         return []
-    round, room, out = ledger.rounds, budget.Room(ledger), []
+    room, paid = budget.Room(ledger), []
     for proposal in thought.proposals:
         scale = room.take(proposal.scale)  # the end of a budget may not pay for the one wanted
         if scale is not None:
-            out.append(ledger.propose(replace(proposal, scale=scale), round=round))
-    return out
+            paid.append(replace(proposal, scale=scale))
+    return ledger.propose(paid)

@@ -125,14 +125,13 @@ def left(ledger: Ledger) -> int:
 
 def due(ledger: Ledger, n: int) -> list[Trial]:
     """At most n runs that are still to be proposed, recorded as proposed; pairs are completed first."""
-    out: list[Trial] = []
-    round = ledger.rounds
-    for plan in ledger.confirmations:
-        for _, seed, trial_id, mixture in _runs(ledger, plan):
-            if len(out) < n and trial_id not in ledger.trials:
-                proposal = Proposal(ledger.space.mixture(mixture), _scale(plan), seed)
-                out.append(ledger.propose(proposal, "confirm", round))
-    return out
+    missing = {
+        trial_id: Proposal(ledger.space.mixture(mixture), _scale(plan), seed)
+        for plan in ledger.confirmations
+        for _, seed, trial_id, mixture in _runs(ledger, plan)
+        if trial_id not in ledger.trials
+    }
+    return ledger.propose(list(missing.values())[:n], "confirm")
 
 
 def confirmation(ledger: Ledger) -> Confirmation | None:

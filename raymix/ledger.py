@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +82,7 @@ class Ledger:
 
     def ask(self, n: int) -> list[Trial]:
         """n new trials, recorded as proposed. Which ones depends only on the seed and on what is recorded."""
-        round = self.rounds
-        return [self.propose(proposal, round=round) for proposal in self.suggestion()(n)]
+        return self.propose(self.suggestion()(n))
 
     def suggestion(self) -> Callable[[int], list[Proposal]]:
         """What the designer would propose, from what is known now: a function that may run in another thread."""
@@ -194,27 +193,37 @@ class Ledger:
             raise ValueError(f"trial {trial_id!r} was never proposed by this study")
         return self.trials[trial_id]
 
-    def propose(self, proposal: Proposal, purpose: str = "search", round: int | None = None) -> Trial:
-        """Record a proposal as a trial; of a new round if none is given."""
-        seed = proposal.seed
-        while True:  # the same mixture again is a replicate: it gets the next seed
+    def propose(self, proposals: Sequence[Proposal], purpose: str = "search") -> list[Trial]:
+        """Record proposals as the trials of a new round: all of them, or none."""
+        round, out = self.rounds, dict[str, Trial]()
+        for proposal in proposals:
             shares = self.space.shares(proposal.mixture_K)
+            trial_id, seed = self._new_id(shares, proposal, out)
+            n_params, n_tokens = map(float, proposal.scale)
+            out[trial_id] = Trial(trial_id, shares, n_params, n_tokens, seed, purpose, round)
+        self._record_all([("proposed", trial.to_json()) for trial in out.values()])
+        return list(out.values())
+
+    def _new_id(self, shares: dict[str, float], proposal: Proposal, others: Mapping[str, Trial]) -> tuple[str, int]:
+        """Id and seed of a trial; the same mixture again is a replicate and gets the next seed."""
+        seed = proposal.seed
+        while True:
             trial_id = trial_identity(shares, proposal.scale, seed, self._space_hash)
-            if trial_id not in self.trials:
-                break
+            if trial_id not in self.trials and trial_id not in others:
+                return trial_id, seed
             seed += 1
-        n_params, n_tokens = map(float, proposal.scale)
-        trial = Trial(trial_id, shares, n_params, n_tokens, seed, purpose, self.rounds if round is None else round)
-        self._record("proposed", trial.to_json())
-        return trial
 
     def _proposal(self, trial: Trial) -> Proposal:
         return Proposal(self.space.mixture(trial.mixture), Scale(trial.n_params, trial.n_tokens), trial.seed)
 
     def _record(self, kind: str, body: dict[str, Any]) -> None:
+        self._record_all([(kind, body)])
+
+    def _record_all(self, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
         if self._store is not None:
-            self._store.append(kind, body)
-        self._apply(kind, body)
+            self._store.append_all(events)
+        for kind, body in events:
+            self._apply(kind, body)
 
     def _apply(self, kind: str, body: dict[str, Any]) -> None:
         self.version += 1
