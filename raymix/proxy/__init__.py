@@ -10,11 +10,15 @@ from raymix.proxy.plan import Batches
 from raymix.proxy.recipe import ProxyShape, resolve
 
 if TYPE_CHECKING:
+    from raymix.proxy.checkpoint import Checkpoints, Interrupted
+    from raymix.proxy.loop import Diverged
     from raymix.proxy.timing import seconds_per_step
-    from raymix.proxy.train import Diverged, train_proxy
+    from raymix.proxy.train import train_proxy
 
 _LOADS_TORCH = {
-    "Diverged": "raymix.proxy.train",
+    "Checkpoints": "raymix.proxy.checkpoint",
+    "Diverged": "raymix.proxy.loop",
+    "Interrupted": "raymix.proxy.checkpoint",
     "seconds_per_step": "raymix.proxy.timing",
     "train_proxy": "raymix.proxy.train",
 }
@@ -22,7 +26,9 @@ _LOADS_TORCH = {
 __all__ = [
     "WORKER_ENV",
     "Batches",
+    "Checkpoints",
     "Diverged",
+    "Interrupted",
     "ProxyShape",
     "resolve",
     "seconds_per_step",

@@ -1,10 +1,14 @@
 """Losses of a proxy on held-out text: mean and standard error per eval domain, always on the same sequences.
 
+An encoder is asked for the same masked tokens of them every time; the masks follow from the eval domain's name.
+
 Letters: M eval domains.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +17,8 @@ from numpy.typing import NDArray
 
 from raymix.corpus.shards import Corpus
 from raymix.proxy.head import token_losses
-from raymix.proxy.model import autocast, head_weight, hidden_states
+from raymix.proxy.model import autocast, before_head, head_bias, head_weight
+from raymix.proxy.task import Example, example
 from raymix.space import SearchSpace
 
 CPU_TOKENS = 1024  # at once: activations stay in the cache of a core
@@ -47,26 +52,43 @@ def _spread(tokens: NDArray[Any], context: int, eval_tokens: int) -> NDArray[np.
 
 
 def evaluate(
-    model: Any, sequences: dict[str, NDArray[np.int64]], device: torch.device, dtype: torch.dtype
+    model: Any,
+    sequences: dict[str, NDArray[np.int64]],
+    device: torch.device,
+    dtype: torch.dtype,
+    mask_token: int | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> dict[str, EvalLoss]:
-    """Loss per eval domain on the given sequences."""
-    return {name: _loss(model, tokens, device, dtype) for name, tokens in sequences.items()}
+    """Loss per eval domain on the given sequences; calls `alive` after each."""
+    vocab = len(head_weight(model)) - 1
+    tasks = {name: example(tokens, mask_token, vocab, _key(name)) for name, tokens in sequences.items()}
+    found = {}
+    for name, task in tasks.items():
+        found[name] = _loss(model, task, device, dtype)
+        alive()
+    return found
+
+
+def _key(eval_domain: str) -> list[int]:
+    return list(hashlib.sha256(f"eval/{eval_domain}".encode()).digest())
 
 
 @torch.no_grad()
-def _loss(model: Any, tokens: NDArray[np.int64], device: torch.device, dtype: torch.dtype) -> EvalLoss:
-    rows = max(1, (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS) // (tokens.shape[1] - 1))
-    means = [_sequence_means(model, tokens[i : i + rows], device, dtype) for i in range(0, len(tokens), rows)]
+def _loss(model: Any, task: Example, device: torch.device, dtype: torch.dtype) -> EvalLoss:
+    n_sequences, context = task.inputs.shape
+    rows = max(1, (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS) // context)
+    means = [_sequence_means(model, task.rows(slice(i, i + rows)), device, dtype) for i in range(0, n_sequences, rows)]
     per_sequence = np.concatenate(means)
     error = per_sequence.std(ddof=1) / len(per_sequence) ** 0.5 if len(per_sequence) > 1 else float("nan")
     return EvalLoss(float(per_sequence.mean()), float(error))
 
 
-def _sequence_means(
-    model: Any, tokens: NDArray[np.int64], device: torch.device, dtype: torch.dtype
-) -> NDArray[np.float64]:
-    batch = torch.from_numpy(tokens).to(device)
+def _sequence_means(model: Any, task: Example, device: torch.device, dtype: torch.dtype) -> NDArray[np.float64]:
+    inputs, places, targets = (
+        None if p is None else torch.from_numpy(np.ascontiguousarray(p)).to(device) for p in task
+    )
+    assert inputs is not None and targets is not None
     with autocast(device, dtype):
-        hidden = hidden_states(model, batch[:, :-1].contiguous())
-    losses = token_losses(hidden.flatten(0, 1), head_weight(model), batch[:, 1:].flatten(), dtype)
-    return np.asarray(losses.view(len(batch), -1).mean(1).cpu().numpy(), dtype=np.float64)
+        hidden = before_head(model, inputs, places)
+    losses = token_losses(hidden, head_weight(model), targets.flatten(), dtype, head_bias(model))
+    return np.asarray(losses.view(len(inputs), -1).mean(1).cpu().numpy(), dtype=np.float64)

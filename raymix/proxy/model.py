@@ -1,4 +1,4 @@
-"""The proxy model: GPT-2 or Llama of transformers, from scratch, and the precision and attention it runs in.
+"""The proxy model: GPT-2, Llama or BERT of transformers, and the precision and attention it runs in.
 
 The body is theirs as it is; the head and its loss are ours (raymix/proxy/head.py), because they are most of the
 work of a small model.
@@ -8,32 +8,49 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raymix.proxy.recipe import ProxyShape
+from raymix.proxy.task import Example
 
 log = logging.getLogger(__name__)
 
 ATTENTIONS = ("eager", "sdpa")
+POSITIONS = ("wpe.weight", "position_embeddings.weight", "token_type_embeddings.weight")
 DECISIVE = 1.2  # eager is taken only where it is this much faster: a near tie must not flip between two runs
 
 
 def build(shape: ProxyShape, seed: int, attention: str = "sdpa") -> nn.Module:
-    """A freshly initialised causal model on the CPU; equal seeds give equal weights, global state is untouched."""
-    import transformers
+    """A freshly initialised model on the CPU, or the one the shape starts from.
 
+    Equal seeds give equal weights; global state is untouched.
+    """
+    if shape.init_from is not None:
+        from raymix.proxy.pretrained import load
+
+        return load(shape.init_from, attention)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = _gpt2(shape) if shape.family == "gpt2" else _llama(shape)
+        config = CONFIGS[shape.family](shape)
         config._attn_implementation = attention
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        model = auto_class(shape.family).from_config(config)
     assert isinstance(model, nn.Module)
     return model.train()  # there is no dropout: the mode changes nothing but warnings
+
+
+def auto_class(family: str) -> Any:
+    """The class of transformers that has the family's head."""
+    import transformers
+
+    return transformers.AutoModelForMaskedLM if family == "bert" else transformers.AutoModelForCausalLM
 
 
 def _gpt2(shape: ProxyShape) -> Any:
@@ -74,9 +91,53 @@ def _llama(shape: ProxyShape) -> Any:
     )
 
 
+def _bert(shape: ProxyShape) -> Any:
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=shape.vocab,
+        max_position_embeddings=shape.context,
+        type_vocab_size=1,  # packed text has one segment
+        hidden_size=shape.width,
+        intermediate_size=shape.mlp_width,
+        num_hidden_layers=shape.n_layers,
+        num_attention_heads=shape.n_heads,
+        hidden_act="gelu",
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        tie_word_embeddings=True,
+        pad_token_id=None,
+        mask_token_id=shape.mask_token,  # kept in its config.json, for whoever goes on from it
+    )
+
+
+CONFIGS: dict[str, Callable[[ProxyShape], Any]] = {"gpt2": _gpt2, "llama": _llama, "bert": _bert}
+
+
+def on_device(task: Example, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Inputs, places and targets as tensors there; a GPU is not waited for."""
+
+    def tensor(values: NDArray[np.int64]) -> Tensor:
+        found = torch.from_numpy(np.ascontiguousarray(values))
+        return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found
+
+    return tensor(task.inputs), None if task.places is None else tensor(task.places), tensor(task.targets)
+
+
 def hidden_states(model: Any, tokens: Tensor) -> Tensor:
     """Last hidden states (batch, context, width), before the head."""
-    found: Tensor = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    options = {} if _is_encoder(model) else {"use_cache": False}
+    found: Tensor = model.base_model(input_ids=tokens, **options).last_hidden_state
+    return found
+
+
+def before_head(model: Any, tokens: Tensor, places: Tensor | None) -> Tensor:
+    """What the head reads, (rows, width): all hidden states, or an encoder's at the `places` (batch, predicted)."""
+    hidden = hidden_states(model, tokens).flatten(0, 1)
+    if places is None:
+        return hidden
+    rows = places + torch.arange(len(places), device=places.device)[:, None] * tokens.shape[1]
+    found: Tensor = model.cls.predictions.transform(hidden[rows.flatten()])
     return found
 
 
@@ -86,11 +147,22 @@ def head_weight(model: Any) -> Tensor:
     return weight
 
 
+def head_bias(model: Any) -> nn.Parameter | None:
+    """The head's bias (vocab,), which an encoder has."""
+    bias: nn.Parameter | None = model.get_output_embeddings().bias
+    return bias
+
+
 def count(model: Any) -> int:
-    """Parameters without token and position embeddings."""
-    embeddings = {id(model.get_output_embeddings().weight), id(model.get_input_embeddings().weight)}
+    """Parameters without embeddings: of tokens, positions and segments, and a head's bias per token."""
+    head = model.get_output_embeddings()
+    left_out = {id(head.weight), id(head.bias), id(model.get_input_embeddings().weight)}
     named = model.named_parameters()
-    return sum(p.numel() for name, p in named if id(p) not in embeddings and not name.endswith("wpe.weight"))
+    return sum(p.numel() for name, p in named if id(p) not in left_out and not name.endswith(POSITIONS))
+
+
+def _is_encoder(model: Any) -> bool:
+    return bool(model.config.model_type == "bert")
 
 
 def pick_device(device: str | None = None) -> torch.device:
@@ -117,7 +189,9 @@ def fastest_attention(shape: ProxyShape, device: torch.device, dtype: torch.dtyp
 
     Which one wins depends on context, width and machine (1.3 to 3.8 x either way); results differ by rounding.
     """
-    key = (shape.family, shape.n_heads, shape.width // shape.n_heads, shape.context, shape.batch)
+    if shape.init_from is not None:
+        return "sdpa"  # measuring would load the checkpoint twice
+    key = (shape.family, shape.n_heads, shape.width // shape.n_heads, shape.context, shape.micro_batch or shape.batch)
     return _fastest_attention(*key, device, dtype, torch.get_num_threads())
 
 

@@ -1,8 +1,8 @@
 """The exact mixture plan: which sequence of which domain is trained on at which step.
 
-Every prefix of a run is within one sequence of its mixture, and the i-th sequence drawn from a domain depends on
-(seed, domain name, i) alone. So two mixtures with the same seed read the same text as far as they can (common
-random numbers), and a run can be taken up at any step.
+Every prefix of a run (of a stage, where the mixture changes) is within one sequence of its mixture, and the i-th
+sequence drawn from a domain depends on (seed, domain name, i) alone. So two mixtures with the same seed read the
+same text as far as they can (common random numbers), and a run can be taken up at any step.
 
 Simulated epoching: a proxy is given only as many unique tokens of a domain as make it repeat them as often as the
 target would, U_k = available_k x D_proxy / D_target (the data constraint of Muennighoff et al., arXiv 2305.16264,
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,6 +27,7 @@ from raymix.corpus.shards import Corpus
 from raymix.proxy.recipe import ProxyShape
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.stages import Stage
 
 Ints = NDArray[np.int64]
 SUBSET = -1  # stands where an epoch number would, for the draw of the unique sequences
@@ -38,15 +40,25 @@ class Batches:
     shards: tuple[NDArray[Any], ...]
     """Token array of each domain."""
     names: tuple[str, ...]
-    mixture_K: Array
+    stages: tuple[Stage, ...]
+    """One, unless the mixture changes on the way."""
     seed: int
     shape: ProxyShape
     unique_K: Ints
     """Sequences each domain may draw from."""
 
     @classmethod
-    def of(cls, corpus: Corpus, space: SearchSpace, mixture_K: Array, seed: int, shape: ProxyShape) -> Batches:
-        """The plan of a run on the training shards of `corpus`."""
+    def of(
+        cls,
+        corpus: Corpus,
+        space: SearchSpace,
+        mixture_K: Array,
+        seed: int,
+        shape: ProxyShape,
+        stages: Sequence[Stage] | None = None,
+    ) -> Batches:
+        """The plan of a run on the training shards of `corpus`; in stages if given, else as the recipe has it."""
+        stages = stages or recipe_stages(space, mixture_K, shape.n_tokens)
         shards = tuple(corpus.train(name) for name in space.domain_names)
         unique = [
             unique_sequences(
@@ -58,7 +70,7 @@ class Batches:
             )
             for shard, domain in zip(shards, space.domains, strict=True)
         ]
-        return cls(shards, space.domain_names, mixture_K, seed, shape, np.asarray(unique, dtype=np.int64))
+        return cls(shards, space.domain_names, tuple(stages), seed, shape, np.asarray(unique, dtype=np.int64))
 
     def __len__(self) -> int:
         return self.shape.n_steps
@@ -72,6 +84,14 @@ class Batches:
             tokens[row] = self.shards[k][start : start + context + 1]
         return tokens
 
+    def sequences(self, k: int, first: int, n: int) -> Ints:
+        """Tokens (n, context + 1) of the sequences `first`, `first + 1`, ... drawn from domain k, in any mixture."""
+        name, context, unique = self.names[k], self.shape.context, int(self.unique_K[k])
+        chosen = sequence_order(self.seed, name, unique, first + n)[first:]
+        subset = _permutation(self.seed, name, SUBSET, shard_sequences(len(self.shards[k]), context))
+        starts = subset[chosen] * context
+        return np.stack([self.shards[k][start : start + context + 1] for start in starts]).astype(np.int64)
+
     def drawn_K(self, n_steps: int) -> Ints:
         """Tokens drawn from each domain in the first `n_steps` steps."""
         drawn = np.bincount(self._domain_of[: n_steps * self.shape.batch], minlength=len(self.names))
@@ -79,7 +99,12 @@ class Batches:
 
     @cached_property
     def _domain_of(self) -> Ints:
-        return domain_order(self.mixture_K, self.shape.n_steps * self.shape.batch)
+        ends = np.cumsum([stage.n_tokens for stage in self.stages])
+        end_sequences = np.round(ends / ends[-1] * self.shape.n_steps * self.shape.batch).astype(int)
+        lengths = np.diff(end_sequences, prepend=0)
+        return np.concatenate(
+            [domain_order(stage.mixture_K, int(n)) for stage, n in zip(self.stages, lengths, strict=True)]
+        )
 
     @cached_property
     def _start_of(self) -> Ints:
@@ -90,6 +115,14 @@ class Batches:
             chosen = sequence_order(self.seed, name, int(unique), len(places))
             start[places] = subset[chosen] * self.shape.context
         return start
+
+
+def recipe_stages(space: SearchSpace, mixture_K: Array, n_tokens: float) -> list[Stage]:
+    """The stages of a run on `mixture_K`: that of the recipe, where it has none of its own."""
+    return [
+        Stage(mixture_K if part.mixture is None else space.mixture(part.mixture), part.tokens * n_tokens)
+        for part in space.recipe.stages
+    ] or [Stage(mixture_K, n_tokens)]
 
 
 def domain_order(mixture_K: Array, n_sequences: int) -> Ints:

@@ -1,21 +1,25 @@
 """How a proxy of a given size is shaped and trained: one dial, `n_params`, and all else follows.
 
 Depth L and width C obey N = 12 L C^2 with C / L growing as the square root of L, from 32 at two layers to 128 at
-32 layers (Llama 7B, arXiv 2302.13971). The learning rate is constant after a short warmup that depends on the
-size alone, and weights are averaged over the last tenth before a checkpoint. So every checkpoint is what a run
-of its own of that length would have given: one trial yields several scales.
+32 layers (Llama 7B, arXiv 2302.13971). By default the learning rate is constant after a short warmup that depends
+on the size alone, and weights are averaged over the last tenth before a checkpoint. So every checkpoint is what a
+run of its own of that length would have given: one trial yields several scales. Other rules: raymix/proxy/rates.py.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
-from raymix.space import Recipe
+from raymix.proxy.rates import batch_tokens, course, peak_rate
+from raymix.proxy.task import MASKED
+from raymix.space import Recipe, SpaceError
 
 WIDTH_AT_TWO_LAYERS = 64
-LR_AT_WIDTH_64 = 6e-3  # measured with 8 x 128 tokens a step; three times as much diverges
-LR_FLOOR = 3e-4  # peak learning rate of Llama 7B (arXiv 2302.13971, table 2)
 LARGEST_SPAN = 16  # the first checkpoint lies at no less than 1/16 of the run
+NEAR = 0.15  # a size asked for may be off the checkpoint it starts from by this much
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,15 @@ class ProxyShape:
     warmup: int
     """Steps."""
     checkpoint_steps: tuple[int, ...]
+    schedule: str = "constant"
+    init_from: str | None = None
+    """The model a run starts from: a folder or hub name."""
+    counted: int | None = None
+    """Parameters of that model without embeddings; None where the counts above say it."""
+    mask_token: int | None = None
+    """An encoder's mask; None for a decoder."""
+    micro_batch: int | None = None
+    """Sequences at once; None where it is left to the device."""
 
     @property
     def tokens_per_step(self) -> int:
@@ -54,34 +67,91 @@ class ProxyShape:
     @property
     def n_params(self) -> int:
         """Parameters without (token and position) embeddings, as the model itself counts them."""
-        return count_params(self.family, self.n_layers, self.width, self.mlp_width)
+        return self.counted or count_params(self.family, self.n_layers, self.width, self.mlp_width)
+
+    def rate(self, step: int) -> float:
+        """Learning rate at step 0, 1, ..."""
+        return self.learning_rate * course(self.schedule, step, self.warmup, self.checkpoint_steps)
 
     @property
     def flops_per_token(self) -> float:
         """Training FLOPs: 6 per weight of body and head, 12 L C T for attention (PaLM, 2204.02311, appendix B)."""
-        head = self.width * self.vocab
+        head = self.width * self.vocab * (1.0 if self.mask_token is None else MASKED)
         return 6.0 * (self.n_params + head) + 12.0 * self.n_layers * self.width * self.context
 
 
-def resolve(recipe: Recipe, n_params: float, n_tokens: float, vocab: int) -> ProxyShape:
-    """The proxy of about `n_params` parameters (without embeddings), trained for about `n_tokens` tokens."""
-    n_layers, width = depth_and_width(recipe.family, n_params)
-    n_steps = max(1, round(n_tokens / (recipe.batch * recipe.context)))
+def resolve(recipe: Recipe, n_params: float, n_tokens: float, vocab: int, folder: Path | None = None) -> ProxyShape:
+    """The proxy of about `n_params` parameters (without embeddings), trained for about `n_tokens` tokens.
+
+    `folder` is where a relative `recipe.init_from` starts.
+
+    Raises:
+        SpaceError: `recipe.init_from` is no model that can be gone on from, or not of this size.
+    """
+    body = _architecture(recipe, n_params, vocab, folder)
+    batch = _batch(recipe, n_params, n_tokens)
+    n_steps = max(1, round(n_tokens / (batch * recipe.context)))
     warmup_tokens = n_params / 5  # short, and the same however long the run
+    only_the_end = recipe.schedule == "cosine" or recipe.stages
     return ProxyShape(
-        family=recipe.family,
-        vocab=vocab,
-        n_layers=n_layers,
-        width=width,
-        n_heads=width // _head_width(width),
-        mlp_width=_mlp_width(recipe.family, width),
+        family=body.family,
+        vocab=body.vocab,
+        n_layers=body.n_layers,
+        width=body.width,
+        n_heads=body.n_heads,
+        mlp_width=body.mlp_width,
         context=recipe.context,
-        batch=recipe.batch,
+        batch=batch,
         n_steps=n_steps,
-        learning_rate=recipe.learning_rate or max(LR_AT_WIDTH_64 * 64 / width, LR_FLOOR),
-        warmup=max(1, min(round(warmup_tokens / (recipe.batch * recipe.context)), n_steps // 10)),
-        checkpoint_steps=_checkpoint_steps(n_steps, recipe.checkpoints),
+        learning_rate=recipe.learning_rate or peak_rate(recipe.rates, n_params, n_tokens, body.width),
+        warmup=max(1, min(round(warmup_tokens / (batch * recipe.context)), n_steps // 10)),
+        checkpoint_steps=(n_steps,) if only_the_end else _checkpoint_steps(n_steps, recipe.checkpoints),
+        schedule=recipe.schedule,
+        init_from=body.init_from,
+        counted=body.counted,
+        mask_token=body.mask_token,
+        micro_batch=recipe.micro_batch,
     )
+
+
+class Architecture(NamedTuple):
+    """What a model looks like, and the checkpoint it comes from, if any."""
+
+    family: str
+    vocab: int
+    n_layers: int
+    width: int
+    n_heads: int
+    mlp_width: int
+    init_from: str | None = None
+    counted: int | None = None
+    mask_token: int | None = None
+
+
+def _architecture(recipe: Recipe, n_params: float, vocab: int, folder: Path | None) -> Architecture:
+    if recipe.init_from is None:
+        n_layers, width = depth_and_width(recipe.family, n_params)
+        heads, mlp_width = width // _head_width(width), _mlp_width(recipe.family, width)
+        if recipe.family == "bert":  # it has a token more than the text: the mask
+            return Architecture("bert", vocab + 1, n_layers, width, heads, mlp_width, mask_token=vocab)
+        return Architecture(recipe.family, vocab, n_layers, width, heads, mlp_width)
+    from raymix.proxy.pretrained import architecture_of  # loads torch, which a plan can do without
+
+    found = architecture_of(recipe.init_from, folder, vocab, recipe.context)
+    if _log_distance(found.counted or 0, n_params) > NEAR:
+        raise SpaceError(
+            f"ladder: n_params {n_params:g} is asked for, but recipe.init_from {recipe.init_from} has {found.counted} "
+            "parameters without embeddings: write that"
+        )
+    return found
+
+
+def _batch(recipe: Recipe, n_params: float, n_tokens: float) -> int:
+    """Sequences per step."""
+    if recipe.batch != "auto":
+        return recipe.batch
+    sequences = batch_tokens(recipe.rates, n_params, n_tokens) / recipe.context
+    return int(2 ** max(0, round(math.log2(sequences))))
 
 
 def depth_and_width(family: str, n_params: float) -> tuple[int, int]:
@@ -99,9 +169,13 @@ def depth_and_width(family: str, n_params: float) -> tuple[int, int]:
 
 
 def count_params(family: str, n_layers: int, width: int, mlp_width: int) -> int:
-    """Parameters of body and final norm: matrices, biases (gpt2) and norms; no embeddings, no head (it is tied)."""
-    if family == "gpt2":
-        return n_layers * (4 * width**2 + 2 * width * mlp_width + mlp_width + 9 * width) + 2 * width
+    """Parameters of body and norms: matrices, biases (gpt2, bert) and norms; no embeddings, no head (it is tied).
+
+    bert has a dense layer with a norm between body and head, which counts, and a bias per token, which does not.
+    """
+    if family in ("gpt2", "bert"):
+        between = width**2 + 3 * width if family == "bert" else 0
+        return n_layers * (4 * width**2 + 2 * width * mlp_width + mlp_width + 9 * width) + 2 * width + between
     return n_layers * (4 * width**2 + 3 * width * mlp_width + 2 * width) + width
 
 
@@ -119,7 +193,7 @@ def _head_width(width: int) -> int:
 
 def _mlp_width(family: str, width: int) -> int:
     """4 C, or for Llama's three matrices 8/3 C, so that a layer has 12 C^2 weights either way."""
-    return 4 * width if family == "gpt2" else round(8 * width / 3 / 32) * 32
+    return round(8 * width / 3 / 32) * 32 if family == "llama" else 4 * width
 
 
 def _checkpoint_steps(n_steps: int, n_checkpoints: int) -> tuple[int, ...]:

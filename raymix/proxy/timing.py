@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from raymix.proxy import model as models
+from raymix.proxy.loop import Run
 from raymix.proxy.recipe import ProxyShape
-from raymix.proxy.train import Run
 
 
 def seconds_per_step(shape: ProxyShape, n_steps: int, threads: int = 1) -> float:

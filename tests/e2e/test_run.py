@@ -113,7 +113,7 @@ def test_ctrl_c_leaves_a_study_that_the_printed_command_resumes(folder: Path) ->
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
-    assert "raymix run space.yaml --study stopped" in said
+    assert "raymix resume stopped" in said
     before = records(folder / "stopped")
     assert 4 <= len(before) < 24
     raymix(folder, *words)

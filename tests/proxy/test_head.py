@@ -16,10 +16,10 @@ def test_loss_and_gradients_equal_autograd(rows: int) -> None:
     targets = torch.randint(0, 50, (rows,), generator=generator)
     loss = torch.nn.functional.cross_entropy(hidden @ weight.t(), targets)
     loss.backward()
-    found, by_hidden, by_weight = loss_and_gradients(hidden, weight, targets, torch.float32)
+    found, by = loss_and_gradients(hidden, weight, targets, torch.float32)
     torch.testing.assert_close(found, loss.detach(), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(by_hidden, hidden.grad, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(by_weight, weight.grad, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(by.hidden, hidden.grad, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(by.weight, weight.grad, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(token_losses(hidden, weight, targets, torch.float32).mean(), loss.detach())
 
 

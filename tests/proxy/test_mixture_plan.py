@@ -100,3 +100,16 @@ def test_drawn_and_unique_tokens_are_counted(corpus: Corpus, make_space: Callabl
     free = plan(corpus, make_space(simulated_epochs=False), 0.25)
     assert free.unique_K.tolist() == [156, 156]
     assert len(set(drawn_from(free, 100, 200))) == 96
+
+
+def test_a_mixture_per_stage_is_exact_in_each(corpus: Corpus, make_space: Callable[..., SearchSpace]) -> None:
+    parts = [{"tokens": 0.75}, {"tokens": 0.25, "mixture": {"b": 1}}]
+    batches = plan(corpus, make_space(stages=parts), 0.6)
+    rows = [tuple(row) for step in range(len(batches)) for row in batches[step]]
+    from_a = np.cumsum([row[0] < 100 for row in rows])
+    assert len(rows) == 128
+    assert np.abs(from_a[:96] - 0.6 * np.arange(1, 97)).max() < 1
+    assert from_a[-1] == from_a[95]
+    before = plan(corpus, make_space(), 0.6, n_tokens=4096 * 3 / 4)
+    firsts = [tuple(row) for step in range(len(before)) for row in before[step]]
+    assert [row[0] < 100 for row in rows[:96]] == [row[0] < 100 for row in firsts]

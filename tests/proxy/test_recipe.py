@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from raymix.proxy import model as models
+from raymix.proxy.rates import batch_tokens, course, peak_rate
 from raymix.proxy.recipe import resolve
 from raymix.space import Recipe
 
@@ -32,7 +35,7 @@ def test_size_grows_with_the_dial() -> None:
     assert sizes == sorted(sizes)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
 @pytest.mark.parametrize("n_params", [2e4, 0.34e6, 1.2e6])
 def test_count_is_the_models_own(family: str, n_params: float) -> None:
     shape = resolve(Recipe.model_validate({"family": family}), n_params, 1e6, 500)
@@ -63,3 +66,50 @@ def test_flops_count_body_head_and_attention() -> None:
 def test_learning_rate_given_is_taken() -> None:
     assert resolve(Recipe(learning_rate=1e-3), 0.1e6, 1e6, 4096).learning_rate == 1e-3
     assert resolve(Recipe(), 0.1e6, 1e6, 4096).learning_rate == 6e-3
+
+
+def test_rates_and_batches_by_hand() -> None:
+    # 1e8 parameters, 1e10 tokens: 1.79 / 508159.4 x 1174.9, and .58 x 513031
+    assert peak_rate("step-law", 1e8, 1e10, 768) == pytest.approx(1.79 * 10 ** (-5.704 + 3.07))
+    assert batch_tokens("step-law", 1e8, 1e10) == pytest.approx(0.58 * 10**5.71)
+    # C = 6e18
+    assert peak_rate("deepseek", 1e8, 1e10, 768) == pytest.approx(0.3118 * 6e18**-0.125)
+    assert batch_tokens("deepseek", 1e8, 1e10) == pytest.approx(0.2920 * 6e18**0.3271)
+    assert peak_rate("width", 1e8, 1e10, 768) == 5e-4
+    with pytest.raises(ValueError, match="says nothing about the batch"):
+        batch_tokens("width", 1e8, 1e10)
+
+
+def test_an_automatic_batch_is_a_power_of_two_near_the_rule() -> None:
+    found = resolve(Recipe(rates="step-law", batch="auto", context=1024), 1e8, 1e10, 32000)
+    assert found.batch == 256  # .58 x 10^5.71 / 1024 = 290
+    assert found.learning_rate == pytest.approx(peak_rate("step-law", 1e8, 1e10, 768))
+    with pytest.raises(ValueError, match="batch: auto needs a rule"):
+        Recipe(batch="auto")
+
+
+def test_schedules_by_hand() -> None:
+    ends = (100, 200, 400)
+    assert [course("constant", step, 10, ends) for step in (0, 4, 9, 399)] == [0.1, 0.5, 1, 1]
+    wsd = [course("wsd", step, 10, ends) for step in range(400)]
+    assert wsd[9:90] == [1.0] * 81  # 10 steps of decay before 100
+    assert wsd[99] == wsd[199] == wsd[399] == pytest.approx(0.1)
+    assert wsd[94] == pytest.approx(0.55)
+    assert wsd[100] == 1  # up again
+    cosine = [course("cosine", step, 10, ends) for step in range(400)]
+    assert cosine[9] == 1
+    assert cosine[204] == pytest.approx(0.55)  # half way from 10 to 400
+    assert cosine[399] == pytest.approx(0.1)
+    assert all(high >= low for high, low in pairwise(cosine[9:]))
+
+
+def test_a_cosine_is_looked_at_where_it_ends() -> None:
+    assert resolve(Recipe(schedule="cosine"), 0.1e6, 8 * 128 * 400, 4096).checkpoint_steps == (400,)
+    assert resolve(Recipe(schedule="wsd"), 0.1e6, 8 * 128 * 400, 4096).checkpoint_steps == (100, 200, 400)
+
+
+def test_stages_that_leave_nothing_to_search_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"sum to 0\.9"):
+        Recipe.model_validate({"stages": [{"tokens": 0.9}]})
+    with pytest.raises(ValueError, match="nothing to search"):
+        Recipe.model_validate({"stages": [{"tokens": 1, "mixture": {"a": 1}}]})

@@ -14,11 +14,13 @@ import torch
 
 from raymix.corpus import Corpus
 from raymix.observations import Observations
-from raymix.proxy import Diverged, resolve, train_proxy
+from raymix.proxy import Diverged, resolve, train, train_proxy
 from raymix.proxy import model as models
 from raymix.proxy.evaluate import evaluate, held_out
 from raymix.proxy.plan import Batches
+from raymix.proxy.task import example
 from raymix.space import SearchSpace
+from raymix.stages import Stage, seen
 
 MakeSpace = Callable[..., SearchSpace]
 HALF = np.asarray([0.5, 0.5])
@@ -94,8 +96,6 @@ def reference_loss(corpus: Corpus, space: SearchSpace, steps: int) -> list[float
 def test_loop_equals_a_plain_loop(
     corpus: Corpus, make_space: MakeSpace, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from raymix.proxy import train
-
     monkeypatch.setattr(models, "fast_dtype", lambda device: torch.float32)
     space = make_space(family=family)
     shape = resolve(space.recipe, 2e4, 2048, corpus.vocab)
@@ -107,8 +107,6 @@ def test_loop_equals_a_plain_loop(
 
 
 def test_checkpoint_is_the_mean_of_the_last_tenth(corpus: Corpus, make_space: MakeSpace) -> None:
-    from raymix.proxy import train
-
     space = make_space(checkpoints=1)
     shape = resolve(space.recipe, 2e4, 20 * 128, corpus.vocab)
     batches = Batches.of(corpus, space, HALF, 0, shape)
@@ -188,3 +186,46 @@ def test_initial_weights_follow_the_seed_alone() -> None:
     again, other = models.build(shape, 5, "sdpa").state_dict(), models.build(shape, 6).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_accumulated_gradients_are_those_of_the_batch(corpus: Corpus, make_space: MakeSpace, family: str) -> None:
+    whole = rows_of(corpus, make_space(family=family))
+    for at_once in (1, 3):
+        parts = rows_of(corpus, make_space(family=family, micro_batch=at_once))
+        for row, expected in zip(parts, whole, strict=True):
+            assert row["loss/a"] == pytest.approx(expected["loss/a"], abs=1e-4)  # rounding, after Adam's division
+    run_whole, run_parts = (
+        train.Run(resolve(make_space(family=family, **how).recipe, 2e4, 2048, corpus.vocab), 0, CPU, "eager")
+        for how in ({}, {"micro_batch": 3})
+    )
+    batch = Batches.of(corpus, make_space(), HALF, 0, run_whole.shape)[0]
+    task = example(batch, run_whole.shape.mask_token, corpus.vocab, (0, 0))
+    assert float(run_parts.gradients(task)) == pytest.approx(float(run_whole.gradients(task)), abs=1e-6)
+    for mine, theirs in zip(run_parts.params, run_whole.params, strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_stages_are_rows_of_the_table(corpus: Corpus, make_space: MakeSpace) -> None:
+    stages = [Stage(np.asarray([1.0, 0.0]), 1536), Stage(np.asarray([0.25, 0.75]), 512)]
+    rows = rows_of(corpus, make_space(), stages)
+    assert [row["n_tokens"] for row in rows] == [1536, 2048]
+    assert [(row["mixture/a"], row["tokens/a"]) for row in rows] == [(1, 1536), (1664 / 2048, 1664)]
+    for row, expected in zip(rows, seen(stages), strict=True):
+        assert [row["mixture/a"], row["mixture/b"]] == pytest.approx(expected.mixture_K)
+    with pytest.raises(ValueError, match="the stages have 512 tokens, the run 2048"):
+        rows_of(corpus, make_space(), stages[1:])
+
+
+def test_stages_of_the_recipe_are_looked_at_at_the_end(corpus: Corpus, make_space: MakeSpace) -> None:
+    parts = [{"tokens": 0.75}, {"tokens": 0.25, "mixture": {"b": 1}}]
+    rows = rows_of(corpus, make_space(stages=parts), np.asarray([1.0, 0.0]))
+    assert [(row["n_tokens"], row["tokens/a"]) for row in rows] == [(2048, 1536)]
+    assert "mixture/a" not in rows[0]  # the trial's own mixture is what was asked
+
+
+@pytest.mark.parametrize("schedule", ["wsd", "cosine"])
+def test_a_decayed_run_is_evaluated_as_it_is(corpus: Corpus, make_space: MakeSpace, schedule: str) -> None:
+    decayed = rows_of(corpus, make_space(schedule=schedule), n_tokens=8192)
+    assert len(decayed) == (3 if schedule == "wsd" else 1)
+    assert decayed[-1]["loss/a"] == pytest.approx(rows_of(corpus, make_space(), n_tokens=8192)[-1]["loss/a"], abs=0.1)

@@ -1,0 +1,61 @@
+"""`raymix online`: a published method that changes the mixture while one proxy trains, for comparison."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raymix.screen import Screen
+from raymix.space import SearchSpace, SpaceError
+
+
+def add_online_commands(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(online)
+
+
+def online(
+    space: Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The search space.")],
+    method: Annotated[str, typer.Option(help="doremi, doge or ado.")] = "doremi",
+    scale: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="N D", help="Parameters and tokens of the run; default: the largest rung."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
+    output: Annotated[Path | None, typer.Option("-o", help="Where to write the mixture as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")] = False,
+) -> None:
+    """Train one proxy (two for doremi) whose mixture follows a published online method; its mean is the answer."""
+    from raymix.corpus import prepare as prepare_corpus
+    from raymix.proxy.online import METHODS, choose_online
+
+    if method not in METHODS:
+        raise SpaceError(f"no online method {method!r}; there are {', '.join(METHODS)}")
+    wanted = SearchSpace.load(space)
+    if not wanted.trains_proxies:
+        raise SpaceError(f"{wanted.name}: the domains have no source, so there is no text to train a proxy on")
+    n_params, n_tokens = scale or max((rung.scale for rung in wanted.ladder), key=lambda at: at.n_params * at.n_tokens)
+    with Screen(as_json) as screen:
+        with screen.preparing() as progress:
+            corpus = prepare_corpus(wanted, progress=progress)
+        resolved = wanted.with_available(corpus.tokens)
+        found = choose_online(method, corpus, resolved, n_params, n_tokens, seed)
+        mixture = resolved.shares(found.mixture_K)
+        about = {
+            "method": method,
+            "mixture": mixture,
+            "last": resolved.shares(found.path_TK[-1]),
+            "scale": {"n_params": n_params, "n_tokens": n_tokens},
+            "flops": found.flops,
+        }
+        text = json.dumps(about, indent=2, ensure_ascii=False)
+        if output is not None:
+            output.write_text(text + "\n", encoding="utf-8")
+        if as_json:
+            print(text)
+            return
+        for name, share in mixture.items():
+            screen.say(f"{share:7.1%}  {name}")

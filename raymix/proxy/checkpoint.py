@@ -1,0 +1,151 @@
+"""Where a run stands, on disk, so that a killed one goes on: whole or not there, verified when read.
+
+    DIR/step-00000120/weights.safetensors   parameters by name
+                      rest.safetensors      moments of the optimiser, averaged weights, losses since the last look
+                      state.json            format, run, step, rows; sha256 of the two files and of itself
+
+A checkpoint is written to a temporary folder, brought to disk and renamed; its predecessor stays until the next one
+is there. safetensors loads a flipped byte without complaint, hence the hashes: a damaged checkpoint is passed over
+for its predecessor. Nothing here is ever a pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from raymix.corpus.shards import file_hash, write_text
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+KEPT = 2  # a checkpoint and its predecessor
+WEIGHTS, REST, STATE = "weights.safetensors", "rest.safetensors", "state.json"
+AT_MOST = 0.05  # of the time may go into saving: large models are saved less often than asked for
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run after `step` steps."""
+
+    step: int
+    weights: dict[str, Tensor]
+    rest: dict[str, Tensor]
+    notes: dict[str, Any]
+    """Plain values: rows reported so far, seconds spent, settings that decide the bits."""
+
+
+class Checkpoints:
+    """The checkpoints of one run in a folder of their own.
+
+    Args:
+        folder: made when first saved to.
+        every_seconds: time between two saves.
+    """
+
+    def __init__(self, folder: str | Path, every_seconds: float = 60.0) -> None:
+        self.folder = Path(folder)
+        self.every_seconds = every_seconds
+        self.stopping = False
+        """Set it (from a signal handler, say) to have the run saved after its step and ended by `Interrupted`."""
+        self._saved_at = time.monotonic()
+        self._cost = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        wait = max(self.every_seconds, self._cost / AT_MOST)
+        return self.stopping or time.monotonic() - self._saved_at >= wait
+
+    def save(self, run: str, snapshot: Snapshot) -> None:
+        """Write a snapshot of `run` (an identity: see `latest`); returns when it is on disk."""
+        started = time.monotonic()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f".{uuid4().hex[:8]}.part"
+        part.mkdir()
+        try:
+            _write(part, run, snapshot)
+            final = self.folder / f"step-{snapshot.step:08d}"
+            shutil.rmtree(final, ignore_errors=True)  # damaged, or it would have been taken up
+            part.rename(final)
+            _sync(self.folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        for old in self._newest_first()[KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+        self._saved_at = time.monotonic()
+        self._cost = self._saved_at - started
+
+    def latest(self, run: str) -> Snapshot | None:
+        """The newest intact snapshot of `run`; one that is damaged, or of another run, is passed over and said."""
+        for folder in self._newest_first():
+            try:
+                return _read(folder, run)
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                log.warning("%s: cannot be resumed from (%s); passed over", folder, error)
+        return None
+
+    def remove(self) -> None:
+        """Delete all snapshots, and what a killed writer left; the folder too if nothing else is in it."""
+        for path in [*self._newest_first(), *self.folder.glob(".*.part")]:
+            shutil.rmtree(path, ignore_errors=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"), reverse=True)
+
+
+class Interrupted(RuntimeError):  # noqa: N818 (not a failure: the run goes on from its checkpoint)
+    """The run was asked to stop, and is saved."""
+
+
+def identity(*parts: Any) -> str:
+    """A hash of what decides a run: a snapshot of another one must not be taken up."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _write(folder: Path, run: str, snapshot: Snapshot) -> None:
+    files = {}
+    for name, tensors in ((WEIGHTS, snapshot.weights), (REST, snapshot.rest)):
+        save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, folder / name)
+        _sync(folder / name)
+        files[name] = file_hash(folder / name)
+    state = {"format": FORMAT, "run": run, "step": snapshot.step, "files": files, "notes": snapshot.notes}
+    write_text(folder / STATE, json.dumps({**state, "sha256": _signature(state)}))
+    _sync(folder)
+
+
+def _read(folder: Path, run: str) -> Snapshot:
+    state = json.loads((folder / STATE).read_text())
+    if state.pop("sha256") != _signature(state) or state["format"] != FORMAT:
+        raise ValueError(f"{STATE} is damaged or of another version")
+    if state["run"] != run:
+        raise ValueError("it belongs to a run with other settings")
+    for name, expected in state["files"].items():
+        if (found := file_hash(folder / name)) != expected:
+            raise ValueError(f"{name}: sha256 {expected} expected, {found} found")
+    return Snapshot(state["step"], load_file(folder / WEIGHTS), load_file(folder / REST), state["notes"])
+
+
+def _signature(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,99 @@
+"""One run on several devices of a node: every process takes a part of each batch, and gradients are averaged.
+
+The plan, the masks and the updates are the same everywhere, so all processes hold the same weights; the first reports
+and saves. Gradients are averaged in one message after the backward pass: simpler than overlapping the two, and on one
+node a few percent slower at most. Tested with gloo on CPU processes; with nccl not yet measured on a GPU.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+PATIENCE = timedelta(hours=2)  # the others wait while the first evaluates and saves
+
+
+@dataclass(frozen=True)
+class World:
+    """Which process of how many this is."""
+
+    rank: int = 0
+    size: int = 1
+
+    def rows(self, n_rows: int) -> slice:
+        """This process's part of a batch.
+
+        Raises:
+            ValueError: the batch cannot be divided evenly.
+        """
+        if n_rows % self.size:
+            raise ValueError(f"a batch of {n_rows} sequences cannot be divided among {self.size} devices: change it")
+        part = n_rows // self.size
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def mean(self, loss: Tensor, params: Sequence[Tensor]) -> Tensor:
+        """Average the gradients of `params` over all processes, in place; returns the average of `loss`."""
+        if self.size == 1:
+            return loss
+        grads = [param.grad for param in params if param.grad is not None]
+        flat = torch.cat([loss.reshape(1), *(grad.reshape(-1) for grad in grads)])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for grad, mean in zip(grads, torch.split(flat[1:], [grad.numel() for grad in grads]), strict=True):
+            grad.copy_(mean.view_as(grad))
+        return flat[0]
+
+
+ALONE = World()
+
+
+def across(size: int, device: str, rows: Callable[..., Iterator[Any]], **arguments: Any) -> Iterator[Any]:
+    """`rows(**arguments, device=..., world=...)` in `size` processes, this one the first; yields what the first does.
+
+    `rows` is a function of a module, and its arguments can be pickled to a process of one's own making. `device` is
+    "cpu", or "cuda" for one GPU each.
+    """
+    with tempfile.TemporaryDirectory(prefix="raymix-ranks-") as folder:
+        meeting = f"file://{folder}/meeting"
+        start = multiprocessing.get_context("spawn").Process
+        others = [
+            start(target=_other, args=(rank, size, meeting, device, rows, arguments), daemon=True)
+            for rank in range(1, size)
+        ]
+        for process in others:
+            process.start()
+        try:
+            yield from _joined(0, size, meeting, device, rows, arguments)
+            for process in others:
+                process.join()
+        finally:
+            for process in others:
+                process.kill()
+
+
+def _other(*arguments: Any) -> None:
+    torch.set_num_threads(1)
+    for _ in _joined(*arguments):
+        pass  # the first process has the same rows
+
+
+def _joined(
+    rank: int, size: int, meeting: str, device: str, rows: Callable[..., Iterator[Any]], arguments: dict[str, Any]
+) -> Iterator[Any]:
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size, timeout=PATIENCE)
+    try:
+        own = f"cuda:{rank}" if device == "cuda" else device
+        yield from rows(**arguments, device=own, world=World(rank, size))
+    finally:
+        dist.destroy_process_group()
+        Path(meeting.removeprefix("file://")).unlink(missing_ok=True)

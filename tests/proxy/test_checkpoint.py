@@ -1,0 +1,147 @@
+"""A run that is stopped anywhere goes on with the same tokens and ends with the same bits; damage is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from raymix.corpus import Corpus
+from raymix.proxy import loop, resolve, train_proxy
+from raymix.proxy.checkpoint import Checkpoints, Interrupted, Snapshot
+from raymix.proxy.plan import Batches
+from raymix.space import SearchSpace
+
+MakeSpace = Callable[..., SearchSpace]
+MIX = np.asarray([0.3, 0.7])
+STEPS = 12
+
+
+class Watched:
+    """A run under observation: the tokens of every step, and a stop after one of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, corpus: Corpus, space: SearchSpace, folder: Path) -> None:
+        self.corpus, self.space, self.folder = corpus, space, folder
+        self.tokens: dict[int, Any] = {}
+        self.run: Any = None
+        self.stop_after, self.checkpoints = -1, Checkpoints(folder)
+        taken = loop.Run.step
+
+        def step(run: loop.Run, step: int, batch: Any) -> None:
+            self.run, self.tokens[step] = run, batch.copy()
+            taken(run, step, batch)
+            self.checkpoints.stopping = step == self.stop_after
+
+        monkeypatch.setattr(loop.Run, "step", step)
+
+    def rows(self, stop_after: int = -1, mix_K: Any = MIX, seed: int = 0) -> Iterator[dict[str, Any]]:
+        self.stop_after, self.checkpoints = stop_after, Checkpoints(self.folder)
+        rows = train_proxy(
+            self.corpus, self.space, mix_K, 1e4, STEPS * 128, seed, "cpu", 1, "eager", checkpoints=self.checkpoints
+        )
+        yield from ({key: value for key, value in row.items() if key != "seconds"} for row in rows)
+
+
+@pytest.fixture
+def make_watched(
+    monkeypatch: pytest.MonkeyPatch, corpus: Corpus, make_space: MakeSpace, tmp_path: Path
+) -> Callable[..., Watched]:
+    return lambda **recipe: Watched(monkeypatch, corpus, make_space(**recipe), tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("recipe", [{}, {"family": "bert", "schedule": "wsd", "micro_batch": 3}], ids=["gpt2", "bert"])
+def test_a_run_stopped_at_any_step_ends_with_the_same_bits(make_watched: Callable[..., Watched], recipe: Any) -> None:
+    watched = make_watched(**recipe)
+    rows = list(watched.rows())
+    tokens, weights = dict(watched.tokens), [param.detach().clone() for param in watched.run.params]
+    for stop in range(STEPS - 1):
+        watched.tokens = {}
+        seen = []
+        with pytest.raises(Interrupted, match=f"saved at step {stop + 1} of {STEPS}"):
+            seen.extend(watched.rows(stop_after=stop))
+        assert sorted(watched.tokens) == list(range(stop + 1))
+        again = list(watched.rows())
+        assert again == rows
+        assert sorted(watched.tokens) == list(range(STEPS))  # every step taken once
+        assert all(np.array_equal(watched.tokens[step], tokens[step]) for step in tokens)
+        assert all(torch.equal(param, known) for param, known in zip(watched.run.params, weights, strict=True))
+        watched.checkpoints.remove()
+        assert not watched.folder.exists()
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_its_predecessor(
+    make_watched: Callable[..., Watched], caplog: pytest.LogCaptureFixture
+) -> None:
+    watched = make_watched()
+    rows = list(watched.rows())
+    for stop in (3, 9):
+        with pytest.raises(Interrupted):
+            list(watched.rows(stop_after=stop))
+    older, newer = sorted(watched.folder.iterdir())
+    for name in ("weights.safetensors", "rest.safetensors", "state.json"):
+        good = (newer / name).read_bytes()
+        for at in (len(good) // 3, len(good) - 2):
+            (newer / name).write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+            watched.tokens = {}
+            assert list(watched.rows()) == rows
+            assert min(watched.tokens) == 4  # from the older one
+            assert f"{newer.name}: cannot be resumed from" in caplog.text
+            caplog.clear()
+        (newer / name).write_bytes(good[:-7])
+        watched.tokens = {}
+        assert list(watched.rows()) == rows
+        assert min(watched.tokens) == 4
+        (newer / name).write_bytes(good)
+    (older / "state.json").unlink()
+    (newer / "weights.safetensors").unlink()
+    watched.tokens = {}
+    assert list(watched.rows()) == rows
+    assert min(watched.tokens) == 0  # none left: from the start
+
+
+def test_a_checkpoint_of_another_run_is_not_taken_up(make_watched: Callable[..., Watched]) -> None:
+    watched = make_watched()
+    with pytest.raises(Interrupted):
+        list(watched.rows(stop_after=5))
+    for other in ({"seed": 1}, {"mix_K": np.asarray([0.31, 0.69])}):
+        watched.tokens = {}
+        list(watched.rows(**other))
+        assert min(watched.tokens) == 0
+
+
+def test_two_are_kept_and_saving_takes_a_small_part_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path / "c", every_seconds=0)
+    for step in (5, 10, 15):
+        checkpoints.save("run", Snapshot(step, {"w": torch.arange(3)}, {}, {"rows": []}))
+    assert [path.name for path in sorted(checkpoints.folder.iterdir())] == ["step-00000010", "step-00000015"]
+    found = checkpoints.latest("run")
+    assert found is not None and found.step == 15 and torch.equal(found.weights["w"], torch.arange(3))
+    assert checkpoints.latest("other") is None
+    checkpoints._cost = 1e6  # a large model on a slow disk
+    assert not checkpoints.due()
+    checkpoints.stopping = True
+    assert checkpoints.due()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_the_plan_is_the_same_whatever_the_number_of_workers(
+    corpus: Corpus, make_space: MakeSpace, workers: int
+) -> None:
+    space = make_space()
+    shape = resolve(space.recipe, 1e4, 30 * 128, corpus.vocab)
+    alone = [Batches.of(corpus, space, MIX, 0, shape)[step] for step in range(shape.n_steps)]
+    shared = Batches.of(corpus, space, MIX, 0, shape)
+    with ThreadPoolExecutor(workers) as pool:
+        spread = list(pool.map(shared.__getitem__, range(shape.n_steps)))
+    each = [Batches.of(corpus, space, MIX, 0, shape) for _ in range(workers)]  # as processes would
+    taken = [each[step % workers][step] for step in range(shape.n_steps)]
+    for step, known in enumerate(alone):
+        assert np.array_equal(spread[step], known)
+        assert np.array_equal(taken[step], known)

@@ -1,0 +1,63 @@
+"""Several processes on one run give the numbers of one; a compiled run gives those of an eager one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from raymix.corpus import Corpus
+from raymix.proxy import model as models
+from raymix.proxy import resolve, train_proxy
+from raymix.proxy.compiled import worth_compiling
+from raymix.proxy.distributed import World, across
+from raymix.space import SearchSpace
+
+MakeSpace = Callable[..., SearchSpace]
+CPU = torch.device("cpu")
+SETTINGS: dict[str, Any] = {"n_params": 1e4, "n_tokens": 2048, "seed": 0, "attention": "eager", "threads": 1}
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_rows_of_one(corpus: Corpus, make_space: MakeSpace) -> None:
+    arguments = {"corpus": corpus, "space": make_space(), "mixture": np.asarray([0.3, 0.7]), **SETTINGS}
+    expected = list(train_proxy(**arguments, device="cpu"))
+    found = list(across(2, "cpu", train_proxy, **arguments))
+    assert len(found) == len(expected) == 3
+    for row, alone in zip(found, expected, strict=True):
+        for key in alone.keys() - {"seconds"}:
+            assert row[key] == pytest.approx(alone[key], abs=1e-4), key  # rounding, after Adam's division
+
+
+def test_a_batch_is_divided_evenly_or_not_at_all() -> None:
+    assert [World(rank, 4).rows(8) for rank in range(4)] == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)]
+    with pytest.raises(ValueError, match="batch of 6 sequences cannot be divided among 4 devices"):
+        World(0, 4).rows(6)
+
+
+def test_only_long_trials_are_compiled(make_space: MakeSpace) -> None:
+    recipe = make_space(batch=8, context=256).recipe
+    short, long = (resolve(recipe, 0.79e6, n_tokens, 4096) for n_tokens in (1e6, 1e9))
+    cuda = torch.device("cuda")
+    for device in (CPU, cuda):
+        assert not worth_compiling("auto", short, device)
+        assert worth_compiling("auto", long, device)
+    assert worth_compiling("always", short, CPU)
+    assert not worth_compiling("never", long, cuda)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs a C++ compiler")
+def test_a_compiled_run_gives_the_losses_of_an_eager_one(
+    corpus: Corpus, make_space: MakeSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "fast_dtype", lambda device: torch.float32)
+    mix_K = np.asarray([0.3, 0.7])
+    expected = list(train_proxy(corpus, make_space(), mix_K, device="cpu", **SETTINGS))
+    found = list(train_proxy(corpus, make_space(compile="always"), mix_K, device="cpu", **SETTINGS))
+    for row, eager in zip(found, expected, strict=True):
+        assert row["loss/a"] == pytest.approx(eager["loss/a"], abs=1e-4)

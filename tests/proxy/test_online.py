@@ -1,0 +1,85 @@
+"""Online baselines: what they do with losses and gradients, and that they run and answer with a mixture."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from raymix.corpus import Corpus
+from raymix.proxy.online import METHODS, ado, choose_online, doge, doremi
+from raymix.proxy.online.session import Session
+from raymix.proxy.plan import Batches
+from raymix.space import SearchSpace
+
+Make = Callable[..., SearchSpace]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_answers_with_a_mixture_and_the_same_one_again(
+    method: str, corpus: Corpus, make_space: Make
+) -> None:
+    first, again = (choose_online(method, corpus, make_space(), 2e4, 4096, seed=1) for _ in range(2))
+    assert first.mixture_K.sum() == pytest.approx(1) and (first.mixture_K > 0).all()
+    assert first.path_TK.shape == (4096 // (4 * 32), 2)
+    assert np.abs(first.path_TK - first.path_TK[0]).max() > 1e-6, "the shares never moved"
+    np.testing.assert_array_equal(first.path_TK, again.path_TK)
+    assert first.flops > 0
+
+
+def test_an_unknown_method_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="doremi, doge, ado"):
+        choose_online("dorme", None, None, 1, 1)
+
+
+def test_draws_follow_the_shares_and_are_those_of_the_plan(corpus: Corpus, make_space: Make) -> None:
+    session = Session(corpus, make_space(), 2e4, 4096, seed=3)
+    share_K, drawn = np.array([0.3, 0.7]), [[], []]
+    for _ in range(10):
+        for k, tokens in session.draw(share_K).items():
+            drawn[k].extend(tokens)
+    assert abs(len(drawn[0]) - 12) <= 1
+    plan = Batches.of(corpus, make_space(), share_K, 3, session.shape)
+    planned = np.concatenate([plan[step] for step in range(10)])
+    order = [np.flatnonzero((planned >= 100).mean(1) > 0.5), np.flatnonzero((planned >= 100).mean(1) < 0.5)]
+    theirs = {0: planned[order[1]], 1: planned[order[0]]}
+    for k in range(2):
+        n = min(len(drawn[k]), len(theirs[k]))
+        np.testing.assert_array_equal(np.stack(drawn[k][:n]), theirs[k][:n])
+
+
+def test_a_gradient_of_parts_is_the_gradient_of_the_whole(corpus: Corpus, make_space: Make) -> None:
+    session = Session(corpus, make_space(), 2e4, 4096, seed=0)
+    tokens = np.concatenate(list(session.draw(np.array([0.5, 0.5])).values()))
+    loss, whole = session.gradient(session.task(tokens, 0))
+    assert loss == pytest.approx(float(session.losses(session.task(tokens, 0)).mean()), abs=1e-5)
+    halves = [session.gradient(session.task(half, 0))[1] for half in np.split(tokens, 2)]
+    for together, a, b in zip(whole, *halves, strict=True):
+        torch.testing.assert_close(together, (a + b) / 2, atol=1e-6, rtol=1e-4)
+
+
+def test_doremi_moves_to_the_domain_of_excess_loss_and_keeps_all() -> None:
+    share_K = np.full(3, 1 / 3)
+    for _ in range(200):
+        share_K = doremi.updated(share_K, np.array([0.5, 0.0, 0.1]))
+    assert share_K.argmax() == 0 and share_K.sum() == pytest.approx(1)
+    assert share_K.min() >= doremi.SMOOTHING / 3
+
+
+def test_doge_prefers_the_gradient_that_helps_all() -> None:
+    towards = [[torch.tensor([1.0, 0.0])], [torch.tensor([0.9, 0.1])], [torch.tensor([-0.5, 0.0])]]
+    alignment_K = doge.alignment(towards)
+    np.testing.assert_allclose(alignment_K, [1.4, 1.4 * 0.9 + 0.01, -0.7], rtol=1e-6)
+    assert doge.updated(np.full(3, 1 / 3), alignment_K, 0.01).argmax() == 0
+
+
+def test_ado_finds_the_speed_of_a_power_law_and_keeps_its_floor() -> None:
+    steps = np.arange(1, 400)
+    seen = [(int(n), 2.0 + 3.0 * n**-0.4) for n in steps]
+    assert ado.learning_speed(seen, 400) == pytest.approx(3.0 * 0.4 * 400**-1.4, rel=0.02)
+    assert ado.learning_speed(seen[:3], 400) == 0
+    found_K = ado.floored(np.array([1.0, 0.0, 0.0]))
+    assert found_K.sum() == pytest.approx(1) and found_K.min() == pytest.approx(ado.FLOOR)
+    even_K = np.full(2, 0.5)
+    assert ado.preferred(even_K, even_K, np.array([2.0, 1.0])) == pytest.approx([2 / 3, 1 / 3])
+    assert ado.preferred(even_K, even_K, np.zeros(2)) == pytest.approx(even_K)

@@ -1,0 +1,104 @@
+"""A trial on real Ray whose worker goes away ends with the rows it would have had."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from ray import tune
+
+from raymix.corpus import Corpus
+from raymix.proxy import WORKER_ENV, Checkpoints, resolve, train_proxy
+from raymix.shards_on_nodes import share
+from raymix.space import SearchSpace
+from raymix.trial import ProxyTrial, forget
+
+pytestmark = pytest.mark.slow  # starts Ray
+
+TRIAL = {"trial_id": "t1", "mixture": {"a": 0.3, "b": 0.7}, "n_params": 1e4, "n_tokens": 128 * 300, "seed": 0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Ray of our own with one core."""
+    path = os.path.realpath(os.environ.get("TMPDIR", "/tmp"))
+    env = {"env_vars": WORKER_ENV}
+    ray.init(address="local", num_cpus=1, include_dashboard=False, _temp_dir=f"{path}/rm{os.getpid()}", runtime_env=env)
+    yield
+    ray.shutdown()
+
+
+class GoOnce(tune.Callback):
+    """Sends a signal to the trial's worker after the first of its rows by which a checkpoint was there."""
+
+    def __init__(self, signum: signal.Signals, folder: Path) -> None:
+        self.signum, self.folder = signum, folder
+        self.sent_at = 0.0
+        self.seen: list[dict[str, Any]] = []
+        self.steps: list[str] = []
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        self.seen.append(result)
+        self.steps = sorted(path.name for path in self.folder.glob("step-*"))
+        if self.steps and not self.sent_at:
+            self.sent_at = result["n_tokens"]
+            os.kill(result["pid"], self.signum)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_a_trial_whose_worker_goes_away_ends_with_the_same_rows(
+    corpus: Corpus, make_space: Callable[..., SearchSpace], tmp_path: Path, signum: signal.Signals
+) -> None:
+    space = make_space(checkpoint_seconds=1e-3, checkpoints=5)
+    folder = tmp_path / "checkpoints"
+    going = GoOnce(signum, folder / "t1")
+    trainable = tune.with_parameters(
+        ProxyTrial,
+        space_json=space.model_dump_json(),
+        folder=str(tmp_path),
+        shards=share(corpus),
+        checkpoints=str(folder),
+    )
+    results = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 1}),
+        param_space=TRIAL,
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path / "tune"),
+            verbose=0,
+            callbacks=[going],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=1),
+        ),
+    ).fit()
+    assert not results.errors
+    assert going.sent_at
+    mixture_K = np.asarray([0.3, 0.7])
+    expected = list(train_proxy(corpus, space, mixture_K, 1e4, 128 * 300, 0, device="cpu", threads=1))
+    last = {result["n_tokens"]: result for result in going.seen}
+    assert len(going.seen) > len(last) == len(expected)  # rows reported before the signal came again
+    assert [result["status"] for result in last.values()] == ["checkpoint"] * 4 + ["done"]
+    for row in expected:
+        for key in (key for key in row if key != "seconds"):
+            assert last[row["n_tokens"]][key] == row[key], key
+    assert going.steps  # the trial has ended, its records are the driver's: who deletes them is the driver
+    run_steps = resolve(space.recipe, 1e4, 128 * 300, corpus.vocab).n_steps
+    assert int(going.steps[-1].removeprefix("step-")) < run_steps
+    forget(folder, {"t1"})
+    assert (folder / "t1").is_dir()
+    forget(folder, set())
+    assert not folder.exists()
+
+
+def test_a_kept_model_survives_the_end_of_its_trial(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "t1" / "final").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "t1" / "step-00000003").mkdir()
+    forget(tmp_path / "checkpoints", set())
+    assert [path.name for path in (tmp_path / "checkpoints" / "t1").iterdir()] == ["final"]
+    Checkpoints(tmp_path / "checkpoints" / "t1").remove()
+    assert (tmp_path / "checkpoints" / "t1" / "final").is_dir()

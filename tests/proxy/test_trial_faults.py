@@ -1,0 +1,147 @@
+"""Rows 3, 11 and 26 of the faults, on real Ray: workers killed, hung, and robbed of the shard they read."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from raymix import SearchSpace, Study, run
+from raymix.corpus import Corpus
+from raymix.ledger import Trial
+from raymix.proxy import WORKER_ENV, train_proxy
+from raymix.trial import ProxyTrial
+
+pytestmark = pytest.mark.slow  # starts Ray and trains proxies
+
+PATIENCE = 5.0  # seconds without a step; a step takes milliseconds
+
+
+class Faulty(ProxyTrial):
+    """A proxy trial that suffers what `faults.json` in the study has for it, whenever it has been saved."""
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        super().reset_config(new_config)
+        study = self._folder.parent
+        fault = json.loads((study / "faults.json").read_text()).get(new_config["trial_id"])
+        lives = study / f"lives-{new_config['trial_id']}"
+        with lives.open("a") as file:
+            file.write("begun\n")
+        n_lives = lives.read_text().count("begun")
+        save = self._checkpoints.save
+
+        def save_and_suffer(run_id: str, snapshot: Any) -> None:
+            save(run_id, snapshot)
+            with lives.open("a") as file:
+                file.write(f"{snapshot.step}\n")
+            suffer(fault, n_lives)
+
+        self._checkpoints.save = save_and_suffer
+        return True
+
+
+def suffer(fault: str | None, n_lives: int) -> None:
+    if fault == "killed" or (fault == "killed once" and n_lives == 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "hangs once" and n_lives == 1:
+        hang_here()
+    if fault is not None and fault.startswith("/"):
+        os.truncate(fault, 0)
+
+
+def hang_here() -> None:
+    threading.Event().wait()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """A Ray of our own with one core, whose workers find this file."""
+    path = os.path.realpath(os.environ.get("TMPDIR", "/tmp"))
+    env = {"env_vars": {**WORKER_ENV, "PYTHONPATH": str(Path(__file__).parents[2])}}
+    ray.init(address="local", num_cpus=1, include_dashboard=False, _temp_dir=f"{path}/rf{os.getpid()}", runtime_env=env)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def begin(
+    tmp_path: Path, make_space: Callable[..., SearchSpace], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Study, list[Trial]]]:
+    """A study of as many trials as there are faults, all of them proposed."""
+
+    def started(*faults: str | None) -> tuple[Study, list[Trial]]:
+        raw = make_space(checkpoint_seconds=1e-3, hang_seconds=PATIENCE).model_dump(mode="json", exclude_none=True)
+        raw |= {"ladder": [{"n_params": 1e4, "n_tokens": 128 * 200}]}
+        raw |= {"budget": {"trials": len(faults), "per_round": len(faults)}}
+        study = Study.create(SearchSpace.parse(raw), tmp_path / "study", seed=0)
+        trials = study.ask(len(faults))
+        found = {trial.trial_id: fault for trial, fault in zip(trials, faults, strict=True)}
+        (tmp_path / "study" / "faults.json").write_text(json.dumps(found))
+        monkeypatch.setattr(run, "ProxyTrial", Faulty)
+        return study, trials
+
+    return started
+
+
+def lives_of(study: Study, trial: Trial) -> list[list[int]]:
+    """The steps at which each life of a trial was saved."""
+    said = (study.store.path / f"lives-{trial.trial_id}").read_text()
+    return [[int(step) for step in life.split()] for life in said.split("begun")[1:]]
+
+
+def rows_of(study: Study, trial: Trial) -> list[dict[str, Any]]:
+    return [row for row in study.table().table.to_pylist() if row["trial_id"] == trial.trial_id]
+
+
+def test_killed_and_hung_workers_are_retried_from_their_checkpoint_with_the_same_losses(
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]]
+) -> None:
+    study, trials = begin(None, "killed once", "hangs once", "killed")
+    run.run_study(study, corpus)
+    study = Study.open(study.store.path)
+    *well, dead = trials
+    for trial in well:
+        mixture_K = np.asarray(list(trial.mixture.values()))
+        expected = list(
+            train_proxy(corpus, study.space, mixture_K, 1e4, 128 * 200, trial.seed, device="cpu", threads=1)
+        )
+        found = rows_of(study, trial)
+        assert [row["status"] for row in found] == ["checkpoint", "checkpoint", "done"]  # each once
+        for row, truth in zip(found, expected, strict=True):
+            assert all(row[key] == truth[key] for key in truth if key.startswith(("loss/", "tokens/")))
+    for trial in trials[1:3]:
+        first, second = lives_of(study, trial)
+        assert len(first) == 1
+        assert min(second) > first[0]  # went on, not from the start
+
+    assert len(lives_of(study, dead)) == 1 + run.MAX_RETRIES
+    last = rows_of(study, dead)[-1]
+    assert last["status"] == "failed"
+    assert "the worker died, hung or raised" in last["reason"]
+    assert (study.ledger.count("done"), study.ledger.count("failed")) == (3, 1)
+    logs = Path(ray.nodes()[0]["ObjectStoreSocketName"]).parents[1] / "logs"
+    dumps = [text for file in logs.glob("worker-*.err") if "Timeout (" in (text := file.read_text(errors="replace"))]
+    assert len(dumps) == 1
+    assert "in hang_here" in dumps[0]
+
+
+def test_a_shard_that_shrinks_under_a_trial_fails_it_and_not_the_driver(
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]]
+) -> None:
+    """Reading what is no longer there is SIGBUS, which no Python catches."""
+    shard = corpus.path / corpus.manifest["train"]["a"]["file"]
+    study, (well, robbed) = begin(None, str(shard))
+    run.run_study(study, corpus)
+    study = Study.open(study.store.path)
+    assert study.ledger.status(well.trial_id) == "done"
+    assert study.ledger.status(robbed.trial_id) == "failed"
+    assert rows_of(study, robbed)[-1]["reason"]
+    assert len(lives_of(study, robbed)) == 1  # its retries refuse the shard: its size is not the manifest's
