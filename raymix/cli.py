@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import re
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -20,10 +19,14 @@ from typing import Annotated, Any
 import typer
 
 from raymix import __version__
+from raymix.cluster_commands import PricesPath, add_cluster_commands, add_costs
 from raymix.commands import add_commands
+from raymix.online_commands import add_online_commands
 from raymix.screen import Screen
 from raymix.space import SearchSpace, SpaceError
 from raymix.store import StoreError
+from raymix.study_commands import add_study_commands
+from raymix.yaml12 import apply_settings
 
 app = typer.Typer(
     help="Decide what to pre-train on: search data mixtures with small proxies, read the law at the target.",
@@ -34,7 +37,8 @@ app = typer.Typer(
 )
 
 SpacePath = Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The search space.")]
-StudyPath = Annotated[Path, typer.Argument(metavar="DIR", help="The study directory.")]
+StudyPath = Annotated[str, typer.Argument(metavar="DIR", help="The study: a directory, or s3://bucket/name.")]
+Fork = Annotated[str | None, typer.Option(metavar="NEW", help="Begin study NEW with what is still valid of the old.")]
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Overrides the file: budget.trials=32")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
 
@@ -88,43 +92,49 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command()
 def run(
     space: SpacePath,
-    study: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the study lives: default runs/NAME.")] = None,
+    study: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where the study lives, or s3://bucket/name: default runs/NAME.")
+    ] = None,
     settings: Settings = [],  # noqa: B006 - typer reads the default and never changes it
     seed: Annotated[int | None, typer.Option(help="All randomness; default 0.")] = None,
+    fork: Fork = None,
     as_json: Json = False,
 ) -> None:
     """Search the space; the same command again resumes. Ends in recommendation.json and report.html."""
-    from raymix.results import results
-    from raymix.study import Study
-
     wanted = _trainable(SearchSpace.load(space, settings))
-    folder = study or Path("runs") / _safe(wanted.name)
-    with Screen(as_json) as screen:
-        corpus = _prepared(wanted, screen)
-        resolved = wanted.with_available(corpus.tokens)
-        work = Study.resume(resolved, folder, seed)
-        if not work.finished:
-            from raymix.run import run_study
-
-            try:
-                run_study(work, corpus, screen.trials)
-            except BaseException:
-                if not _signals:
-                    raise
-                screen.say(f"interrupted; nothing is lost. Continue with:\n  {_again(space, folder, settings)}")
-                raise Interrupted from None
-        screen.recommendation(work, results(work))
+    _search(wanted, study or str(Path("runs") / _safe(wanted.name)), seed, fork, as_json)
 
 
 @app.command()
-def plan(space: SpacePath, settings: Settings = [], as_json: Json = False) -> None:  # noqa: B006
+def resume(study: StudyPath, settings: Settings = [], fork: Fork = None, as_json: Json = False) -> None:  # noqa: B006
+    """Continue a study from its storage alone, on any machine that sees it and the text of its domains."""
+    from raymix.study import Study
+    from raymix.study_files import as_written
+
+    kept = Study.open(study).space
+    wanted = SearchSpace.parse(apply_settings(as_written(kept), settings), folder=kept.folder)
+    _search(_trainable(wanted), study, None, fork, as_json)
+
+
+@app.command()
+def plan(
+    space: SpacePath,
+    settings: Settings = [],  # noqa: B006
+    cloud: Annotated[str | None, typer.Option(metavar="NAME", help="And what it costs at aws, gcp or azure.")] = None,
+    gpu: Annotated[str | None, typer.Option(metavar="TYPE", help="On machines with this GPU; else on CPUs.")] = None,
+    max_workers: Annotated[int, typer.Option(min=1, help="Machines at a time.")] = 4,
+    prices: PricesPath = None,
+    noise: Annotated[float | None, typer.Option(help="Nats between runs of one mixture; else assumed.")] = None,
+    as_json: Json = False,
+) -> None:
     """What a study would train and cost, before anything is trained (the text is prepared, some steps are timed)."""
     from raymix.plan import plan as make_plan
 
     wanted = _trainable(SearchSpace.load(space, settings))
     with Screen(as_json) as screen:
         corpus = _prepared(wanted, screen)
-        screen.plan(wanted, make_plan(wanted.with_available(corpus.tokens), corpus, _slots()))
+        resolved = wanted.with_available(corpus.tokens)
+        add_costs(screen, resolved, make_plan(resolved, corpus, _slots()), cloud, gpu, max_workers, prices, noise)
 
 
 @app.command()
@@ -183,6 +193,9 @@ def tell(study: StudyPath, results: Annotated[Path, typer.Argument(metavar="RESU
 
 
 add_commands(app)
+add_study_commands(app)
+add_cluster_commands(app)
+add_online_commands(app)
 
 
 def _trainable(space: SearchSpace) -> SearchSpace:
@@ -199,15 +212,32 @@ def _prepared(space: SearchSpace, screen: Screen) -> Any:
         return prepare_corpus(space, progress=progress)
 
 
+def _search(wanted: SearchSpace, where: str, seed: int | None, fork: str | None, as_json: bool) -> None:
+    """The main job: to the end of the budget, then to the results."""
+    from raymix.results import results
+    from raymix.study import Study
+
+    with Screen(as_json) as screen:
+        corpus = _prepared(wanted, screen)
+        resolved = wanted.with_available(corpus.tokens)
+        work = Study.fork(resolved, where, fork, seed) if fork else Study.resume(resolved, where, seed)
+        if not work.finished:
+            from raymix.run import run_study
+
+            try:
+                run_study(work, corpus, screen.trials)
+            except BaseException:
+                if not _signals:
+                    raise
+                screen.say(f"interrupted; nothing is lost. Continue with:\n  {work.command()}")
+                raise Interrupted from None
+        screen.recommendation(work, results(work))
+
+
 def _safe(name: str) -> str:
     """A folder name: the space's name where it is one, else what is ASCII of it and a hash."""
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
     return name if slug == name else f"{slug[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _again(space: Path, folder: Path, settings: list[str]) -> str:
-    words = ["raymix", "run", str(space), "--study", str(folder), *(w for s in settings for w in ("--set", s))]
-    return shlex.join(words)
 
 
 def _slots() -> int:

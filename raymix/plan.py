@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from raymix import simplex
+from raymix.budget import planned_trials
 from raymix.corpus import Corpus
 from raymix.design import rungs, scale_of
 from raymix.proxy import Batches, ProxyShape, resolve, seconds_per_step
@@ -62,6 +63,10 @@ class Plan:
     rungs: list[RungPlan]
     domains: list[DomainPlan]
     warnings: list[str]
+    money: dict[str, Any] | None = None
+    """What it costs on rented machines, where somebody asked."""
+    budgets: tuple[dict[str, Any], ...] = ()
+    """What this and other numbers of trials resolve."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -70,10 +75,10 @@ class Plan:
 
 def plan(space: SearchSpace, corpus: Corpus, slots: int) -> Plan:
     """The plan of a resolved space on `slots` trials at a time."""
-    scales = [scale_of(space, i) for i in range(space.budget.trials)]
+    scales = [scale_of(space, i) for i in range(planned_trials(space))]
     rung_plans = []
     for scale in rungs(space):
-        shape = resolve(space.recipe, scale.n_params, scale.n_tokens, corpus.vocab)
+        shape = resolve(space.recipe, *scale, corpus.vocab, space.folder)
         seconds = seconds_per_step(shape, TIMED_STEPS) * shape.n_steps
         rung_plans.append(_rung(shape, scale.n_tokens, scales.count(scale), seconds))
     domain_plans = _domains(space, corpus)
@@ -98,8 +103,9 @@ def _wall(space: SearchSpace, rung_plans: list[RungPlan], slots: int) -> float:
     """Round by round, each as long as its trials spread over the slots (longest first)."""
     cost = {rung.n_tokens: rung.seconds for rung in rung_plans}
     total = 0.0
-    for start in range(0, space.budget.trials, space.budget.per_round):
-        stop = min(start + space.budget.per_round, space.budget.trials)
+    trials = planned_trials(space)
+    for start in range(0, trials, space.budget.per_round):
+        stop = min(start + space.budget.per_round, trials)
         busy = [0.0] * slots
         for seconds in sorted((cost[scale_of(space, i).n_tokens] for i in range(start, stop)), reverse=True):
             busy[busy.index(min(busy))] += seconds
@@ -111,7 +117,7 @@ def _domains(space: SearchSpace, corpus: Corpus) -> list[DomainPlan]:
     polytope = space.polytope()
     prior_K = space.prior_K()
     longest = max((rung.scale for rung in space.ladder), key=lambda scale: scale.n_tokens)
-    shape = resolve(space.recipe, *longest, corpus.vocab)
+    shape = resolve(space.recipe, *longest, corpus.vocab, space.folder)
     unique_K = Batches.of(corpus, space, prior_K, 0, shape).unique_K * shape.context
     low_K, high_K = _range(polytope)
     per_share_K = space.target.n_tokens / space.available_K

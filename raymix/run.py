@@ -6,6 +6,7 @@ searcher knows of it, and `Tuner.restore` is never used. A finished trial is the
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import tempfile
@@ -13,26 +14,32 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray import tune
 
-from raymix.corpus import Corpus, open_corpus
-from raymix.design import scale_of
+from raymix.agenda import search_over
+from raymix.budget import planned_trials
+from raymix.corpus import Corpus
+from raymix.corpus.prepare import default_cache
+from raymix.demand import Waiting, check_fits, placement
+from raymix.design import rungs, scale_of
 from raymix.ledger import Ledger, Trial
 from raymix.optimum import minimise, objective_of
-from raymix.proxy import WORKER_ENV, Diverged, resolve, train_proxy
+from raymix.proxy import WORKER_ENV, resolve
 from raymix.recommend import fit_law
 from raymix.search import MixtureSearch
+from raymix.shards_on_nodes import share
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.study import Study
+from raymix.trackers import telling, tracking
+from raymix.trial import ProxyTrial, forget
 
 log = logging.getLogger(__name__)
 
+CHECKPOINTS = "checkpoints"  # in the study: of trials that have not ended
 MAX_RETRIES = 2  # a worker may die this often before its trial counts as failed
 
 
@@ -59,52 +66,57 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
     with study.writing() as ledger:
         if study.finished:
             return
-        watcher = _Watcher(study.space, ledger, corpus.vocab, on_progress)
+        beside = files_beside(study)
+        checkpoints = beside / CHECKPOINTS
+        watcher = _Watcher(study.space, ledger, corpus.vocab, checkpoints, on_progress)
+        ledger.expected_flops = watcher.flops
         watcher("starting", None)
-        with _ray() as slots:
-            search = MixtureSearch(ledger=ledger, rounds=True, on_change=watcher)
-            _fit(search, study.space, corpus.path, slots)
+        for rung in rungs(study.space):  # a size that cannot be had is said before anything starts
+            resolve(study.space.recipe, *rung, corpus.vocab, study.space.folder)
+        with _ray(study.space) as slots, tracking(study.space.name, beside) as tracked:
+            watchers = _all(watcher, telling(ledger, tracked, lambda: watcher.best_loss))
+            search = MixtureSearch(ledger=ledger, rounds=True, on_change=watchers)
+            _fit(search, study.space, corpus, checkpoints, slots)
         if search.failure is not None:
             raise search.failure
 
 
-def _fit(search: MixtureSearch, space: SearchSpace, corpus: Path, slots: int) -> None:
-    trainable = partial(train_trial, space_json=space.model_dump_json(), corpus_path=str(corpus))
+def files_beside(study: Study) -> Path:
+    """Where checkpoints and trackers write: the study's directory; of one in an object store, a folder of the cache.
+
+    There, a trial that goes on from another machine starts over: its checkpoints stay where it ran.
+    """
+    if study.store.is_local:
+        return study.store.path
+    return default_cache() / "studies" / hashlib.sha256(study.store.where.encode()).hexdigest()[:16]
+
+
+def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, checkpoints: Path, slots: int) -> None:
+    forget(checkpoints, {trial.trial_id for trial in search.ledger.pending()})
+    shards = share(corpus)
+    trainable = tune.with_parameters(
+        ProxyTrial,
+        space_json=space.model_dump_json(),
+        folder=str(space.folder),
+        shards=shards,
+        checkpoints=str(checkpoints.resolve()),
+    )
     with tempfile.TemporaryDirectory(prefix="raymix-tune-") as cache:
         tune.Tuner(
-            tune.with_resources(trainable, resources(space)),
+            tune.with_resources(trainable, placement(space, resources(space))),
             tune_config=tune.TuneConfig(
                 search_alg=search, num_samples=-1, max_concurrent_trials=slots, reuse_actors=True
             ),
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=cache,
+                stop=search.poor if space.budget.stop_poor else None,
                 verbose=0,
+                callbacks=[Waiting()],
                 failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()
-
-
-def train_trial(config: dict[str, Any], space_json: str, corpus_path: str) -> None:
-    """The trainable: one proxy, one report per checkpoint; a proxy that diverges reports that instead."""
-    space, corpus = _opened(corpus_path, space_json)
-    mixture_K = space.mixture(config["mixture"])
-    rows = train_proxy(corpus, space, mixture_K, config["n_params"], config["n_tokens"], config["seed"])
-    try:
-        row = next(rows)
-        for following in rows:
-            tune.report({**row, "status": "checkpoint"})
-            row = following
-        tune.report({**row, "status": "done"})
-    except Diverged as error:
-        tune.report({"status": "failed", "reason": str(error)})
-
-
-@lru_cache(maxsize=2)
-def _opened(corpus_path: str, space_json: str) -> tuple[SearchSpace, Corpus]:
-    """Opened once per worker: a reused actor trains many trials."""
-    return SearchSpace.model_validate_json(space_json), open_corpus(Path(corpus_path))
 
 
 def resources(space: SearchSpace) -> dict[str, float]:
@@ -112,9 +124,22 @@ def resources(space: SearchSpace) -> dict[str, float]:
     return {"cpu": 1, "gpu": 1} if ray.cluster_resources().get("GPU", 0) >= 1 else {"cpu": 1}
 
 
+def _all(*watchers: Callable[[str, Trial | None], None]) -> Callable[[str, Trial | None], None]:
+    """One watcher of the search's events that tells all of these."""
+
+    def tell(event: str, trial: Trial | None) -> None:
+        for watcher in watchers:
+            watcher(event, trial)
+
+    return tell
+
+
 @contextmanager
-def _ray() -> Iterator[int]:
-    """Ray, joined where RAY_ADDRESS names a cluster and started here otherwise; yields trials at a time."""
+def _ray(space: SearchSpace) -> Iterator[int]:
+    """Ray, joined where RAY_ADDRESS names a cluster and started here otherwise; yields trials at a time.
+
+    A cluster may have no worker yet: a round is as many trials at a time, and Ray starts those that fit.
+    """
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # our records are the log
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C reaches us, not Tune's shutdown
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # no tables from Tune: ours are better informed
@@ -130,12 +155,24 @@ def _ray() -> Iterator[int]:
             **({} if address else {"include_dashboard": False}),
         )
     try:
+        _close_token()
         have = ray.cluster_resources()
         slots = int(have.get("GPU", 0)) or int(have.get("CPU", 1))
-        yield max(slots, 1)
+        if ours and address is None:
+            check_fits(space, resources(space))
+            yield max(slots, 1)
+        else:
+            yield max(slots, space.budget.per_round)
     finally:
         if ours:
             ray.shutdown()
+
+
+def _close_token() -> None:
+    """Ray writes its token, which is a password, readable by everybody on the machine."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file() and token.stat().st_uid == os.getuid():
+        token.chmod(0o600)
 
 
 class _Watcher:
@@ -146,25 +183,30 @@ class _Watcher:
         space: SearchSpace,
         ledger: Ledger,
         vocab: int,
+        checkpoints: Path,
         on_progress: Callable[[str, Progress], None] | None,
     ) -> None:
-        self.space, self.ledger, self.vocab = space, ledger, vocab
+        self.space, self.ledger, self.vocab, self.checkpoints = space, ledger, vocab, checkpoints
         self.on_progress = on_progress
-        self.progress = Progress(total=space.budget.trials)
+        self.progress = Progress(total=self._total())
+        self.best_loss: float | None = None
         self._done: dict[str, float] = {}
         self._first_start = 0.0
 
     def __call__(self, event: str, trial: Trial | None) -> None:
         progress = self.progress
         progress.done, progress.failed = self.ledger.count("done"), self.ledger.count("failed")
+        progress.done += self.ledger.count("stopped")
+        progress.total = self._total()
         if event == "started":
             self._first_start = self._first_start or time.monotonic()
             progress.running += 1
         if event == "ended" and trial is not None:
             progress.running -= 1
+            forget(self.checkpoints, {pending.trial_id for pending in self.ledger.pending()})
         if event in ("checkpoint", "ended") and trial is not None:
             seen = self.ledger.tokens_seen(trial.trial_id)
-            self._done[trial.trial_id] = self._flops(Scale(trial.n_params, seen)) if seen else 0.0
+            self._done[trial.trial_id] = self.flops(Scale(trial.n_params, seen)) if seen else 0.0
             progress.eta_seconds = self._eta()
         if event == "round":
             best = self._best()
@@ -177,10 +219,19 @@ class _Watcher:
             law = fit_law(self.space, self.ledger.table())
         except ValueError:  # too few trials yet
             return None
-        return minimise(objective_of(self.space, law), self.space.polytope()).mixture_K
+        optimum = minimise(objective_of(self.space, law), self.space.polytope())
+        self.best_loss = optimum.value
+        return optimum.mixture_K
 
-    def _flops(self, scale: Scale) -> float:
-        shape = resolve(self.space.recipe, scale.n_params, scale.n_tokens, self.vocab)
+    def _total(self) -> int:
+        """Trials proposed, and those that the budget is expected to pay for after them."""
+        proposed, confirm = len(self.ledger.trials), self.space.confirm
+        planned = proposed if search_over(self.ledger) else planned_trials(self.space, self.flops)
+        return max(proposed, planned + (confirm.runs if confirm and not self.ledger.confirmations else 0))
+
+    def flops(self, scale: Scale) -> float:
+        """What our trainer spends on a trial."""
+        shape = resolve(self.space.recipe, *scale, self.vocab, self.space.folder)
         return shape.flops_per_token * scale.n_tokens
 
     def _eta(self) -> float | None:
@@ -188,8 +239,7 @@ class _Watcher:
         done = sum(self._done.values())
         if not done:
             return None
-        asked = list(self.ledger.trials.values())
-        ahead = [scale_of(self.space, i) for i in range(len(asked), self.space.budget.trials)]
-        left = sum(self._flops(Scale(trial.n_params, trial.n_tokens)) for trial in self.ledger.pending())
-        left += sum(map(self._flops, ahead)) - sum(self._done.get(t.trial_id, 0.0) for t in self.ledger.pending())
+        ahead = [scale_of(self.space, i) for i in range(len(self.ledger.trials), self._total())]
+        left = sum(self.flops(Scale(trial.n_params, trial.n_tokens)) for trial in self.ledger.pending())
+        left += sum(map(self.flops, ahead)) - sum(self._done.get(t.trial_id, 0.0) for t in self.ledger.pending())
         return left * (time.monotonic() - self._first_start) / done

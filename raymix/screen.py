@@ -7,6 +7,7 @@ One `Screen` per command. With `as_json`, standard output carries JSON lines alo
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -52,10 +53,13 @@ class Screen:
     def preparing(self) -> Iterator[Callable[[str, float], None]]:
         """Progress of corpus preparation: call with a stage and a fraction from 0 to 1."""
         self._start_bar("preparing the corpus", 1.0)
+        began: dict[str, float] = {}
 
         def progress(stage: str, fraction: float) -> None:
+            seconds = time.monotonic() - began.setdefault(stage, time.monotonic())
             if self._bar is not None:
-                self._bar.update(self._task, completed=fraction, description=stage, note="")
+                left = f"{fraction:.0%}, {duration(seconds * (1 / fraction - 1))} left" if 0 < fraction < 1 else ""
+                self._bar.update(self._task, completed=fraction, description=stage, note=left)
 
         yield progress
         self._stop_bar()
@@ -76,10 +80,10 @@ class Screen:
         """The end of a study."""
         self._stop_bar()
         if self.as_json:
-            print(json.dumps({"event": "finished", "study": str(study.store.path), **found.to_json()}), flush=True)
+            print(json.dumps({"event": "finished", "study": study.store.where, **found.to_json()}), flush=True)
             return
-        self.console.print(_mixture_table(found))
-        self.console.print(_baseline_table(found))
+        self.console.print(mixture_table(found))
+        self.console.print(baseline_table(found))
         law = found.law
         self.console.print(
             f"Held-out rank correlation of the objective {law['rank_correlation']:.2f} "
@@ -89,7 +93,7 @@ class Screen:
         for note in law["notes"]:
             self.console.print(Text(f"Note: {note}", style="yellow"))
         self.console.print(Text(f"Verdict: {found.verdict['answer']}: {found.verdict['reason']}.", style="bold"))
-        self.console.print(Text(f"Page: {study.store.path / 'report.html'}"))
+        self.console.print(Text(f"Page: {study.store.url('report.html')}"))
 
     def plan(self, space: SearchSpace, found: Plan) -> None:
         """A plan."""
@@ -130,19 +134,28 @@ class Screen:
 
     def status(self, study: Study) -> None:
         """How far a study is."""
-        ledger = study.ledger
+        from raymix.agenda import over
+        from raymix.budget import planned_trials, spent
+
+        ledger, confirmed = study.ledger, study.confirmation()
         state = {
-            "study": str(study.store.path),
-            "trials": study.space.budget.trials,
+            "study": study.store.where,
+            "trials": max(planned_trials(study.space), len(ledger.trials)),
             "done": ledger.count("done"),
+            "stopped": ledger.count("stopped"),
             "failed": ledger.count("failed"),
             "pending": len(ledger.pending()),
             "finished": study.finished,
+            "over": over(ledger),
+            "budget": study.space.budget.limits(),
+            "spent": dict(vars(spent(ledger))),
+            "notes": [note for body in ledger.reused.values() for note in body["notes"]],
+            "confirmation": None if confirmed is None else confirmed.to_json(),
         }
         if self.as_json:
             print(json.dumps(state))
         else:
-            words = "finished" if study.finished else f"continue with: {study.command()}"
+            words = f"finished: {state['over']}" if study.finished else f"continue with: {study.command()}"
             self.console.print(
                 Text(f"{state['done']} of {state['trials']} trials done, {state['failed']} failed; {words}")
             )
@@ -183,9 +196,11 @@ def _note(progress: RunProgress) -> str:
     return ", ".join(words).replace("[", "(").replace("]", ")")  # rich would read brackets as markup
 
 
-def _mixture_table(found: Recommendation) -> Table:
+def mixture_table(found: Recommendation) -> Table:
+    """Shares, how far they may move, and those of the mixture used today, if it is known."""
+    reference = "prior" if "prior" in found.baselines else "uniform"
     size = f"{human(found.scale['n_params'])} parameters, {human(found.scale['n_tokens'])} tokens"
-    table = Table("domain", "share", "near-optimal", "epochs", "prior", title=f"Recommended mixture at {size}")
+    table = Table("domain", "share", "near-optimal", "epochs", reference, title=f"Recommended mixture at {size}")
     for name, share in found.mixture.items():
         near, epochs = found.near_optimal[name], found.epochs[name]
         table.add_row(
@@ -193,12 +208,13 @@ def _mixture_table(found: Recommendation) -> Table:
             f"{share:.1%}",
             f"{near['low']:.1%} - {near['high']:.1%}",
             "?" if epochs is None else f"{epochs:.2f}",
-            f"{found.baselines['prior'].mixture[name]:.1%}",
+            f"{found.baselines[reference].mixture[name]:.1%}",
         )
     return table
 
 
-def _baseline_table(found: Recommendation) -> Table:
+def baseline_table(found: Recommendation) -> Table:
+    """What mixtures are predicted to give."""
     table = Table("mixture", "predicted objective (nats)", "worse than recommended by", title="At the target")
     o = found.objective
     table.add_row("recommended", f"{o.mean:.4f}  ({o.low:.4f} - {o.high:.4f})", "")

@@ -225,7 +225,7 @@ class Recipe(Frozen):
     learning_rate: float | None = Field(default=None, gt=0)
     """Peak learning rate; from `rates` if left out."""
     schedule: Literal["constant", "wsd", "cosine"] = "constant"
-    """constant: weights averaged before each checkpoint. wsd: a decay before each. cosine: one checkpoint, at the end."""
+    """constant: weights averaged before each checkpoint; wsd: a decay before each; cosine: one checkpoint, the end."""
     checkpoints: int = Field(default=3, ge=1)
     """Evaluations per trial, evenly in log tokens, the last at the end."""
     eval_tokens: int = Field(default=8192, ge=1)
@@ -249,7 +249,7 @@ class Recipe(Frozen):
         if self.batch == "auto" and self.rates == "width":
             raise ValueError("batch: auto needs a rule for it: rates: step-law or rates: deepseek")
         if self.stages and abs(sum(part.tokens for part in self.stages) - 1) > 1e-6:
-            raise ValueError(f"stages: their tokens sum to {sum(p.tokens for p in self.stages):.4g}, they must sum to 1")
+            raise ValueError(f"stages: their tokens sum to {sum(p.tokens for p in self.stages):.4g}, not to 1")
         if self.stages and all(part.mixture is not None for part in self.stages):
             raise ValueError("stages: every mixture is fixed, so there is nothing to search: leave one out")
         return self

@@ -31,7 +31,7 @@ class Budget(Frozen):
     stop_early: bool = True
     """End the search when the law expects less from more trials than the noise in the mean of those it has."""
     stop_poor: bool = False
-    """End a trial at a checkpoint where it is clearly worse than those of completed rounds (raymix/stopping.py)."""
+    """End a trial at a checkpoint where it is clearly worse than those of completed rounds."""
 
     def limits(self) -> dict[str, float]:
         """The limits that hold, by name; trials where none is given."""

@@ -115,8 +115,8 @@ class Study:
     ) -> Study:
         """The study in `new`, begun if there is none with what `old` measured and is still true in `space`.
 
-        That is what raymix/evidence.py finds: rows whose mixture and losses mean the same in both. After a change of
-        recipe nothing does.
+        That is what raymix/evidence.py finds: rows whose mixture and losses mean the same in both. After a change
+        of recipe nothing does.
         """
         source = Store(old)
         kept = read_space(source, read_identity(source))

@@ -50,7 +50,7 @@ def _trial(table: Observations, index: NDArray[np.int64], objective_B: Array, ro
     status = table.status_B[index]
     usable = index[np.isin(status, STATUSES[:2]) & np.isfinite(table.loss_BM[index]).any(axis=1)]
     usable = usable[np.argsort(table.scale_B2[usable, 1], kind="stable")]
-    failed = index[np.isin(status, STATUSES[2:])]
+    failed = index[np.isin(status, STATUSES[2:4])]
     first, trial_id = int(index[0]), table.trial_ids[int(index[0])]
     return Trial(
         trial_id=trial_id,

@@ -1,0 +1,164 @@
+"""How much driver a study needs: its searcher, records and Tune's own loop at many GPU slots.
+
+    python -m benchmarks.scale [--slots 64 256 1024] [--seconds 60] [--rounds 2] [--jitter 0.05]
+
+Real: the study's searcher over random mixtures, the records on disk (fsynced), Tune's controller, its events and its
+loop, wall-clock time. Simulated: the workers. A slot is an entry in a heap that answers when its trial's time is over,
+because a thousand worker processes do not fit on the machine this runs on; so Ray's own cost per worker is not in the
+figures. Efficiency = seconds of trials / (slots x wall seconds from the first start to the last end). A study is one
+round that fills all slots `rounds` times over; `free_driver` is the efficiency of a driver that costs nothing (trials
+differ in length, so the last slots wait).
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raymix.design import make_designer
+from raymix.ledger import Ledger, Trial
+from raymix.space import SearchSpace
+from raymix.store import Store
+
+DOMAINS = tuple(f"domain{k}" for k in range(5))
+IDLE_SECONDS = 0.02  # the longest Tune's loop is held when nothing happens
+
+
+def main() -> None:
+    """Print one line per number of slots."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slots", type=int, nargs="+", default=[64, 256, 1024])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--jitter", type=float, default=0.05)
+    given = parser.parse_args()
+    for slots in given.slots:
+        print(json.dumps(measure(slots, given.seconds, given.rounds, given.jitter)), flush=True)
+
+
+def space(trials: int) -> SearchSpace:
+    """Five domains, one rung, one round."""
+    return SearchSpace.parse(
+        {
+            "name": "scale",
+            "domains": [{"name": name, "available_tokens": 1e12} for name in DOMAINS],
+            "eval_domains": [{"name": name, "own": name} for name in DOMAINS],
+            "ladder": [{"n_params": 20e6, "n_tokens": 1e9}],
+            "target": {"n_params": 7e9, "n_tokens": 1e12},
+            "budget": {"trials": trials, "per_round": trials},
+        }
+    )
+
+
+def measure(slots: int, seconds: float, rounds: int, jitter: float) -> dict[str, Any]:
+    """One study of `slots * rounds` trials of about `seconds`, two checkpoints and an end each."""
+    with tempfile.TemporaryDirectory(prefix="raymix-scale-") as folder:
+        store = Store(Path(folder) / "study")
+        with store.locked():
+            work = space(slots * rounds)
+            ledger = Ledger(work, seed=0, store=store, designer=make_designer("random", work))
+            start = time.monotonic()
+            ledger.ask(slots * rounds)  # the round, proposed
+            proposed = time.monotonic() - start
+            workers = Workers(slots, seconds, jitter, ledger)
+            before = cpu_seconds()
+            workers.play(Path(folder))
+            cpu = cpu_seconds() - before
+    wall = workers.last_end - workers.first_start
+    ended = ledger.count("done")
+    assert ended == slots * rounds, f"{ended} of {slots * rounds} trials ended"
+    return {
+        "slots": slots,
+        "trials": ended,
+        "trial_seconds": seconds,
+        "wall_seconds": round(wall, 1),
+        "efficiency": round(sum(workers.durations) / (slots * wall), 4),
+        "free_driver": round(sum(workers.durations) / (slots * wall_of(workers.durations, slots)), 4),
+        "driver_cpu_seconds": round(cpu, 2),
+        "driver_cpu_ms_per_trial": round(1e3 * cpu / ended, 2),
+        "driver_share": round(cpu / wall, 4),
+        "proposing_seconds": round(proposed, 2),
+        "load_average": round(os.getloadavg()[0], 1),
+        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def wall_of(durations: list[float], slots: int) -> float:
+    """Seconds that these trials take if a slot gets the next one the moment it is free."""
+    free = [0.0] * slots
+    for seconds in durations:
+        heapq.heapreplace(free, free[0] + seconds)
+    return max(free)
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process so far, all threads."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+class Workers:
+    """Simulated slots under Tune's real controller."""
+
+    def __init__(self, slots: int, seconds: float, jitter: float, ledger: Ledger) -> None:
+        self.slots, self.seconds, self.ledger = slots, seconds, ledger
+        self.first_start = self.last_end = 0.0
+        self.durations: list[float] = []
+        self._jitter = jitter
+        self._rng = np.random.default_rng(0)
+
+    def duration(self) -> float:
+        """How long the next trial takes: uniform within the jitter."""
+        value = self.seconds * float(self._rng.uniform(1 - self._jitter, 1 + self._jitter))
+        self.durations.append(value)
+        return value
+
+    def play(self, folder: Path) -> None:
+        """The study, to its end."""
+        from benchmarks.scale_tune import run_tune
+
+        run_tune(self, folder)
+
+    def losses(self, trial: Trial, fraction: float) -> dict[str, Any]:
+        """A row at a fraction of the trial's tokens."""
+        mix_K = np.asarray([trial.mixture[name] for name in DOMAINS])
+        loss_M = 2.0 + (mix_K + 0.05) ** -0.2 * (0.5 + 0.5 / fraction**0.1)
+        row = {f"loss/{name}": float(loss) for name, loss in zip(DOMAINS, loss_M, strict=True)}
+        return row | {"n_tokens": trial.n_tokens * fraction}
+
+
+class Timer:
+    """Things to happen later, in order of time."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        """Do it then."""
+        self._count += 1
+        heapq.heappush(self._heap, (when, self._count, action))
+
+    def due(self, patience: float) -> bool:
+        """Wait for the next action, at most `patience` seconds, and do it; whether there was one."""
+        left = (self._heap[0][0] - time.monotonic()) if self._heap else patience
+        if left > 0:
+            time.sleep(min(left, patience))
+        if not self._heap or self._heap[0][0] > time.monotonic():
+            return False
+        heapq.heappop(self._heap)[2]()
+        return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""`raymix submit | doctor`: a study on a cluster, and whether this machine and that cluster are fit for it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from raymix.screen import Screen
+
+if TYPE_CHECKING:
+    from raymix.clusters.request import ClusterRequest
+    from raymix.plan import Plan
+    from raymix.run import Progress
+    from raymix.space import SearchSpace
+
+Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Overrides the file: budget.trials=32")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
+Options = Annotated[
+    list[str], typer.Option("--option", metavar="KEY=VALUE", help="Of the cluster: region, subnet, namespace, ...")
+]
+PricesPath = Annotated[Path | None, typer.Option(metavar="FILE", help="A price table of your own, see cluster/.")]
+
+
+def add_cluster_commands(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (submit, doctor):
+        app.command()(command)
+
+
+def submit(
+    space: Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The search space.")],
+    cluster: Annotated[
+        str, typer.Option(metavar="KIND", help="aws, gcp, azure, kuberay, slurm, or the address of a running cluster.")
+    ],
+    storage: Annotated[str, typer.Option(metavar="URI", help="Where studies live: s3://bucket/folder, or a path.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the checked file, start nothing.")] = False,
+    gpu: Annotated[str | None, typer.Option(metavar="TYPE", help="T4, L4, A10, L40S, A100, H100 or none.")] = None,
+    max_workers: Annotated[int, typer.Option(min=1, help="Worker machines at most; they start at 0.")] = 4,
+    spot: Annotated[bool, typer.Option("--spot/--no-spot", help="Machines that may be taken away, for less.")] = True,
+    image: Annotated[str | None, typer.Option(help="The image built from cluster/Dockerfile.")] = None,
+    options: Options = [],  # noqa: B006 - typer reads the default and never changes it
+    settings: Settings = [],  # noqa: B006
+    prices: PricesPath = None,
+    as_json: Json = False,
+) -> None:
+    """Run a study on a cluster. The same command again meets the running study, or continues it."""
+    from raymix.clusters.request import KINDS
+    from raymix.clusters.submit import detaching, run_job
+    from raymix.clusters.submit import submit as start
+    from raymix.clusters.work import make_work
+    from raymix.space import SpaceError
+
+    if cluster not in KINDS and "://" not in cluster:
+        raise SpaceError(f"--cluster {cluster}: one of {', '.join(KINDS)}, or an address like http://127.0.0.1:8265")
+    again = shlex.join(["raymix", "submit", str(space), "--cluster", cluster, "--storage", storage])
+    with Screen(as_json) as screen:
+        if cluster not in KINDS:
+            work = make_work(space, settings, storage, None if gpu == "none" else gpu)
+            if dry_run:
+                return print(f"{shlex.join(work.command())}\n\n{work.text}", end="")
+            with detaching(screen.say, again):
+                state = run_job(cluster, work, _shown(screen))
+            return _end(screen, state, work.study)
+        request = _request(cluster, space, settings, gpu, max_workers, spot, image, options, prices)
+        work = make_work(space, settings, storage, _ray_type(request))
+        if dry_run:
+            return _show(request, work)
+        with detaching(screen.say, again):
+            state = start(request, work, _shown(screen))
+        _end(screen, state, work.study)
+
+
+def _request(
+    kind: str, space: Path, settings: list[str], gpu: str | None, max_workers: int, spot: bool, image: str | None,
+    options: list[str], prices: Path | None,
+) -> ClusterRequest:  # fmt: skip
+    from raymix.clusters.prices import read_prices
+    from raymix.clusters.request import DEFAULT_GPU, ClusterRequest, cluster_name
+    from raymix.space import SearchSpace, SpaceError
+
+    pairs = [text.partition("=") for text in options]
+    if wrong := [text for text, pair in zip(options, pairs, strict=True) if not pair[1]]:
+        raise SpaceError(f"--option {wrong[0]}: write KEY=VALUE")
+    given: dict[str, Any] = {"image": image} if image else {}
+    return ClusterRequest(
+        kind,
+        cluster_name(SearchSpace.load(space, settings).name),
+        read_prices(prices),
+        gpu=None if gpu == "none" else gpu or DEFAULT_GPU.get(kind, "L4"),
+        max_workers=max_workers,
+        spot=spot,
+        options={key: value for key, _, value in pairs},
+        **given,
+    )
+
+
+def _ray_type(request: ClusterRequest) -> str | None:
+    """The accelerator type that trials ask for, where the cluster file says which it has."""
+    request.values()  # an unknown GPU or option is refused here
+    return request.prices.gpus[request.gpu].ray if request.gpu else None
+
+
+def _show(request: ClusterRequest, work: Any) -> None:
+    """The file, checked for all but what is still to be edited; that is listed on standard error."""
+    from raymix.clusters.check import ClusterFileError, check
+    from raymix.clusters.submit import cluster_file
+
+    text = cluster_file(request, work)
+    check(text, f"the {request.kind} file", complete=False)
+    print(text, end="")
+    try:
+        check(text, f"the {request.kind} file")
+    except ClusterFileError as error:
+        typer.echo(str(error), err=True)
+
+
+def _shown(screen: Screen) -> Callable[[str], None]:
+    """Lines of a job: events of the study move the progress bar, everything else is passed on."""
+
+    def show(line: str) -> None:
+        try:
+            event = json.loads(line)
+            name = str(event.pop("event"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return screen.say(line)
+        if "total" in event:
+            screen.trials(name, cast("Progress", SimpleNamespace(**event)))  # raymix.run is slow to import
+
+    return show
+
+
+def _end(screen: Screen, state: str, study: str) -> None:
+    words = f"{state.lower()}: raymix status {study}"
+    if screen.as_json:
+        print(json.dumps({"event": "job", "state": state, "study": study}))
+    else:
+        screen.say(words)
+    if state != "SUCCEEDED":
+        raise typer.Exit(1)
+
+
+def add_costs(
+    screen: Screen, space: SearchSpace, found: Plan, cloud: str | None, gpu: str | None, max_workers: int,
+    prices: Path | None, noise: float | None,
+) -> None:  # fmt: skip
+    """Show a plan with its money (where a cloud is named) and what this and other budgets resolve."""
+    from raymix.clusters.money import price
+    from raymix.clusters.prices import read_prices
+    from raymix.cost_screen import show_costs
+    from raymix.resolution import NOISE, compare_budgets
+    from raymix.space import SpaceError
+
+    money = None
+    if cloud is not None:
+        seconds = space.recipe.checkpoint_seconds
+        money = price(found, read_prices(prices), cloud, gpu, max_workers, seconds).to_json()
+    elif gpu is not None:
+        raise SpaceError("--gpu: say at which cloud: --cloud aws, gcp or azure")
+    counts = sorted({max(found.trials * 2**i // 4, 4) for i in range(5)})
+    budgets = tuple(budget.to_json() for budget in compare_budgets(space, counts, noise or NOISE))
+    screen.plan(space, replace(found, money=money, budgets=budgets))
+    if not screen.as_json:
+        words = f"noise of one run {noise or NOISE:g} nats{'' if noise else ', assumed: give --noise'}"
+        show_costs(screen, money, budgets, words)
+
+
+def doctor(
+    storage: Annotated[str | None, typer.Option(metavar="URI", help="Also try to write and read there.")] = None,
+    cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Also look at this Ray cluster.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the Hugging Face hub.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What is installed, what is missing, is the cluster safe. Exit code 1 if something is wrong."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from raymix.doctor import examine
+
+    findings = examine(storage=storage, address=cluster, hub=not offline)
+    with Screen(as_json) as screen:
+        if as_json:
+            print(json.dumps([vars(finding) for finding in findings]))
+        else:
+            table = Table("", "what", "found", "remedy")
+            colours = {"ok": "green", "warning": "yellow", "error": "red"}
+            for f in findings:
+                table.add_row(Text(f.level, style=colours[f.level]), Text(f.what), Text(f.found), Text(f.remedy))
+            screen.console.print(table)
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,90 @@
+"""What trials take of a cluster: by rung, so that the autoscaler sees exactly the nodes that a round needs.
+
+All trials of a round are pending in Tune at once (`max_concurrent_trials` is the round's size), each with a placement
+group of its own: that is the autoscaler's demand, for the whole round and never one node at a time; a trial that ends
+takes its part of it along, and a round that waits asks for nothing. `ray.autoscaler.sdk.request_resources` would say
+the same and is not used: a request outlives a driver that is killed, and machines would be paid for with nobody there.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+from ray import tune
+
+from raymix.space import SearchSpace, SpaceError
+
+log = logging.getLogger(__name__)
+
+Bundle = dict[str, float]
+SAY_SECONDS = 30.0  # between two sentences about what is waited for
+TYPE_SHARE = 0.001  # Ray's way to ask for a GPU type: a little of a resource that only such nodes have
+
+
+def bundle(space: SearchSpace, n_params: float, default: Mapping[str, float]) -> Bundle:
+    """What a trial of this size takes, by Ray's names: as its rung says (the nearest in size), else `default`."""
+    rung = min(space.ladder, key=lambda rung: abs(math.log(rung.n_params / n_params)))
+    if rung.resources is None:
+        return {key.upper() if key in ("cpu", "gpu") else key: value for key, value in default.items()}
+    asked = rung.resources
+    out: Bundle = {"CPU": asked.cpu, "GPU": asked.gpu, **asked.custom}
+    if asked.accelerator is not None:
+        out[f"accelerator_type:{asked.accelerator}"] = TYPE_SHARE
+    return {key: value for key, value in out.items() if value}
+
+
+def placement(space: SearchSpace, default: Mapping[str, float]) -> Any:
+    """For `tune.with_resources`: what each trial takes, by its config."""
+    if all(rung.resources is None for rung in space.ladder):
+        return dict(default)
+    return lambda config: tune.PlacementGroupFactory([bundle(space, config["n_params"], default)])
+
+
+def check_fits(space: SearchSpace, default: Mapping[str, float]) -> None:
+    """Refuse a trial that this Ray, which cannot grow, would wait for in vain.
+
+    Raises:
+        SpaceError: a rung takes more than there is.
+    """
+    have = ray.cluster_resources()
+    for rung in space.ladder:
+        for name, amount in bundle(space, rung.n_params, default).items():
+            if amount > have.get(name, 0):
+                raise SpaceError(
+                    f"ladder: a trial of {rung.n_params:.3g} parameters takes {name} {amount:g}, this machine has "
+                    f"{have.get(name, 0):g}; change its resources, or run on a cluster (RAY_ADDRESS, raymix submit)"
+                )
+
+
+class Waiting(tune.Callback):  # type: ignore[misc]
+    """Says, now and then, what trials that cannot start yet wait for."""
+
+    def __init__(self, say: Callable[[str], None] | None = None) -> None:
+        self._say = say or log.warning
+        self._next = time.monotonic() + SAY_SECONDS
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called at every turn of Tune's loop."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + SAY_SECONDS
+        if waiting := [trial for trial in trials if trial.status == "PENDING"]:
+            self._say(waiting_for([dict(trial.placement_group_factory.bundles[0]) for trial in waiting]))
+
+
+def waiting_for(bundles: list[Bundle]) -> str:
+    """One sentence: how many trials wait, what each takes, what there is of it."""
+    have = ray.cluster_resources() if ray.is_initialized() else {}
+    kinds = Counter(tuple(sorted(bundle.items())) for bundle in bundles)
+    words = [f"{count} with {', '.join(f'{key} {value:g}' for key, value in kind)}" for kind, count in kinds.items()]
+    names = sorted({key for bundle in bundles for key in bundle})
+    there = ", ".join(f"{name} {have.get(name, 0):g}" for name in names)
+    missing = [name for name in names if not have.get(name)]
+    why = f"no node has {', '.join(missing)} yet" if missing else "all of it is in use"
+    return f"waiting for nodes: {'; '.join(words)} (the cluster has {there}: {why})"

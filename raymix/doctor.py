@@ -1,0 +1,261 @@
+"""Is this machine fit to run studies, and is that cluster? Each question is one function; each answer has a remedy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import stat
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+NEEDED = ("ray", "torch", "transformers", "datasets", "numpy", "scipy", "pyarrow", "pydantic")
+OPTIONAL = {"aiohttp": "raymix submit to an address: pip install 'raymix[cluster]'"}
+TOKEN = Path.home() / ".ray" / "auth_token"
+HUB = "https://huggingface.co/api/whoami-v2"
+PROBE_BYTES = 8 << 20
+LOW_DISK = 20e9  # bytes
+SKEW_SECONDS = 5.0
+SECONDS = 15.0  # the longest any answer may take
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One answer: `level` is ok, warning or error."""
+
+    level: str
+    what: str
+    found: str
+    remedy: str = ""
+
+
+def examine(storage: str | None = None, address: str | None = None, hub: bool = True) -> list[Finding]:
+    """Everything that can be asked of this machine, and of the storage and cluster if given.
+
+    A question that itself fails is an error finding, never an exception.
+    """
+    questions: list[Callable[[], Iterator[Finding]]] = [versions, gpus, malloc, disk, token]
+    if storage is not None:
+        questions.append(lambda: reaches(storage))
+    if hub:
+        questions.append(hub_access)
+    if address or os.environ.get("RAY_ADDRESS"):
+        questions.append(lambda: cluster(address or os.environ["RAY_ADDRESS"]))
+    else:
+        questions.append(no_cluster)
+    return [finding for question in questions for finding in _asked(question)]
+
+
+def _asked(question: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    try:
+        return list(question())
+    except Exception as error:
+        name = getattr(question, "__name__", "question").replace("_", " ")
+        return [Finding("error", name, f"{type(error).__name__}: {error}", "see the message")]
+
+
+def versions() -> Iterator[Finding]:
+    """Python, and the packages everything stands on."""
+    yield Finding("ok", "python", platform.python_version())
+    for name in NEEDED:
+        try:
+            yield Finding("ok", name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding("error", name, "not installed", f"pip install {name}")
+    for name, purpose in OPTIONAL.items():
+        try:
+            yield Finding("ok", name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding("warning", name, "not installed", f"only for {purpose}")
+
+
+def gpus() -> Iterator[Finding]:
+    """GPUs and whether they compute in bf16."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if not count:
+        cores = len(os.sched_getaffinity(0))
+        yield Finding("warning", "gpu", f"none; {cores} CPU cores", "proxies of 20M parameters and more want a GPU")
+    for i in range(count):
+        properties = torch.cuda.get_device_properties(i)
+        yield Finding("ok", f"gpu {i}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    bf16 = torch.cuda.is_bf16_supported() if count else _cpu_bf16()
+    if bf16:
+        yield Finding("ok", "bf16", "in hardware")
+    else:
+        yield Finding("warning", "bf16", "not in hardware", "fp32 is used; GPUs of compute capability 8.0 have bf16")
+
+
+def _cpu_bf16() -> bool:
+    flags = Path("/proc/cpuinfo")
+    return flags.is_file() and any(word in flags.read_text() for word in ("avx512_bf16", "amx_bf16", " bf16"))
+
+
+def malloc() -> Iterator[Finding]:
+    """Workers set their own allocator; only a preloaded one is in the way."""
+    preload = os.environ.get("LD_PRELOAD", "")
+    if preload:
+        yield Finding("warning", "malloc", f"LD_PRELOAD={preload}", "unset it: workers bring settings for glibc's own")
+    else:
+        yield Finding("ok", "malloc", " ".join(platform.libc_ver()) or "unknown C library")
+
+
+def disk() -> Iterator[Finding]:
+    """Room where tokens and Ray's files go."""
+    from raymix.corpus import default_cache
+
+    for name, path in (("cache", default_cache()), ("temporary files", Path(os.environ.get("RAY_TMPDIR", "/tmp")))):
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        free = shutil.disk_usage(there).free
+        level = "ok" if free > LOW_DISK else "error" if free < 1e9 else "warning"
+        remedy = "" if level == "ok" else "free some, or set RAYMIX_CACHE (tokens) and RAY_TMPDIR (Ray) elsewhere"
+        yield Finding(level, f"disk for {name}", f"{free / 1e9:.0f} GB free at {path}", remedy)
+
+
+def token() -> Iterator[Finding]:
+    """Ray's token is a password: nobody else may read its file."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", TOKEN))
+    if "RAY_AUTH_TOKEN" in os.environ:
+        yield Finding("ok", "token", "from RAY_AUTH_TOKEN")
+    elif not path.is_file():
+        yield Finding("warning", "token", f"none at {path}", "for clusters: ray get-auth-token --generate; chmod 600")
+    elif (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
+        yield Finding("error", "token", f"{path} has mode {mode:04o}", f"others can read it: chmod 600 {path}")
+    else:
+        yield Finding("ok", "token", f"{path}, mode {mode:04o}")
+
+
+def reaches(storage: str) -> Iterator[Finding]:
+    """Write, read back and delete a probe file there, with the bandwidth both ways."""
+    from pyarrow import fs
+
+    if "://" in storage:
+        system, folder = fs.FileSystem.from_uri(storage)
+    else:
+        system, folder = fs.LocalFileSystem(), str(Path(storage).absolute())
+    name = f"{folder.rstrip('/')}/.raymix-doctor-{uuid4().hex}"
+    probe = np.random.default_rng().bytes(PROBE_BYTES)  # random: not compressed on the way
+    try:
+        start = time.monotonic()
+        if isinstance(system, fs.LocalFileSystem):
+            system.create_dir(folder, recursive=True)
+        with system.open_output_stream(name) as stream:
+            stream.write(probe)
+        written = time.monotonic() - start
+        with system.open_input_stream(name) as stream:
+            same = stream.read() == probe
+        read = time.monotonic() - start - written
+        system.delete_file(name)
+    except OSError as error:
+        remedy = "check the name, and that this machine's role or key may write there"
+        yield Finding("error", "storage", f"{storage}: {error}", remedy)
+        return
+    speed = f"{PROBE_BYTES / 1e6 / max(written, 1e-9):.0f} MB/s out, {PROBE_BYTES / 1e6 / max(read, 1e-9):.0f} MB/s in"
+    if same:
+        yield Finding("ok", "storage", f"{storage}: {speed}")
+    else:
+        yield Finding("error", "storage", f"{storage}: what was read is not what was written", "do not use it")
+
+
+def hub_access() -> Iterator[Finding]:
+    """The Hugging Face hub, with the token where there is one (it is never shown)."""
+    secret = os.environ.get("HF_TOKEN")
+    request = urllib.request.Request(HUB, headers={"Authorization": f"Bearer {secret}"} if secret else {})
+    try:
+        with urllib.request.urlopen(request, timeout=SECONDS):
+            yield Finding("ok", "hub", "reached, HF_TOKEN accepted")
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403) and not secret:
+            yield Finding("ok", "hub", "reached, no HF_TOKEN (public data only)")
+        elif error.code in (401, 403):
+            yield Finding("error", "hub", "reached, HF_TOKEN refused", "make a new read token, or unset HF_TOKEN")
+        else:
+            yield Finding("warning", "hub", f"answers {error.code}", "try again later")
+    except OSError as error:
+        remedy = "only for text from the hub: check proxy and firewall, or use files and URLs"
+        yield Finding("warning", "hub", f"not reached: {error}", remedy)
+
+
+def no_cluster() -> Iterator[Finding]:
+    """Without an address a study starts Ray on this machine alone."""
+    yield Finding("ok", "cluster", "none named: raymix run starts Ray here, on loopback, with a token")
+
+
+def cluster(address: str) -> Iterator[Finding]:
+    """A Ray cluster: is it closed to strangers, are its clocks together, what has it."""
+    if address.startswith(("http://", "https://")):
+        yield from _dashboard(address)
+        return
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={})
+    try:
+        yield _mode()
+        have = {key: value for key, value in ray.cluster_resources().items() if key in ("CPU", "GPU")}
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        yield Finding("ok", "cluster", f"{address}: {len(nodes)} nodes, {have}, Ray {ray.__version__}")
+        yield from _clocks([node["NodeID"] for node in nodes if node["Resources"].get("CPU", 0) > 0])
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _mode() -> Finding:
+    if os.environ.get("RAY_AUTH_MODE") == "token":
+        return Finding("ok", "cluster auth", "RAY_AUTH_MODE=token")
+    remedy = "start every node and driver with RAY_AUTH_MODE=token: whoever reaches an open cluster runs code on it"
+    return Finding("error", "cluster auth", "RAY_AUTH_MODE is not token", remedy)
+
+
+def _now() -> float:
+    return time.time()
+
+
+def _clocks(node_ids: list[str]) -> Iterator[Finding]:
+    """How far each node's clock is from ours, less half the way there and back."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    clock = ray.remote(_now)
+    worst = 0.0
+    for node_id in node_ids:
+        here = clock.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False))
+        ray.get(here.remote(), timeout=SECONDS * 4)  # a worker has to start there first
+        before = time.time()
+        there = ray.get(here.remote(), timeout=SECONDS)
+        worst = max(worst, abs(there - (before + time.time()) / 2))
+    good = worst < SKEW_SECONDS
+    remedy = "" if good else "run chrony or ntpd on every node: tokens and object stores refuse requests with old times"
+    yield Finding("ok" if good else "error", "clocks", f"at most {worst:.2f} s apart on {len(node_ids)} nodes", remedy)
+
+
+def _dashboard(address: str) -> Iterator[Finding]:
+    """Asked without a token, a safe cluster says 401; and its port is not one that strangers reach."""
+    host = urllib.parse.urlsplit(address).hostname or ""
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/api/jobs/", timeout=SECONDS):
+            level, found = "error", "answers without a token"
+    except urllib.error.HTTPError as error:
+        level, found = ("ok", "401 without a token") if error.code == 401 else ("warning", f"answers {error.code}")
+    except OSError as error:
+        yield Finding("error", "cluster", f"{address}: not reached: {error}", "is it up, is the port forwarded?")
+        return
+    remedy = "" if level == "ok" else "start it with RAY_AUTH_MODE=token and a token of mode 0600"
+    yield Finding(level, "cluster auth", f"{address}: {found}", remedy)
+    loopback = host in ("localhost", "::1") or socket.gethostbyname(host).startswith("127.")
+    if address.startswith("http://") and not loopback:
+        remedy = "bind it to 127.0.0.1 and use ssh -L: a token is not encryption"
+        yield Finding("error", "cluster address", f"{host} over http", remedy)

@@ -1,0 +1,56 @@
+"""Money and what a budget resolves: by hand where a hand can, and in the right direction elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from raymix.clusters.money import RESTART_SECONDS, price
+from raymix.clusters.prices import read_prices
+from raymix.plan import Plan, RungPlan
+from raymix.resolution import compare_budgets
+from raymix.yaml12 import SpaceError
+from tests import worlds
+
+FLOPS = 121e12 * 0.25 * 3600  # one hour of an L4 at the assumed utilisation
+
+
+def plan_of(hours: float, trials: int = 10) -> Plan:
+    rung = RungPlan(20_000_000, 1e9, "", trials, FLOPS * hours / trials, 1.0)
+    return Plan(trials, 1e10, FLOPS * hours, 4, 1.0, [rung], [], [])
+
+
+def test_hours_times_price_and_the_head_while_it_lasts() -> None:
+    found = price(plan_of(hours=100), read_prices(), "aws", "L4", workers=4, checkpoint_seconds=60)
+    assert found.hours == pytest.approx(100)
+    assert found.wall_hours == pytest.approx(25)
+    assert found.on_demand == pytest.approx(100 * 0.805 + 25 * 0.2016)
+    assert found.preemptions == pytest.approx(100 * 0.05)
+    lost = 5 * (30 + RESTART_SECONDS) / 3600
+    assert found.spot == pytest.approx((100 + lost) * 0.805 * 0.45 + 25 * 0.2016)
+
+
+def test_a_machine_of_eight_gpus_is_priced_by_the_gpu() -> None:
+    found = price(plan_of(hours=100), read_prices(), "aws", "A100", workers=1, checkpoint_seconds=60)
+    hours = 100 * 121 / 312
+    assert found.hours == pytest.approx(hours)
+    assert found.rungs[0].on_demand == pytest.approx(hours * 21.96 / 8)
+    assert found.wall_hours == pytest.approx(hours / 8)
+    assert found.preemptions == pytest.approx(hours / 8 * 0.05)
+
+
+def test_what_the_table_does_not_have_is_named() -> None:
+    with pytest.raises(SpaceError, match="no 'L4' at azure; it has T4"):
+        price(plan_of(1), read_prices(), "azure", "L4", 1, 60)
+    with pytest.raises(SpaceError, match="no cloud 'moon'"):
+        price(plan_of(1), read_prices(), "moon", None, 1, 60)
+
+
+def test_more_trials_resolve_smaller_gains_and_noise_scales_them() -> None:
+    quiet = [budget.resolves for budget in compare_budgets(worlds.space(), [16, 32, 64, 128], noise=0.01)]
+    assert quiet == sorted(quiet, reverse=True)
+    # Past the prior's reach the half-width falls as the root of the trials: a factor of 8 in trials is 2.8.
+    assert 2.0 < quiet[0] / quiet[-1] < 4.0
+    loud = [budget.resolves for budget in compare_budgets(worlds.space(), [64], noise=0.02)]
+    assert loud[0] == pytest.approx(2 * quiet[2], rel=0.05)
+    with pytest.raises(ValueError, match="noise"):
+        compare_budgets(worlds.space(), [8], noise=0)

@@ -1,0 +1,124 @@
+"""Trackers get what a study measures, in their own files; none of them can hold it up or end it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raymix import trackers
+from raymix.ledger import Ledger, Trial
+from raymix.trackers import Tracking, telling, tracking
+from raymix.yaml12 import SpaceError
+from tests import worlds
+
+
+def play(tracked: Tracking) -> Ledger:
+    """A round of a study, told to trackers as a driver would."""
+    ledger = Ledger(worlds.space(), seed=0)
+    tell = telling(ledger, tracked, lambda: 2.5)
+    trials = ledger.ask(4)
+    tell("round", None)
+    for trial in trials[:3]:
+        for row in worlds.rows(trial):
+            ledger.observe(trial.trial_id, row)
+            tell("checkpoint" if row["status"] == "checkpoint" else "ended", trial)
+    ledger.fail(trials[3].trial_id, "diverged")
+    tell("ended", trials[3])
+    return ledger
+
+
+def test_tensorboard_files_hold_the_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYMIX_TRACKERS", "tensorboard")
+    with tracking("small", tmp_path) as tracked:
+        ledger = play(tracked)
+    folders = {path.name for path in (tmp_path / "tensorboard").iterdir()}
+    assert folders == {*ledger.trials, "study"}
+    (file,) = (tmp_path / "tensorboard" / next(iter(ledger.trials))).glob("events.*")
+    assert b"loss/web" in file.read_bytes()
+    (file,) = (tmp_path / "tensorboard" / "study").glob("events.*")
+    assert b"best_predicted_loss" in file.read_bytes()
+
+
+@pytest.mark.skipif(util.find_spec("mlflow") is None, reason="mlflow is not installed")
+@pytest.mark.slow
+def test_mlflow_has_a_run_per_trial_below_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setenv("RAYMIX_TRACKERS", "mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with tracking("small", tmp_path) as tracked:
+        ledger = play(tracked)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("raymix/small")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {*ledger.trials, "small"}
+    *done, failed = ledger.trials
+    assert runs[failed].info.status == "FAILED"
+    assert runs["small"].data.metrics["trials_done"] == 3
+    row = ledger.last_row(done[0])
+    assert row is not None and runs[done[0]].data.metrics["loss/web"] == pytest.approx(row["loss/web"])
+    assert runs[done[0]].data.tags["mlflow.parentRunId"] == runs["small"].info.run_id
+
+
+@pytest.mark.skipif(util.find_spec("wandb") is None, reason="wandb is not installed")
+@pytest.mark.slow
+def test_wandb_offline_writes_a_run_per_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYMIX_TRACKERS", "wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with tracking("small", tmp_path) as tracked:
+        play(tracked)
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 5
+
+
+class Broken:
+    """Fails at everything."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.calls = 0
+
+    def row(self, trial: Trial, row: Mapping[str, Any]) -> None:
+        self.calls += 1
+        raise ConnectionError("no route")
+
+    end = study = row  # type: ignore[assignment]
+
+    def close(self) -> None:
+        raise AssertionError("a tracker that failed is left alone")
+
+
+def test_a_failing_tracker_is_left_out_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(trackers.TRACKERS, "broken", Broken)
+    monkeypatch.setenv("RAYMIX_TRACKERS", "broken,tensorboard")
+    with caplog.at_level(logging.WARNING), tracking("small", tmp_path) as tracked:
+        play(tracked)
+    assert [record.message for record in caplog.records if "broken" in record.message].__len__() == 1
+    assert (tmp_path / "tensorboard" / "study").is_dir()
+
+
+def test_a_tracker_that_is_not_installed_is_said_and_an_unknown_one_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def absent(name: str, folder: Path) -> trackers.Tracker:
+        raise ImportError("No module named 'wandb'")
+
+    monkeypatch.setitem(trackers.TRACKERS, "wandb", absent)
+    monkeypatch.setenv("RAYMIX_TRACKERS", "wandb")
+    with caplog.at_level(logging.WARNING), tracking("small", tmp_path) as tracked:
+        play(tracked)
+    assert "the study goes on without it" in caplog.text
+    monkeypatch.setenv("RAYMIX_TRACKERS", "tensorbord")
+    with pytest.raises(SpaceError, match="tensorbord"), tracking("small", tmp_path):
+        pass
+
+
+def test_names_become_what_every_tracker_takes() -> None:
+    row = {"loss/naïve <b>": 1.0, "loss/web": float("nan"), "seconds": 2, "mixture/web": 0.5, "status": "done"}
+    assert trackers.numbers_of(row) == {"loss/naxefvex20x3cbx3e": 1.0, "seconds": 2.0}
