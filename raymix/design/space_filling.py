@@ -41,7 +41,7 @@ class SpaceFilling:
         first = min(self.space.budget.replicates + 1, n) if start == 0 else 0  # the prior and its replicates
         mixtures = [prior_K] * first
         taken_BK = np.concatenate([tried(table, pending, polytope.n_domains), *(mix_K[None] for mix_K in mixtures)])
-        candidates_BK = candidates(polytope, prior_K, rng)
+        candidates_BK = candidates(polytope, prior_K, rng, max(N_CANDIDATES, n))
         mixtures += list(candidates_BK[simplex.spread(candidates_BK, n - first, taken_BK)])
         return numbered(self.space, mixtures, [scale_of(self.space, start + i) for i in range(n)], table, pending)
 

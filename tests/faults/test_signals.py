@@ -1,0 +1,47 @@
+"""Row 6 of the faults: the first signal unwinds and says so in the exit code, the second ends the process at once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+STUCK = """
+import signal, sys
+from raymix import cli
+
+def app():
+    try:
+        print("running", flush=True)
+        signal.pause()
+    finally:
+        print("unwinding", flush=True)
+        if "for ever" in sys.argv:
+            signal.pause()
+
+cli.app = app
+cli.main()
+"""
+
+
+def interrupted(signum: signal.Signals, *words: str) -> subprocess.Popen[str]:
+    """A command that has received one signal, and is about to end."""
+    process = subprocess.Popen([sys.executable, "-c", STUCK, *words], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(signum)
+    assert process.stdout.readline() == "unwinding\n"
+    return process
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_unwinds_and_the_second_kills(signum: signal.Signals, code: int) -> None:
+    once = interrupted(signum)
+    once.communicate(timeout=60)
+    assert once.returncode == code
+    twice = interrupted(signum, "for ever")
+    twice.send_signal(signum)
+    twice.communicate(timeout=60)
+    assert twice.returncode == -signum
