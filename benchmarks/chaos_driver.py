@@ -23,7 +23,7 @@ def main(path: Path, listener: Connection) -> None:
     say("begun -")
     study = Study.resume(worlds.space(), path, seed=0)
     with study.writing() as ledger:
-        while len(ledger.trials) < ledger.space.budget.trials or ledger.pending():
+        while len(ledger.trials) < (ledger.space.budget.trials or 0) or ledger.pending():
             for trial in ledger.pending() or ledger.ask(ledger.space.budget.per_round):
                 say(f"training {trial.trial_id}")
                 for row in worlds.rows(trial):

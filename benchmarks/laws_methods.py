@@ -31,7 +31,7 @@ def make(name: str) -> Any:
 def fitted(name: str, runs: Runs, target: Scale | None = None) -> Any:
     """The method fitted on a table; only the automatic choice asks where it will be read."""
     if name == "auto":
-        from raymix.choose import choose_law
+        from raymix.tables.choose import choose_law
 
         return choose_law(observations(runs), runs.own_M, target, weights_M=runs.weight_M).law
     return make(name).fit(runs.mix_BK, runs.scale_B2, runs.loss_BM, runs.run_B, runs.own_M)
@@ -47,5 +47,5 @@ def observations(runs: Runs) -> Observations:
 
 
 def _found(name: str) -> bool:
-    module = {"auto": "raymix.choose", "lightgbm": "lightgbm"}.get(name)
+    module = {"auto": "raymix.tables.choose", "lightgbm": "lightgbm"}.get(name)
     return module is not None and importlib.util.find_spec(module) is not None

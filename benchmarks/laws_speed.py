@@ -19,8 +19,8 @@ from benchmarks.laws_mixtures import one_scale
 from benchmarks.peers import published_m4
 from benchmarks.published import Runs, mixing_laws, regmix
 from raymix.laws import make_law
-from raymix.optimum import ObjectiveAtScale, minimise
 from raymix.simplex import Polytope
+from raymix.target.optimum import ObjectiveAtScale, minimise
 
 N_EVAL = 5  # those with the largest weight
 REPEATS = 3

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 
 from raymix.design import make_designer
-from raymix.ledger import Ledger, Trial
 from raymix.space import SearchSpace
 from raymix.store import Store
+from raymix.study.ledger import Ledger, Trial
 
 DOMAINS = tuple(f"domain{k}" for k in range(5))
 IDLE_SECONDS = 0.02  # the longest Tune's loop is held when nothing happens

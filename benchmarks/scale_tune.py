@@ -29,7 +29,7 @@ class Idle(tune.Trainable):  # type: ignore[misc]
 
 def run_tune(workers: Workers, folder: Path) -> None:
     """The study that `workers.ledger` has proposed, on simulated slots, through `tune.Tuner.fit`."""
-    os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}  # as raymix.run does
+    os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}  # as raymix.on_ray.run does
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     actors: list[SimulatedActors] = []
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from raymix import SearchSpace, Study
 from raymix.design import SpaceFilling
-from raymix.ledger import Ledger
 from raymix.search import MixtureSearch
+from raymix.study.ledger import Ledger
 
 TRIALS, EVALS, CHECKPOINTS = 10_000, 20, 5
 GOAL_OPEN, GOAL_APPEND = 3.0, 0.020  # seconds

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from raymix.ledger import Ledger
 from raymix.search import MixtureSearch
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.study.ledger import Ledger
 
 WORKERS = 16
 SIZES = (1e6, 4e6)

@@ -94,8 +94,8 @@ def overhead() -> list[Figure]:
     import ray
     from ray import tune
 
-    from raymix.shards_on_nodes import share
-    from raymix.trial import ProxyTrial
+    from raymix.on_ray.shards import share
+    from raymix.on_ray.trial import ProxyTrial
 
     class Clock(tune.Callback):  # type: ignore[misc]
         """When trials ended, and how long they worked."""

@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 _HOME = {
     "MixtureSearch": "raymix.search",
     "Observations": "raymix.observations",
-    "Recommendation": "raymix.recommend",
+    "Recommendation": "raymix.target.recommend",
     "SearchSpace": "raymix.space",
     "Study": "raymix.study",
 }
@@ -24,10 +24,10 @@ __all__ = ["MixtureSearch", "Observations", "Recommendation", "SearchSpace", "St
 if TYPE_CHECKING:
     from raymix import laws
     from raymix.observations import Observations
-    from raymix.recommend import Recommendation
     from raymix.search import MixtureSearch
     from raymix.space import SearchSpace
     from raymix.study import Study
+    from raymix.target.recommend import Recommendation
 
 
 def __getattr__(name: str) -> Any:

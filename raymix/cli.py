@@ -19,13 +19,13 @@ from typing import Annotated, Any
 import typer
 
 from raymix import __version__
-from raymix.cluster_commands import PricesPath, add_cluster_commands, add_costs
-from raymix.commands import add_commands
-from raymix.online_commands import add_online_commands
-from raymix.screen import Screen
+from raymix.commands.cluster import PricesPath, add_cluster_commands, add_costs
+from raymix.commands.online import add_online_commands
+from raymix.commands.study import add_study_commands
+from raymix.commands.tables import add_commands
+from raymix.screens.screen import Screen
 from raymix.space import SearchSpace, SpaceError
 from raymix.store import StoreError
-from raymix.study_commands import add_study_commands
 from raymix.yaml12 import apply_settings
 
 app = typer.Typer(
@@ -109,7 +109,7 @@ def run(
 def resume(study: StudyPath, settings: Settings = [], fork: Fork = None, as_json: Json = False) -> None:  # noqa: B006
     """Continue a study from its storage alone, on any machine that sees it and the text of its domains."""
     from raymix.study import Study
-    from raymix.study_files import as_written
+    from raymix.study.files import as_written
 
     kept = Study.open(study).space
     wanted = SearchSpace.parse(apply_settings(as_written(kept), settings), folder=kept.folder)
@@ -222,7 +222,7 @@ def _search(wanted: SearchSpace, where: str, seed: int | None, fork: str | None,
         resolved = wanted.with_available(corpus.tokens)
         work = Study.fork(resolved, where, fork, seed) if fork else Study.resume(resolved, where, seed)
         if not work.finished:
-            from raymix.run import run_study
+            from raymix.on_ray.run import run_study
 
             try:
                 run_study(work, corpus, screen.trials)

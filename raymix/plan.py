@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from raymix import simplex
-from raymix.budget import planned_trials
 from raymix.corpus import Corpus
 from raymix.design import rungs, scale_of
 from raymix.proxy import Batches, ProxyShape, resolve, seconds_per_step
-from raymix.recommend import baseline_mixtures
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.study.budget import planned_trials
+from raymix.target.recommend import baseline_mixtures
 
 REPEATED = 1.0  # passes over a domain's text above which a person should know
 TIMED_STEPS = 5

@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 
 from raymix import __version__
 from raymix.observations import Observations
-from raymix.recommend import NotEnoughTrialsError, Recommendation
 from raymix.report.page import render
 from raymix.study import Study
+from raymix.target.recommend import NotEnoughTrialsError, Recommendation
 
 
 def results(study: Study) -> Recommendation:

@@ -15,13 +15,13 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from raymix.agenda import Thought, act, more, next_trials, search_over, thinking
 from raymix.design import Designer
-from raymix.evidence import take_evidence
-from raymix.ledger import Ledger, Trial
 from raymix.space import SearchSpace
-from raymix.stopping import clearly_poor
 from raymix.store import StoreError
+from raymix.study.agenda import Thought, act, more, next_trials, search_over, thinking
+from raymix.study.evidence import take_evidence
+from raymix.study.ledger import Ledger, Trial
+from raymix.study.stopping import clearly_poor
 
 log = logging.getLogger(__name__)
 

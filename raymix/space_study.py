@@ -52,7 +52,7 @@ class Confirm(Frozen):
     """Runs of each mixture."""
     baselines: tuple[Literal["prior", "uniform", "proportional", "temperature 2", "unimax"], ...] = ("prior",)
     scale: Rung | None = None
-    """The largest that the rest of the budget pays for if left out: raymix/confirm.py."""
+    """The largest that the rest of the budget pays for if left out: raymix/study/confirm.py."""
     share: float = Field(default=0.25, gt=0, lt=1)
     """Part of a budget in FLOPs or hours that is kept for it; of a budget in trials it takes as many as it needs."""
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from raymix import Study
-from raymix.agenda import next_trials, over, search_over
-from raymix.budget import affordable, exhausted, flops_left, planned_trials, spent
 from raymix.design import SpaceFilling, cost, rungs
-from raymix.ledger import Ledger
 from raymix.space import Scale, SearchSpace, SpaceError
-from raymix.stopping import clearly_poor
 from raymix.store import Store
+from raymix.study.agenda import next_trials, over, search_over
+from raymix.study.budget import affordable, exhausted, flops_left, planned_trials, spent
+from raymix.study.ledger import Ledger
+from raymix.study.stopping import clearly_poor
 from tests import worlds
 
 SMALL, LARGE = rungs(worlds.space())
@@ -79,7 +79,7 @@ def test_gpu_hours_are_those_of_the_trials() -> None:
 
 def test_hours_are_counted_over_all_runs_of_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("raymix.ledger.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("raymix.study.ledger.time.monotonic", lambda: now[0])
     changes = {"budget": {"hours": 1.0, "per_round": 2}}
     for expected in (1500 / 3600, 3000 / 3600):  # two sessions of 25 minutes with a long pause between them
         with Store(tmp_path).locked():

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raymix.choose import MAX_MIXTURES, _choose, choose_law, own_domains
 from raymix.laws import make_law
 from raymix.laws.base import as_table
 from raymix.observations import Observations
-from raymix.scores import HeldOutLosses, last_rows, same_scale, standard_error
 from raymix.space import Scale
+from raymix.tables.choose import MAX_MIXTURES, _choose, choose_law, own_domains
+from raymix.tables.scores import HeldOutLosses, last_rows, same_scale, standard_error
 from raymix.testing import SyntheticRuns, synthetic_runs
 
 DATA = Path(os.environ.get("RAYMIX_DATA") or Path(__file__).parents[2] / "shared" / "data")

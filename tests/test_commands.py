@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from raymix.cli import app
-from raymix.law_file import read_law
 from raymix.observations import Observations
+from raymix.tables.law_file import read_law
 
 DATA = Path(os.environ.get("RAYMIX_DATA") or Path(__file__).parents[2] / "shared" / "data")
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no published runs in {DATA}; set RAYMIX_DATA to theirs")

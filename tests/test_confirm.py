@@ -12,15 +12,15 @@ import pytest
 from typer.testing import CliRunner
 
 from raymix import Study
-from raymix.agenda import next_trials, over
-from raymix.budget import spent
 from raymix.cli import app
-from raymix.confirm import FIRST_SEED, confirmation, confirmed_mixture, largest_affordable
 from raymix.design import SpaceFilling, cost, rungs
-from raymix.ledger import Ledger, Trial
 from raymix.results import results
 from raymix.space import SpaceError
 from raymix.store import Store
+from raymix.study.agenda import next_trials, over
+from raymix.study.budget import spent
+from raymix.study.confirm import FIRST_SEED, confirmation, confirmed_mixture, largest_affordable
+from raymix.study.ledger import Ledger, Trial
 from tests import worlds
 
 SMALL, LARGE = rungs(worlds.space())

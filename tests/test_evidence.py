@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from raymix import Study
-from raymix.budget import spent
 from raymix.design import SpaceFilling
-from raymix.evidence import take_evidence
-from raymix.ledger import Ledger
-from raymix.objective import objective_of
 from raymix.observations import REUSED, Observations
-from raymix.optimum import minimise
-from raymix.recommend import fit_law
 from raymix.space import SearchSpace, SpaceError
+from raymix.study.budget import spent
+from raymix.study.evidence import take_evidence
+from raymix.study.ledger import Ledger
+from raymix.target.objective import objective_of
+from raymix.target.optimum import minimise
+from raymix.target.recommend import fit_law
 from tests import worlds
 
 OLD = ("web", "code", "books")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raymix.law_file import LawFile, Trained, read_law, write_law
 from raymix.laws import make_law
+from raymix.tables.law_file import LawFile, Trained, read_law, write_law
 from raymix.testing import synthetic_runs
 
 RUNS = synthetic_runs(n_mixtures=8)

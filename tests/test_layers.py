@@ -11,40 +11,18 @@ import raymix
 ROOT = Path(raymix.__file__).parent
 FLOORS = [
     {"simplex", "yaml12"},
-    {"space", "space_parts", "space_study", "observations"},
+    {"space", "space_parts", "space_study", "observations", "stages"},
     {"laws"},
-    {
-        "objective",
-        "optimum",
-        "near_optimal",
-        "held_out",
-        "reading",
-        "recommend",
-        "improvement",
-        "design",
-        "continual",
-        "stages",
-        "corpus",
-        "proxy",
-    },
-    {"scores", "choose", "law_file", "advise", "predictions"},
-    {"store", "ledger", "budget", "stopping", "confirm", "evidence", "agenda", "study_files", "testing"},
-    {"search", "demand", "shards_on_nodes", "trackers"},
-    {"study", "run", "trial", "plan", "resolution"},
+    {"target", "design", "corpus", "proxy"},
+    {"tables"},
+    {"store", "testing"},
+    {"study"},
+    {"search"},
+    {"on_ray", "plan"},
     {"formats", "report", "results", "clusters", "doctor"},
-    {
-        "cli",
-        "commands",
-        "cluster_commands",
-        "study_commands",
-        "online_commands",
-        "screen",
-        "law_screen",
-        "cost_screen",
-        "__main__",
-    },
+    {"cli", "commands", "screens", "__main__"},
 ]
-RAY_ALLOWED = {"corpus", "search", "run", "clusters", "doctor", "demand", "shards_on_nodes", "trackers", "trial"}
+RAY_ALLOWED = {"corpus", "search", "on_ray", "clusters", "doctor"}
 NEVER_IMPORTS = {"laws": {"corpus", "proxy", "space", "design"}, "corpus": {"laws"}, "proxy": {"laws", "design"}}
 
 

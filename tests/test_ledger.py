@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raymix.ledger import Ledger
-from raymix.optimum import ObjectiveAtScale, minimise
-from raymix.recommend import NotEnoughTrialsError, fit_law, recommend
 from raymix.store import Store
+from raymix.study.ledger import Ledger
+from raymix.target.optimum import ObjectiveAtScale, minimise
+from raymix.target.recommend import NotEnoughTrialsError, fit_law, recommend
 from tests import worlds
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymix import simplex
-from raymix.near_optimal import exchangeable, near_optimal
-from raymix.optimum import ObjectiveAtScale, minimise
 from raymix.simplex import Array, Polytope
+from raymix.target.near_optimal import exchangeable, near_optimal
+from raymix.target.optimum import ObjectiveAtScale, minimise
 
 
 class PowerLaw:

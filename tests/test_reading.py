@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raymix.objective import ObjectiveAtScale
-from raymix.reading import Interval, Reading, far_notes, verdict
+from raymix.target.objective import ObjectiveAtScale
+from raymix.target.reading import Interval, Reading, far_notes, verdict
 
 MIX_QK = np.array([[1.0, 0.0], [0.0, 1.0]])
 Z90 = 1.645

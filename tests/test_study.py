@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from raymix import Study
-from raymix.ledger import Trial
 from raymix.results import results
 from raymix.space import SpaceError
 from raymix.store import StoreError
+from raymix.study.ledger import Trial
 from tests import worlds
 
 

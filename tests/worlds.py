@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from raymix.ledger import Ledger, Trial
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.study.ledger import Ledger, Trial
 
 DOMAINS = ("web", "code", "books")
 

@@ -24,9 +24,9 @@ import numpy as np
 from benchmarks.worlds.best import many_starts
 from raymix import simplex
 from raymix.design.schedule import cost, rungs
-from raymix.objective import reduce_losses
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
+from raymix.target.objective import reduce_losses
 
 CHECKPOINTS = (0.4, 0.65, 1.0)  # parts of a run's tokens at which losses are measured, where a run is several rows
 RUN_PART = 0.8  # of the variance of noise belongs to the run, the rest to each checkpoint

@@ -25,9 +25,9 @@ from scipy import linalg
 
 from raymix.laws import Law, ResidualGP
 from raymix.laws.posterior import SHARED, sample
-from raymix.objective import reduce_losses
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.objective import reduce_losses
 
 JITTER = 1e-9
 MIN_VARIANCE = 1e-12  # of log losses about the law

@@ -21,11 +21,11 @@ from raymix.design.random_dirichlet import into
 from raymix.design.schedule import rungs
 from raymix.design.space_filling import n_trials
 from raymix.laws import make_law
-from raymix.objective import objective_of
 from raymix.observations import Observations
-from raymix.optimum import minimise
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.objective import objective_of
+from raymix.target.optimum import minimise
 
 FACTORS = (1 / 3, 3.0)
 LEAST_BASE = 1e-3  # a domain outside the prior has no quantity to multiply

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from raymix import simplex
-from raymix.objective import reduce_losses
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.objective import reduce_losses
 
 
 def one_scale(space: SearchSpace, table: Observations) -> Observations:

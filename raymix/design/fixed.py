@@ -15,9 +15,9 @@ from raymix.design.base import Proposal
 from raymix.design.numbering import numbered
 from raymix.design.schedule import rungs
 from raymix.observations import Observations
-from raymix.recommend import baseline_mixtures
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.recommend import baseline_mixtures
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from raymix.design.random_dirichlet import into
 from raymix.design.schedule import rungs
 from raymix.design.space_filling import tried
 from raymix.laws import Law, make_law
-from raymix.objective import objective_of
 from raymix.observations import Observations
-from raymix.optimum import minimise
 from raymix.simplex import Array, Polytope
 from raymix.space import SearchSpace
+from raymix.target.objective import objective_of
+from raymix.target.optimum import minimise
 
 N_RUNS, N_KEPT = 40, 20
 HALVINGS = 6  # below 1/64 of the largest share: 0

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raymix.laws import Law
-from raymix.objective import ObjectiveAtScale
 from raymix.simplex import Array
+from raymix.target.objective import ObjectiveAtScale
 
 
 @dataclass(frozen=True)

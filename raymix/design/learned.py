@@ -28,11 +28,11 @@ from raymix.design.rows import Rows
 from raymix.design.schedule import rungs
 from raymix.laws import Law, ResidualGP, TiedUnion
 from raymix.laws.posterior import sample
-from raymix.objective import ObjectiveAtScale, objective_of
 from raymix.observations import Observations
-from raymix.optimum import constraints_of, minimise, on_simplex
 from raymix.simplex import Array, Polytope
 from raymix.space import SearchSpace
+from raymix.target.objective import ObjectiveAtScale, objective_of
+from raymix.target.optimum import constraints_of, minimise, on_simplex
 
 MIN_TRIALS = 4  # below that a law only repeats its priors
 GROWTH = 1.1

@@ -23,10 +23,10 @@ from raymix.design.evidence import best_seen, prior_inside
 from raymix.design.numbering import numbered
 from raymix.design.schedule import scale_of
 from raymix.design.space_filling import SpaceFilling, n_trials
-from raymix.objective import reduce_losses
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.objective import reduce_losses
 
 EDGE = 1e-6  # x stays this far from 1, where a share would be all of it
 SAMPLERS = ("tpe", "gp", "cmaes", "random")

@@ -17,11 +17,11 @@ from raymix.design.base import Proposal
 from raymix.design.evidence import one_scale, prior_inside
 from raymix.design.random_dirichlet import RandomDirichlet
 from raymix.laws import make_law
-from raymix.objective import objective_of
 from raymix.observations import Observations
-from raymix.optimum import minimise
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.objective import objective_of
+from raymix.target.optimum import minimise
 
 MIN_TRIALS = 4
 

@@ -18,10 +18,10 @@ from raymix import simplex
 from raymix.design.base import Proposal
 from raymix.design.evidence import one_scale, prior_inside
 from raymix.design.random_dirichlet import RandomDirichlet, dirichlet
-from raymix.objective import reduce_losses
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.objective import reduce_losses
 
 N_CANDIDATES = 100_000
 N_BEST = 128

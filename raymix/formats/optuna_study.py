@@ -108,7 +108,7 @@ def _bounds(space: SearchSpace) -> dict[str, tuple[float, float]]:
 
 def _checkpoints(study: Study, trial: Trial) -> dict[int, float]:
     """The objective at each checkpoint, by tokens."""
-    from raymix.stopping import objective_values
+    from raymix.study.stopping import objective_values
 
     table = study.table()
     value_B: Array = objective_values(study.space, table.loss_BM[trial.rows])

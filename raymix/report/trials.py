@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raymix.observations import STATUSES, Observations
-from raymix.optimum import reduce_losses
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.optimum import reduce_losses
 
 
 @dataclass(frozen=True)

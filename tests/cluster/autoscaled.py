@@ -11,7 +11,7 @@ from pathlib import Path
 
 import ray
 
-from raymix.ledger import Ledger
+from raymix.study.ledger import Ledger
 from tests import worlds
 from tests.cluster.test_nodes import Alternating, tune_study
 

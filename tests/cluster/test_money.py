@@ -7,7 +7,7 @@ import pytest
 from raymix.clusters.money import RESTART_SECONDS, price
 from raymix.clusters.prices import read_prices
 from raymix.plan import Plan, RungPlan
-from raymix.resolution import compare_budgets
+from raymix.study.resolution import compare_budgets
 from raymix.yaml12 import SpaceError
 from tests import worlds
 

@@ -16,12 +16,12 @@ import ray
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from raymix.demand import Waiting, bundle, check_fits, placement, waiting_for
 from raymix.design import Proposal, SpaceFilling
-from raymix.ledger import Ledger
 from raymix.observations import Observations
+from raymix.on_ray.demand import Waiting, bundle, check_fits, placement, waiting_for
 from raymix.search import MixtureSearch
 from raymix.space import SearchSpace
+from raymix.study.ledger import Ledger
 from raymix.yaml12 import SpaceError
 from tests import worlds
 
@@ -170,8 +170,8 @@ def _drain(node_id: str) -> None:
 def test_shards_reach_a_node_once_and_a_damaged_copy_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from raymix import shards_on_nodes
     from raymix.corpus import CorpusError, prepare
+    from raymix.on_ray import shards as shards_on_nodes
 
     rng = np.random.default_rng(0)
     for name in worlds.DOMAINS:

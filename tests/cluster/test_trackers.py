@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from raymix import trackers
-from raymix.ledger import Ledger, Trial
-from raymix.trackers import Tracking, telling, tracking
+from raymix.on_ray import trackers
+from raymix.on_ray.trackers import Tracking, telling, tracking
+from raymix.study.ledger import Ledger, Trial
 from raymix.yaml12 import SpaceError
 from tests import worlds
 

@@ -106,6 +106,6 @@ def test_a_question_needs_no_law_of_a_certain_kind() -> None:
 
 
 def _objective(found: Learned):  # type: ignore[no-untyped-def]
-    from raymix.objective import objective_of
+    from raymix.target.objective import objective_of
 
     return objective_of(SPACE, found.base)

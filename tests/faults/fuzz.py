@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -92,7 +93,7 @@ def seeds(target: str) -> list[bytes]:
             yaml.safe_dump(worlds.space().model_dump(mode="json")).encode()
         ]
     if target == "table":
-        rows = {"trial_id": ["a", "b"], "n_params": [1e6, 1e6], "n_tokens": [1e8, 1e8], "mixture/x": [0.5, 1.0],
+        rows: dict[str, list[Any]] = {"trial_id": ["a", "b"], "n_params": [1e6, 1e6], "n_tokens": [1e8, 1e8], "mixture/x": [0.5, 1.0],
                 "mixture/y": [0.5, 0.0], "loss/x": [2.0, 3.0], "status": ["done", "failed"]}  # fmt: skip
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(rows), sink)
@@ -139,7 +140,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable()  # a torn last record is said each time
     if options.atheris:
-        import atheris
+        import atheris  # type: ignore[import-untyped]
 
         atheris.Setup([sys.argv[0], f"-max_total_time={int(60 * options.minutes)}"], TARGETS[options.atheris])
         atheris.Fuzz()

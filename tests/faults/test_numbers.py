@@ -7,9 +7,9 @@ import pytest
 
 from raymix import SearchSpace
 from raymix.design import Proposal, SpaceFilling
-from raymix.ledger import Ledger
-from raymix.optimum import minimise, objective_of
-from raymix.recommend import Recommendation, fit_law, recommend
+from raymix.study.ledger import Ledger
+from raymix.target.optimum import minimise, objective_of
+from raymix.target.recommend import Recommendation, fit_law, recommend
 from tests import worlds
 
 

@@ -11,8 +11,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from raymix import shards_on_nodes
 from raymix.corpus import Corpus, shards
+from raymix.on_ray import shards as shards_on_nodes
 
 MEMORY = 80 * 2**20  # bytes: a little above the least that Ray takes
 TOKENS = 100 * 2**20  # 200 MiB in uint16

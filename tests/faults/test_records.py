@@ -18,7 +18,7 @@ from raymix import SearchSpace, Study
 from raymix.space import SpaceError
 from raymix.store import Store, StoreError, compact, store
 from raymix.store.objects import LocalObjects
-from raymix.study_files import read_identity, read_space
+from raymix.study.files import read_identity, read_space
 
 SPACE = {
     "name": "tiny",

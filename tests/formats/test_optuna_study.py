@@ -15,8 +15,8 @@ from raymix.cli import app
 from raymix.design import SpaceFilling
 from raymix.formats.exporters import EXPORTERS, export_study
 from raymix.formats.optuna_study import open_storage
-from raymix.objective import reduce_losses
 from raymix.space import SpaceError
+from raymix.target.objective import reduce_losses
 from tests import worlds
 
 

@@ -6,18 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raymix.advise import Wanted, advise
-from raymix.law_file import LawFile
 from raymix.laws import Average, Law, ResidualGP, TiedUnion, cross_validate, law_from_json
 from raymix.laws.base import Array
 from raymix.laws.exposure import points
 from raymix.laws.repetition import REPEAT_VALUE, stocked, worth
 from raymix.laws.union_forms import Form, OneFactor, TwoFactors
 from raymix.observations import Observations
-from raymix.optimum import ObjectiveAtScale, minimise
-from raymix.predictions import predict_table
 from raymix.simplex import Polytope
 from raymix.space import Scale
+from raymix.tables.advise import Wanted, advise
+from raymix.tables.law_file import LawFile
+from raymix.tables.predictions import predict_table
+from raymix.target.optimum import ObjectiveAtScale, minimise
 
 PLANTED = 3.0  # R*: far from the published 15.39, where the prior is
 SIZES, TOKENS = (2e7, 8e7), (1e9, 2e9, 4e9)

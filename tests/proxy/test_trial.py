@@ -14,10 +14,10 @@ import ray
 from ray import tune
 
 from raymix.corpus import Corpus
+from raymix.on_ray.shards import share
+from raymix.on_ray.trial import ProxyTrial, forget
 from raymix.proxy import WORKER_ENV, Checkpoints, resolve, train_proxy
-from raymix.shards_on_nodes import share
 from raymix.space import SearchSpace
-from raymix.trial import ProxyTrial, forget
 
 pytestmark = pytest.mark.slow  # starts Ray
 

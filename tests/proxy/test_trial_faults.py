@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import ray
 
-from raymix import SearchSpace, Study, run
+from raymix import SearchSpace, Study
 from raymix.corpus import Corpus
-from raymix.ledger import Trial
+from raymix.on_ray import run
+from raymix.on_ray.trial import ProxyTrial
 from raymix.proxy import WORKER_ENV, train_proxy
-from raymix.trial import ProxyTrial
+from raymix.study.ledger import Trial
 
 pytestmark = pytest.mark.slow  # starts Ray and trains proxies
 

@@ -16,9 +16,9 @@ import pytest
 import raymix
 from raymix import SearchSpace, Study
 from raymix.formats import FORMATS, import_runs
-from raymix.law_file import read_law
 from raymix.observations import read_table
 from raymix.results import write_results
+from raymix.tables.law_file import read_law
 from tests import worlds
 
 SOURCE = Path(raymix.__file__).parent

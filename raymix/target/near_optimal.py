@@ -8,9 +8,9 @@ import numpy as np
 from scipy.optimize import minimize
 
 from raymix import simplex
-from raymix.objective import ObjectiveAtScale
-from raymix.optimum import FLOORS, Optimum, constraints_of, floored, on_simplex
 from raymix.simplex import Array, Polytope
+from raymix.target.objective import ObjectiveAtScale
+from raymix.target.optimum import FLOORS, Optimum, constraints_of, floored, on_simplex
 
 
 def near_optimal(

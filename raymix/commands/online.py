@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raymix.screen import Screen
+from raymix.screens.screen import Screen
 from raymix.space import SearchSpace, SpaceError
 
 

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from raymix.held_out import Z90
 from raymix.laws.posterior import parts_of
 from raymix.laws.repetition import REPEATED
-from raymix.near_optimal import near_optimal
-from raymix.objective import ObjectiveAtScale, reduce_losses
-from raymix.optimum import Optimum
 from raymix.simplex import Array, Polytope
 from raymix.space import SearchSpace
+from raymix.target.held_out import Z90
+from raymix.target.near_optimal import near_optimal
+from raymix.target.objective import ObjectiveAtScale, reduce_losses
+from raymix.target.optimum import Optimum
 
 FAR_TOKENS = 3.0  # beyond this ratio the step tail was measured to err by about 4%
 FAR_PARAMS = 30.0  # ladder to target; not measured beyond

@@ -36,7 +36,7 @@ class Trial:
     n_tokens: float
     seed: int
     purpose: str = "search"
-    """search, or confirm: a run of raymix/confirm.py."""
+    """search, or confirm: a run of raymix/study/confirm.py."""
     round: int = 0
     """Trials proposed together have the same."""
 
@@ -62,11 +62,11 @@ class Ledger:
         self.hours = 0.0
         """For which the study ran, up to its last row; counted where the budget has a limit in hours."""
         self.stop: dict[str, Any] | None = None
-        """Why the search ended before its budget (raymix/stopping.py)."""
+        """Why the search ended before its budget (raymix/study/stopping.py)."""
         self.confirmations: list[dict[str, Any]] = []
-        """What was to be confirmed, in order (raymix/confirm.py)."""
+        """What was to be confirmed, in order (raymix/study/confirm.py)."""
         self.reused: dict[str, dict[str, Any]] = {}
-        """Observations taken from elsewhere, by the entry of `from` that asked for them (raymix/evidence.py)."""
+        """Observations taken from elsewhere, by the entry of `from` that asked for them (raymix/study/evidence.py)."""
         self._reused: dict[str, tuple[list[Cells], set[str]]] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self.version = 0

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 
 from raymix import simplex
-from raymix.law_file import LawFile
 from raymix.laws.base import Law
 from raymix.laws.posterior import convex_parts, sample
 from raymix.laws.rows import SAME_SCALE
-from raymix.near_optimal import near_optimal
-from raymix.objective import ObjectiveAtScale, objective_of
-from raymix.optimum import Optimum, minimise
-from raymix.reading import Reading, epochs_of, far_notes, repeat_notes, set_around, verdict
-from raymix.recommend import Recommendation, baseline_mixtures
 from raymix.simplex import Array, Polytope
 from raymix.space import Scale, SearchSpace
+from raymix.tables.law_file import LawFile
+from raymix.target.near_optimal import near_optimal
+from raymix.target.objective import ObjectiveAtScale, objective_of
+from raymix.target.optimum import Optimum, minimise
+from raymix.target.reading import Reading, epochs_of, far_notes, repeat_notes, set_around, verdict
+from raymix.target.recommend import Recommendation, baseline_mixtures
 
 N_DRAWS = 100
 

@@ -2,7 +2,7 @@
 
 Limits are in trials, FLOPs, GPU-hours and hours; the first exhausted ends the search. Everything is counted from the
 recorded rows, so a resumed study goes on where it was. A trial that has not ended counts with all it will cost.
-Confirmation (raymix/confirm.py) is the last part of the budget: the search leaves it alone.
+Confirmation (raymix/study/confirm.py) is the last part of the budget: the search leaves it alone.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from raymix.design import cost, rungs, scale_of
-from raymix.ledger import Ledger, Trial
 from raymix.space import Scale, SearchSpace
 from raymix.space_study import DEFAULT_TRIALS
+from raymix.study.ledger import Ledger, Trial
 
 HOUR = 3600.0
 CLOSE = 1 + 1e-9  # a sum of trials may miss its limit by rounding

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raymix.objective import ObjectiveAtScale
-from raymix.optimum import minimise
 from raymix.simplex import Array, Polytope
+from raymix.target.objective import ObjectiveAtScale
+from raymix.target.optimum import minimise
 
 N_LAWS = 16  # of the draws: the mean of a bounded gain needs fewer than its quantiles
 

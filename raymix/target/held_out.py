@@ -12,10 +12,10 @@ import numpy as np
 from raymix.laws import Law, make_law
 from raymix.laws.repetition import stocked
 from raymix.laws.select import cross_validate, rank_correlation
-from raymix.objective import reduce_losses
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.objective import reduce_losses
 
 Z90 = 1.645  # half width of a 90% normal interval in standard deviations
 

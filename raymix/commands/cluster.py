@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from raymix.screen import Screen
+from raymix.screens.screen import Screen
 
 if TYPE_CHECKING:
     from raymix.clusters.request import ClusterRequest
+    from raymix.on_ray.run import Progress
     from raymix.plan import Plan
-    from raymix.run import Progress
     from raymix.space import SearchSpace
 
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Overrides the file: budget.trials=32")]
@@ -131,7 +131,7 @@ def _shown(screen: Screen) -> Callable[[str], None]:
         except (ValueError, KeyError, TypeError, AttributeError):
             return screen.say(line)
         if "total" in event:
-            screen.trials(name, cast("Progress", SimpleNamespace(**event)))  # raymix.run is slow to import
+            screen.trials(name, cast("Progress", SimpleNamespace(**event)))  # raymix.on_ray.run is slow to import
 
     return show
 
@@ -153,9 +153,9 @@ def add_costs(
     """Show a plan with its money (where a cloud is named) and what this and other budgets resolve."""
     from raymix.clusters.money import price
     from raymix.clusters.prices import read_prices
-    from raymix.cost_screen import show_costs
-    from raymix.resolution import NOISE, compare_budgets
+    from raymix.screens.cost import show_costs
     from raymix.space import SpaceError
+    from raymix.study.resolution import NOISE, compare_budgets
 
     money = None
     if cloud is not None:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from raymix import budget, confirm, stopping
 from raymix.design import Proposal
-from raymix.ledger import Ledger, Trial
-from raymix.recommend import NotEnoughTrialsError
+from raymix.study import budget, confirm, stopping
+from raymix.study.ledger import Ledger, Trial
+from raymix.target.recommend import NotEnoughTrialsError
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from raymix.agenda import next_trials, over, search_over
-from raymix.confirm import Confirmation, confirmation, confirmed_mixture, due, skipped, weighed
 from raymix.design import Designer
-from raymix.evidence import take_evidence
-from raymix.held_out import HeldOut
-from raymix.ledger import Ledger, Trial
 from raymix.observations import Observations
-from raymix.recommend import Recommendation, fit_law, recommend, target_from
 from raymix.space import HOW_IT_IS_RUN, Scale, SearchSpace, SpaceError
-from raymix.stopping import stopped
 from raymix.store import Store, StoreError
-from raymix.study_files import FORMAT, as_written, read_identity, read_space, upgrade, write_identity, write_space
+from raymix.study.agenda import next_trials, over, search_over
+from raymix.study.confirm import Confirmation, confirmation, confirmed_mixture, due, skipped, weighed
+from raymix.study.evidence import take_evidence
+from raymix.study.files import FORMAT, as_written, read_identity, read_space, upgrade, write_identity, write_space
+from raymix.study.ledger import Ledger, Trial
+from raymix.study.stopping import stopped
+from raymix.target.held_out import HeldOut
+from raymix.target.recommend import Recommendation, fit_law, recommend, target_from
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class Study:
     ) -> Study:
         """The study in `new`, begun if there is none with what `old` measured and is still true in `space`.
 
-        That is what raymix/evidence.py finds: rows whose mixture and losses mean the same in both. After a change
+        That is what raymix/study/evidence.py finds: rows whose mixture and losses mean the same in both. After a change
         of recipe nothing does.
         """
         source = Store(old)

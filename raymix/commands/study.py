@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raymix.screen import Screen
+from raymix.screens.screen import Screen
 from raymix.space import SpaceError
 
 if TYPE_CHECKING:
-    from raymix.confirm import Confirmation
     from raymix.space_study import Confirm
     from raymix.study import Study
+    from raymix.study.confirm import Confirmation
 
 StudyPath = Annotated[str, typer.Argument(metavar="DIR", help="The study.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
@@ -37,9 +37,9 @@ def confirm(
     as_json: Json = False,
 ) -> None:
     """Train the proposal and baselines on the same seeds: predicted beside confirmed gain, in confirmation.json."""
-    from raymix.confirm import left, plan_confirmation
     from raymix.results import write_results
     from raymix.study import Study
+    from raymix.study.confirm import left, plan_confirmation
 
     work = Study.open(study)
     wanted = _wanted(seeds, baselines, scale)
@@ -128,7 +128,7 @@ def _pending(work: Study) -> bool:
 
 def _train(work: Study, screen: Screen) -> None:
     from raymix.corpus import prepare
-    from raymix.run import run_study
+    from raymix.on_ray.run import run_study
 
     with screen.preparing() as progress:
         corpus = prepare(work.space, progress=progress)

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from raymix.design import rungs
-from raymix.held_out import noise_of_a_run
-from raymix.improvement import N_LAWS, expected_improvement
-from raymix.ledger import Ledger, Trial
-from raymix.objective import objective_of, reduce_losses
 from raymix.observations import Observations
-from raymix.optimum import minimise
-from raymix.recommend import fit_law, refitted
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.study.ledger import Ledger, Trial
+from raymix.target.held_out import noise_of_a_run
+from raymix.target.improvement import N_LAWS, expected_improvement
+from raymix.target.objective import objective_of, reduce_losses
+from raymix.target.optimum import minimise
+from raymix.target.recommend import fit_law, refitted
 
 TRIALS_PER_DOMAIN = 4  # the law has about two coefficients per domain: twice as many trials
 TRIALS_PER_RUNG = 4

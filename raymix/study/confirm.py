@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from raymix.budget import flops_left, spent
 from raymix.design import Proposal, rungs
 from raymix.laws import Law
-from raymix.ledger import Ledger, Trial
-from raymix.objective import objective_of, reduce_losses
-from raymix.optimum import minimise
-from raymix.reading import Interval
-from raymix.recommend import N_DRAWS, Recommendation, baseline_mixtures, fit_law, refitted
 from raymix.simplex import Array
 from raymix.space import Rung, Scale, SpaceError
 from raymix.space_study import Confirm
+from raymix.study.budget import flops_left, spent
+from raymix.study.ledger import Ledger, Trial
+from raymix.target.objective import objective_of, reduce_losses
+from raymix.target.optimum import minimise
+from raymix.target.reading import Interval
+from raymix.target.recommend import N_DRAWS, Recommendation, baseline_mixtures, fit_law, refitted
 
 FIRST_SEED = 1000  # the search counts from 0, so these runs chose nothing
 PROPOSAL = "proposal"

@@ -22,9 +22,9 @@ import ray
 from ray import tune
 
 from raymix.corpus import Corpus
+from raymix.on_ray.shards import Shards, on_this_node
 from raymix.proxy import Checkpoints, Diverged, Interrupted, resolve, train_proxy
 from raymix.proxy.distributed import across
-from raymix.shards_on_nodes import Shards, on_this_node
 from raymix.space import SearchSpace
 
 log = logging.getLogger(__name__)

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from raymix import simplex
-from raymix.held_out import HeldOut, score_law
-from raymix.improvement import expected_improvement
 from raymix.laws import Law, bootstrap, make_law
 from raymix.laws.base import as_table
 from raymix.laws.repetition import stocked
-from raymix.near_optimal import exchangeable
-from raymix.objective import ObjectiveAtScale, objective_of
 from raymix.observations import REUSED, Observations
-from raymix.optimum import Optimum, minimise
-from raymix.reading import Baseline, Interval, Reading, epochs_of, far_notes, repeat_notes, set_around, verdict
 from raymix.simplex import Array, Polytope
 from raymix.space import Rung, SearchSpace, Target
+from raymix.target.held_out import HeldOut, score_law
+from raymix.target.improvement import expected_improvement
+from raymix.target.near_optimal import exchangeable
+from raymix.target.objective import ObjectiveAtScale, objective_of
+from raymix.target.optimum import Optimum, minimise
+from raymix.target.reading import Baseline, Interval, Reading, epochs_of, far_notes, repeat_notes, set_around, verdict
 
 N_DRAWS = 40  # bootstrap laws: enough for the 5% and 95% quantiles to be about the 2nd and 38th of them
 FAR_MIXTURE = 0.25  # total variation to the nearest mixture tried

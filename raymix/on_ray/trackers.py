@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from raymix.ledger import Ledger, Trial
+from raymix.study.ledger import Ledger, Trial
 from raymix.yaml12 import SpaceError
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.optimize import linprog, minimize
 
 from raymix import simplex
-from raymix.objective import ObjectiveAtScale, objective_of, reduce_losses
 from raymix.simplex import Array, Polytope
+from raymix.target.objective import ObjectiveAtScale, objective_of, reduce_losses
 
 __all__ = [
     "ObjectiveAtScale",

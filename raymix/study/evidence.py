@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from raymix.ledger import Ledger
 from raymix.observations import NUMBERS, REUSED, Observations, read_table
 from raymix.simplex import Array
 from raymix.space import SearchSpace, SpaceError
 from raymix.space_study import Reuse
 from raymix.store import Store
-from raymix.study_files import read_identity, read_space
+from raymix.study.files import read_identity, read_space
+from raymix.study.ledger import Ledger
 
 log = logging.getLogger(__name__)
 

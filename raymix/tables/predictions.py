@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from raymix.advise import notes_at
-from raymix.held_out import Z90
-from raymix.law_file import LawFile
 from raymix.laws.repetition import stocked
 from raymix.observations import Observations
 from raymix.space import Scale
+from raymix.tables.advise import notes_at
+from raymix.tables.law_file import LawFile
+from raymix.target.held_out import Z90
 
 KEYS = ("trial_id", "n_params", "n_tokens")
 

@@ -19,23 +19,23 @@ from pathlib import Path
 import ray
 from ray import tune
 
-from raymix.agenda import search_over
-from raymix.budget import planned_trials
 from raymix.corpus import Corpus
 from raymix.corpus.prepare import default_cache
-from raymix.demand import Waiting, check_fits, placement
 from raymix.design import rungs, scale_of
-from raymix.ledger import Ledger, Trial
-from raymix.optimum import minimise, objective_of
+from raymix.on_ray.demand import Waiting, check_fits, placement
+from raymix.on_ray.shards import share
+from raymix.on_ray.trackers import telling, tracking
+from raymix.on_ray.trial import ProxyTrial, forget
 from raymix.proxy import WORKER_ENV, resolve
-from raymix.recommend import fit_law
 from raymix.search import MixtureSearch
-from raymix.shards_on_nodes import share
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.study import Study
-from raymix.trackers import telling, tracking
-from raymix.trial import ProxyTrial, forget
+from raymix.study.agenda import search_over
+from raymix.study.budget import planned_trials
+from raymix.study.ledger import Ledger, Trial
+from raymix.target.optimum import minimise, objective_of
+from raymix.target.recommend import fit_law
 
 log = logging.getLogger(__name__)
 

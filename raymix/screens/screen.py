@@ -20,11 +20,11 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from raymix.corpus import Corpus
+    from raymix.on_ray.run import Progress as RunProgress
     from raymix.plan import Plan
-    from raymix.recommend import Recommendation
-    from raymix.run import Progress as RunProgress
     from raymix.space import SearchSpace
     from raymix.study import Study
+    from raymix.target.recommend import Recommendation
 
 
 class Screen:
@@ -134,8 +134,8 @@ class Screen:
 
     def status(self, study: Study) -> None:
         """How far a study is."""
-        from raymix.agenda import over
-        from raymix.budget import planned_trials, spent
+        from raymix.study.agenda import over
+        from raymix.study.budget import planned_trials, spent
 
         ledger, confirmed = study.ledger, study.confirmation()
         state = {

@@ -29,8 +29,8 @@ from raymix.laws.repetition import at_rows
 from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, usable_rows
 from raymix.laws.select import mixture_folds
 from raymix.observations import Observations
-from raymix.scores import HeldOutBy, HeldOutLosses, LawScore, standard_error
 from raymix.space import Scale
+from raymix.tables.scores import HeldOutBy, HeldOutLosses, LawScore, standard_error
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from raymix.law_file import LawFile
 from raymix.observations import Observations
-from raymix.recommend import Recommendation
-from raymix.screen import Screen, baseline_table, human, mixture_table
+from raymix.screens.screen import Screen, baseline_table, human, mixture_table
+from raymix.tables.law_file import LawFile
+from raymix.target.recommend import Recommendation
 
 
 def show_table(screen: Screen, table: Observations, out: Path) -> None:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raymix.screen import Screen
+from raymix.screens.screen import Screen
 
 if TYPE_CHECKING:
-    from raymix.choose import Choice
     from raymix.observations import Observations
     from raymix.space import Scale
+    from raymix.tables.choose import Choice
 
 TABLES = (".csv", ".parquet")
 WEIGHT_FILES = (".csv", ".tsv", ".gz", ".parquet", ".json", ".yaml", ".yml")
@@ -49,7 +49,7 @@ def import_table(
 ) -> None:
     """Published or your own runs as an observation table (.csv or .parquet)."""
     from raymix.formats import import_runs
-    from raymix.law_screen import show_table
+    from raymix.screens.law import show_table
 
     with _usage(), Screen(as_json) as screen:
         _check_out(out, TABLES)
@@ -69,10 +69,10 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Fit a law to runs. With a target larger than every run, laws are also judged on sizes held out."""
-    from raymix.choose import choose_law, own_domains
     from raymix.formats import import_runs
-    from raymix.law_file import LawFile, Trained, write_law
-    from raymix.law_screen import show_fit
+    from raymix.screens.law import show_fit
+    from raymix.tables.choose import choose_law, own_domains
+    from raymix.tables.law_file import LawFile, Trained, write_law
 
     with _usage(), Screen(as_json) as screen:
         _check_out(out, (".json",))
@@ -96,9 +96,9 @@ def predict(
 ) -> None:
     """Losses with 90% intervals for mixtures and scales in a table (.csv, .csv.gz or .parquet)."""
     from raymix.formats import import_runs
-    from raymix.law_file import read_law
-    from raymix.law_screen import show_predictions
-    from raymix.predictions import predict_table, write_table
+    from raymix.screens.law import show_predictions
+    from raymix.tables.law_file import read_law
+    from raymix.tables.predictions import predict_table, write_table
 
     with _usage(), Screen(as_json) as screen:
         _check_out(out, (*TABLES, ".csv.gz"))
@@ -122,9 +122,9 @@ def optimize(
     as_json: Json = False,
 ) -> None:
     """The mixture with the least predicted loss at a scale, as recommendation.json."""
-    from raymix.advise import Wanted, advise
-    from raymix.law_file import read_law
-    from raymix.law_screen import show_optimum
+    from raymix.screens.law import show_optimum
+    from raymix.tables.advise import Wanted, advise
+    from raymix.tables.law_file import read_law
 
     with _usage(), Screen(as_json) as screen:
         _check_out(out, (".json",))

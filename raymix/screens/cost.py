@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from raymix.screen import Screen, human
+from raymix.screens.screen import Screen, human
 
 
 def show_costs(

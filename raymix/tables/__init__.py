@@ -1,0 +1,1 @@
+"""From a table of runs alone: which law, LAW.json, its predictions and its optimum."""
