@@ -212,7 +212,8 @@ def head(records: Sequence[dict[str, Any]], minutes: float) -> list[str]:
         f"{machine()}, Python {platform.python_version()}. Mean ± standard error; seeds in the last column.", "",
         "Regret of the recommended mixture at the target, % of what the natural mixture loses to the optimum. All",
         "methods meet the same noise, caps and prior. At several scales a budget counts trials of the cheapest rung,",
-        "and a method without a ladder counts with the better of the two cheapest. [Curves](pictures/search.html).",
+        "and a method without a ladder counts with the better of the two cheapest. The command also draws the curves:",
+        "pictures/search.html.",
     ]  # fmt: skip
 
 

@@ -143,4 +143,4 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         height=380 * rows, width=1200, template="plotly_white", title="Regret of the recommended mixture"
     )
     path.parent.mkdir(exist_ok=True, parents=True)
-    figure.write_html(path, include_plotlyjs="cdn")
+    figure.write_html(path, include_plotlyjs=True)

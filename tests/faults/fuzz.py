@@ -93,8 +93,10 @@ def seeds(target: str) -> list[bytes]:
             yaml.safe_dump(worlds.space().model_dump(mode="json")).encode()
         ]
     if target == "table":
-        rows: dict[str, list[Any]] = {"trial_id": ["a", "b"], "n_params": [1e6, 1e6], "n_tokens": [1e8, 1e8], "mixture/x": [0.5, 1.0],
-                "mixture/y": [0.5, 0.0], "loss/x": [2.0, 3.0], "status": ["done", "failed"]}  # fmt: skip
+        rows: dict[str, list[Any]] = {
+            **{"trial_id": ["a", "b"], "status": ["done", "failed"], "n_params": [1e6, 1e6], "n_tokens": [1e8, 1e8]},
+            **{"mixture/x": [0.5, 1.0], "mixture/y": [0.5, 0.0], "loss/x": [2.0, 3.0]},
+        }
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(rows), sink)
         lines = [",".join(rows), *(",".join(str(column[i]) for column in rows.values()) for i in range(2))]
