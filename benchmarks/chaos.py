@@ -40,7 +40,7 @@ class Tally:
     twice: int = 0
     """Trials counted more than once, or trained again after their end."""
     paid_twice: int = 0
-    """Trainings begun again that were not in flight at a kill."""
+    """Trainings begun again that were not in flight at a kill; on Ray seen by the rows of `twice` alone."""
     differ: int = 0
     """Studies with other proposals, or another recommendation, than the one nobody killed."""
 
@@ -94,10 +94,10 @@ def kill_drivers(minutes: float, rng: random.Random, room: Path) -> Tally:
         listener.close()
         return process.exitcode == 0
 
-    tally, end = Tally(), time.monotonic() + 60 * minutes
     unkilled = room / "driver-unkilled"
     assert life(unkilled, 10**6, 60.0), "the driver fails by itself"
     usual = len(said(unkilled))
+    tally, end = Tally(), time.monotonic() + 60 * minutes
     while time.monotonic() < end:
         path = room / f"driver-killed{tally.studies}"
         while not life(path, rng.randrange(usual // 3), rng.random() * 0.05):
@@ -119,11 +119,11 @@ def trained_again(words: list[tuple[str, str]]) -> int:
     begun, in_flight, excused, again = set[str](), "", "", 0
     for word, trial in words:
         if word == "begun":
-            excused, in_flight = in_flight, ""
+            excused, in_flight = in_flight or excused, ""
         elif word == "training":
             again += trial in begun and trial != excused
             begun.add(trial)
-            in_flight = trial
+            in_flight, excused = trial, ""
         else:
             in_flight = ""
     return again
@@ -132,9 +132,9 @@ def trained_again(words: list[tuple[str, str]]) -> int:
 def kill_study(minutes: float, rng: random.Random, room: Path) -> Tally:
     """`raymix run` on a tiny text: its driver, a worker or the whole host is killed until it ends."""
     real_study.write(room)
-    tally, end = Tally(), time.monotonic() + 60 * minutes
     if not one_life(room, "unkilled", rng, Counter(), None):
         sys.exit(f"the study fails by itself:\n{(room / 'unkilled.log').read_text()}")
+    tally, end = Tally(), time.monotonic() + 60 * minutes
     while time.monotonic() < end:
         name, known = f"killed{tally.studies}", set[str]()
         patience = 14  # events: more than a third of those of an unkilled life
@@ -177,7 +177,8 @@ def main() -> None:
         seen = chaos_damage.damage(rng, Path(name))
         for kind, verdicts in seen.items():
             print(f"{sum(verdicts.values())} {kind} of a small study")
-            for what in sorted({*verdicts, chaos_damage.LOSS, chaos_damage.RESTART}, key=lambda what: what.isupper()):
+            never = {chaos_damage.LOSS, chaos_damage.RESTART}
+            for what in [*sorted(set(verdicts) - never), *sorted(never)]:
                 print(f"  {verdicts[what]:6} {what.lower()}")
         tallies = []
         for part, kill in (("drivers", kill_drivers), ("a study on Ray", kill_study)):

@@ -146,3 +146,17 @@ def test_a_shard_that_shrinks_under_a_trial_fails_it_and_not_the_driver(
     assert study.ledger.status(robbed.trial_id) == "failed"
     assert rows_of(study, robbed)[-1]["reason"]
     assert len(lives_of(study, robbed)) == 1  # its retries refuse the shard: its size is not the manifest's
+
+
+def test_every_step_and_every_evaluated_domain_is_a_sign_of_life(
+    corpus: Corpus, make_space: Callable[..., SearchSpace]
+) -> None:
+    """So that neither a long evaluation nor a long run is taken for a trial that hangs."""
+    signs: list[None] = []
+    space = make_space(checkpoints=2)
+    rows = list(
+        train_proxy(
+            corpus, space, np.asarray([0.5, 0.5]), 1e4, 128 * 10, 0, device="cpu", alive=lambda: signs.append(None)
+        )
+    )
+    assert len(signs) == 10 + len(rows) * len(space.eval_names)
