@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from raymix.store import Store
+
 pytestmark = pytest.mark.slow  # trains proxies through Ray: about 40 s a run
 
 WORDS = {
@@ -63,8 +65,9 @@ def raymix(folder: Path, *words: str, code: int = 0) -> subprocess.CompletedProc
     return done
 
 
-def records(study: Path) -> list[str]:
-    return sorted(file.name for file in (study / "records").glob("*.json"))
+def records(study: Path) -> list[tuple[str, str]]:
+    """Kind and trial of every event, in order."""
+    return [(kind, body["trial_id"]) for kind, body in Store(study).records()]
 
 
 def test_run_resume_and_extend(folder: Path) -> None:
