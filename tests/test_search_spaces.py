@@ -118,7 +118,7 @@ def test_twin_is_prepared(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["autoscale_bert", "web_code_math"])
+@pytest.mark.parametrize("name", ["web_code_math", pytest.param("autoscale_bert", marks=pytest.mark.exhaustive)])
 def test_twin_runs_to_a_recommendation(name: str, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "raymix", "run", str(FOLDER / "tiny" / f"{name}.yaml"), "--json"]
     environment = {**os.environ, "RAYMIX_CACHE": str(tmp_path / "cache"), "RAYMIX_MALLOC": "default"}

@@ -17,7 +17,7 @@ UP_SECONDS = 15.0  # the goal, on a machine with two cores to itself
 BUSY = 3.0  # load average of two cores from which seconds say nothing
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_four_nodes_come_for_a_round_and_all_go_after_it() -> None:
     load = os.getloadavg()[0]
     with head(Path(tempfile.mkdtemp(prefix="rm-")), cpus=0, workers={"CPU": 1, "fake_gpu": 1}) as running:

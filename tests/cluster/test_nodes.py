@@ -121,7 +121,7 @@ def tune_study(ledger: Ledger, space: SearchSpace, folder: Path, on_change: Any 
     ).fit()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_nodes_lost_drained_and_added_change_nothing_about_the_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +166,7 @@ def _drain(node_id: str) -> None:
     assert accepted, why
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_shards_reach_a_node_once_and_a_damaged_copy_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from tests.cluster.head import Head, end, head
 from tests.e2e.test_run import SPACE, WORDS
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.exhaustive,
     pytest.mark.skipif(util.find_spec("aiohttp") is None, reason="the Jobs API needs ray[default]"),
 ]
 

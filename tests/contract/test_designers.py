@@ -14,7 +14,9 @@ from raymix.testing import check_designer
 from raymix.testing.designers import check_many, fingerprint, space_of, tables, wide_spaces
 
 HEAVY = ("gp", "regmix", "climb", "d_optimal")  # seconds per proposal or answer; their kin are quick
-SOME_HEAVY = [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in DESIGNERS]
+MARKS = dict.fromkeys(HEAVY, pytest.mark.slow) | {"gp": pytest.mark.exhaustive}
+SOME_HEAVY = [pytest.param(name, marks=MARKS[name]) if name in MARKS else name for name in DESIGNERS]
+WIDE = [name if name in ("law", "random") else pytest.param(name, marks=pytest.mark.exhaustive) for name in DESIGNERS]
 
 
 @pytest.mark.parametrize("name", SOME_HEAVY)
@@ -23,7 +25,7 @@ def test_designer_keeps_the_contract(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DESIGNERS)
+@pytest.mark.parametrize("name", WIDE)
 def test_designer_keeps_the_contract_in_many_dimensions(name: str) -> None:
     check_designer(DESIGNERS[name], spaces=wide_spaces())
 

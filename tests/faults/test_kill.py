@@ -9,7 +9,7 @@ import pytest
 from tests.faults import real_study
 
 
-@pytest.mark.slow  # six starts of Ray: about 60 s
+@pytest.mark.slow  # four starts of Ray
 def test_a_study_whose_driver_is_killed_ends_like_one_that_is_not(tmp_path: Path) -> None:
     real_study.write(tmp_path)
     process = real_study.start(tmp_path, "unkilled")
@@ -18,7 +18,7 @@ def test_a_study_whose_driver_is_killed_ends_like_one_that_is_not(tmp_path: Path
 
     study = tmp_path / "killed"
     known: set[str] = set()
-    for n_ended in (0, 1, 2, 2):  # more than before: at the start, in the first round, at its end, in the second
+    for n_ended in (0, 2):  # at the start, and within the rounds; benchmarks/chaos.py kills at random
         process = real_study.start(tmp_path, "killed")
         for event in real_study.events(process):
             n_ended -= event == "ended"
