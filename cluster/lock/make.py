@@ -1,7 +1,7 @@
 """Writes the locks of the image from what pip would install: versions and hashes for Linux x86_64, Python 3.11.
 
-python cluster/lock/make.py cuda > cluster/lock/cuda.txt      # torch from PyPI
-python cluster/lock/make.py cpu > cluster/lock/cpu.txt        # torch from https://download.pytorch.org/whl/cpu
+python cluster/lock/make.py cuda > cluster/lock/cuda.txt
+python cluster/lock/make.py cpu INDEX > cluster/lock/cpu.txt        # INDEX: the address of PyTorch's CPU wheels
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 RAY = "ray[default,tune]==2.60.0"
 TORCH = {"cuda": "torch==2.13.0", "cpu": "torch==2.13.0+cpu"}
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
-def main(variant: str) -> None:
+def main(variant: str, *index: str) -> None:
     """Print the lock."""
     project = tomllib.loads(PROJECT.read_text())["project"]["dependencies"]
     wanted = [name for name in project if not name.startswith(("ray[", "torch"))] + [RAY, TORCH[variant]]
     words = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
     words.append("--only-binary=:all:")
-    index = ["--extra-index-url", CPU_INDEX] if variant == "cpu" else []
-    said = subprocess.run([*words, *index, "--report", "-", *wanted], capture_output=True, text=True, check=True)
+    words += [f"--extra-index-url={address}" for address in index]
+    said = subprocess.run([*words, "--report", "-", *wanted], capture_output=True, text=True, check=True)
     print(f"# Written by make.py {variant}. One wheel per package: Linux x86_64, Python 3.11.")
     for line in sorted(locked(json.loads(said.stdout)), key=str.lower):
         print(line)
@@ -42,4 +41,4 @@ def locked(report: dict[str, list[dict[str, dict[str, object]]]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
