@@ -63,7 +63,10 @@ def check_fits(space: SearchSpace, default: Mapping[str, float]) -> None:
 
 
 class Waiting(tune.Callback):  # type: ignore[misc]
-    """Says, now and then, what trials that cannot start yet wait for."""
+    """Says, now and then, what trials wait for: while nothing runs, or while no node has what they take.
+
+    Trials that wait for others to end are no news.
+    """
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
         self._say = say or log.warning
@@ -74,8 +77,15 @@ class Waiting(tune.Callback):  # type: ignore[misc]
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + SAY_SECONDS
-        if waiting := [trial for trial in trials if trial.status == "PENDING"]:
-            self._say(waiting_for([dict(trial.placement_group_factory.bundles[0]) for trial in waiting]))
+        waiting = [dict(t.placement_group_factory.bundles[0]) for t in trials if t.status == "PENDING"]
+        if waiting and (missing(waiting) or not any(trial.status == "RUNNING" for trial in trials)):
+            self._say(waiting_for(waiting))
+
+
+def missing(bundles: list[Bundle]) -> list[str]:
+    """The resources of which the cluster has none."""
+    have = ray.cluster_resources() if ray.is_initialized() else {}
+    return sorted({name for bundle in bundles for name in bundle if not have.get(name)})
 
 
 def waiting_for(bundles: list[Bundle]) -> str:
@@ -85,6 +95,6 @@ def waiting_for(bundles: list[Bundle]) -> str:
     words = [f"{count} with {', '.join(f'{key} {value:g}' for key, value in kind)}" for kind, count in kinds.items()]
     names = sorted({key for bundle in bundles for key in bundle})
     there = ", ".join(f"{name} {have.get(name, 0):g}" for name in names)
-    missing = [name for name in names if not have.get(name)]
-    why = f"no node has {', '.join(missing)} yet" if missing else "all of it is in use"
+    none = missing(bundles)
+    why = f"no node has {', '.join(none)} yet" if none else "all of it is in use"
     return f"waiting for nodes: {'; '.join(words)} (the cluster has {there}: {why})"
