@@ -213,7 +213,8 @@ def head(records: Sequence[dict[str, Any]], minutes: float) -> list[str]:
         "Regret of the recommended mixture at the target, % of what the natural mixture loses to the optimum. All",
         "methods meet the same noise, caps and prior. At several scales a budget counts trials of the cheapest rung,",
         "and a method without a ladder counts with the better of the two cheapest. The command also draws the curves:",
-        "pictures/search.html.",
+        "pictures/search.html. `law` is scored on the designer's own answer, the optimum of law and residual process;",
+        "a study's recommendation is the optimum of the law alone.",
     ]  # fmt: skip
 
 
