@@ -23,9 +23,10 @@ from raymix.corpus import Corpus
 from raymix.corpus.prepare import default_cache
 from raymix.design import rungs, scale_of
 from raymix.on_ray.demand import Waiting, check_fits, placement
+from raymix.on_ray.kept import Kept
 from raymix.on_ray.shards import share
 from raymix.on_ray.trackers import telling, tracking
-from raymix.on_ray.trial import ProxyTrial, forget
+from raymix.on_ray.trial import ProxyTrial, Retries
 from raymix.proxy import WORKER_ENV, resolve
 from raymix.search import MixtureSearch
 from raymix.simplex import Array
@@ -40,7 +41,7 @@ from raymix.target.recommend import fit_law
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"  # in the study: of trials that have not ended
-MAX_RETRIES = 2  # a worker may die this often before its trial counts as failed
+MAX_RETRIES = 4  # a worker may die this often before its trial counts as failed: spot machines go without notice
 
 
 @dataclass
@@ -67,8 +68,8 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
         if study.finished:
             return
         beside = files_beside(study)
-        checkpoints = beside / CHECKPOINTS
-        watcher = _Watcher(study.space, ledger, corpus.vocab, checkpoints, on_progress)
+        kept = Kept((beside / CHECKPOINTS).resolve(), study.store.mirror(CHECKPOINTS))
+        watcher = _Watcher(study.space, ledger, corpus.vocab, kept, on_progress)
         ledger.expected_flops = watcher.flops
         watcher("starting", None)
         for rung in rungs(study.space):  # a size that cannot be had is said before anything starts
@@ -76,7 +77,7 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
         with _ray(study.space) as slots, tracking(study.space.name, beside) as tracked:
             watchers = _all(watcher, telling(ledger, tracked, lambda: watcher.best_loss))
             search = MixtureSearch(ledger=ledger, rounds=True, on_change=watchers)
-            _fit(search, study.space, corpus, checkpoints, slots)
+            _fit(search, study.space, corpus, kept, slots)
         if search.failure is not None:
             raise search.failure
 
@@ -84,22 +85,22 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
 def files_beside(study: Study) -> Path:
     """Where checkpoints and trackers write: the study's directory; of one in an object store, a folder of the cache.
 
-    There, a trial that goes on from another machine starts over: its checkpoints stay where it ran.
+    Checkpoints are copied from there to the store, so that a trial goes on from another machine.
     """
     if study.store.is_local:
         return study.store.path
     return default_cache() / "studies" / hashlib.sha256(study.store.where.encode()).hexdigest()[:16]
 
 
-def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, checkpoints: Path, slots: int) -> None:
-    forget(checkpoints, {trial.trial_id for trial in search.ledger.pending()})
+def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, slots: int) -> None:
+    kept.forget_all_but({trial.trial_id for trial in search.ledger.pending()})
     shards = share(corpus)
     trainable = tune.with_parameters(
         ProxyTrial,
         space_json=space.model_dump_json(),
         folder=str(space.folder),
         shards=shards,
-        checkpoints=str(checkpoints.resolve()),
+        kept=kept,
     )
     with tempfile.TemporaryDirectory(prefix="raymix-tune-") as cache:
         tune.Tuner(
@@ -112,7 +113,7 @@ def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, checkpoints:
                 storage_path=cache,
                 stop=search.poor if space.budget.stop_poor else None,
                 verbose=0,
-                callbacks=[Waiting()],
+                callbacks=[Waiting(), Retries()],
                 failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
@@ -183,10 +184,10 @@ class _Watcher:
         space: SearchSpace,
         ledger: Ledger,
         vocab: int,
-        checkpoints: Path,
+        kept: Kept,
         on_progress: Callable[[str, Progress], None] | None,
     ) -> None:
-        self.space, self.ledger, self.vocab, self.checkpoints = space, ledger, vocab, checkpoints
+        self.space, self.ledger, self.vocab, self.kept = space, ledger, vocab, kept
         self.on_progress = on_progress
         self.progress = Progress(total=self._total())
         self.best_loss: float | None = None
@@ -203,7 +204,7 @@ class _Watcher:
             progress.running += 1
         if event == "ended" and trial is not None:
             progress.running -= 1
-            forget(self.checkpoints, {pending.trial_id for pending in self.ledger.pending()})
+            self.kept.forget(trial.trial_id)
         if event in ("checkpoint", "ended") and trial is not None:
             seen = self.ledger.tokens_seen(trial.trial_id)
             self._done[trial.trial_id] = self.flops(Scale(trial.n_params, seen)) if seen else 0.0

@@ -9,11 +9,11 @@ from __future__ import annotations
 import faulthandler
 import json
 import logging
-import shutil
 import signal
 import sys
 import threading
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import ray
 from ray import tune
 
 from raymix.corpus import Corpus
+from raymix.on_ray.kept import FINAL, Kept
 from raymix.on_ray.shards import Shards, on_this_node
 from raymix.proxy import Checkpoints, Diverged, Interrupted, resolve, train_proxy
 from raymix.proxy.distributed import across
@@ -31,16 +32,20 @@ log = logging.getLogger(__name__)
 
 TERMINATED = 128 + signal.SIGTERM
 STDERR = 2  # of the worker: one of Ray's logs
+RETRY = "retry"  # in the config of a trial that Tune starts again: how often it has failed
+FIRST_PAUSE = 5.0  # seconds before the first retry: what made it fail may pass; twice as long before each further one
 BEFORE_THE_FIRST_STEP = 10  # times as long without a sign of life: models are loaded and compiled
 
 
 class ProxyTrial(tune.Trainable):  # type: ignore[misc]
     """The trainable: a proxy that diverges reports that as its result."""
 
-    def setup(self, config: dict[str, Any], space_json: str, folder: str, shards: Shards, checkpoints: str) -> None:
-        """Called once per worker; `checkpoints` is the folder of all trials' checkpoints."""
+    pause_seconds = FIRST_PAUSE
+
+    def setup(self, config: dict[str, Any], space_json: str, folder: str, shards: Shards, kept: Kept) -> None:
+        """Called once per worker."""
         self._opened = (shards, space_json, folder)
-        self._folder = Path(checkpoints)
+        self._kept = kept
         self._checkpoints: Checkpoints | None = None
         self._busy = False
         if threading.current_thread() is threading.main_thread():
@@ -51,8 +56,9 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
         """The next trial, in the same worker."""
         space, corpus = _opened(*self._opened)
         trial = new_config
-        folder = self._folder / trial["trial_id"]
-        self._checkpoints = Checkpoints(folder, space.recipe.checkpoint_seconds)
+        self._trial_id = trial["trial_id"]
+        self._checkpoints = self._kept.of(self._trial_id, space.recipe.checkpoint_seconds)
+        self._retry = int(trial.get(RETRY, 0))
         self._patience = space.recipe.hang_seconds
         self._n_tokens = resolve(
             space.recipe, trial["n_params"], trial["n_tokens"], corpus.vocab, space.folder
@@ -64,7 +70,7 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
             **{name: trial[name] for name in ("n_params", "n_tokens", "seed")},
             "checkpoints": self._checkpoints,
             "alive": partial(watch, self._patience),
-            "keep": folder / "final" if space.recipe.keep_weights else None,
+            "keep": self._checkpoints.folder / FINAL if space.recipe.keep_weights else None,
         }
         n_gpus = len(ray.get_gpu_ids())
         several = partial(across, n_gpus, "cuda", train_proxy) if n_gpus > 1 else train_proxy
@@ -72,7 +78,10 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train up to the next row."""
+        """Train up to the next row; a trial that failed before waits first, longer each time."""
+        if self._retry:
+            time.sleep(pause(self._retry, self.pause_seconds))
+            self._retry = 0
         self._busy = True
         watch(BEFORE_THE_FIRST_STEP * self._patience)
         try:
@@ -80,6 +89,7 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
             if row["n_tokens"] < self._n_tokens:
                 return {**row, "status": "checkpoint" if row["n_tokens"] > 0 else "start"}
             next(self._rows, None)  # whatever is left to do after the last row
+            self._kept.copy_final(self._trial_id)
             return {**row, "status": "done", "done": True}
         except Diverged as error:
             return {"status": "failed", "reason": str(error), "done": True}
@@ -102,6 +112,11 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
         self._checkpoints.stopping = True
 
 
+def pause(retry: int, first: float = FIRST_PAUSE) -> float:
+    """Seconds to wait before a retry, the first being 1: twice as long each time."""
+    return float(first * 2 ** (retry - 1))
+
+
 def watch(seconds: float) -> None:
     """Unless called again or cancelled within so many seconds, this process says where all its threads are and ends."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
@@ -113,10 +128,9 @@ def _opened(shards: Shards, space_json: str, folder: str) -> tuple[SearchSpace, 
     return SearchSpace.parse(json.loads(space_json), folder=Path(folder)), on_this_node(shards)
 
 
-def forget(checkpoints: Path, pending: Collection[str]) -> None:
-    """Delete the checkpoints of trials that have ended; a model that was kept (`final`) stays."""
-    for folder in checkpoints.iterdir() if checkpoints.is_dir() else ():
-        if folder.name not in pending:
-            Checkpoints(folder).remove()
-    if checkpoints.is_dir() and not any(checkpoints.iterdir()):
-        shutil.rmtree(checkpoints, ignore_errors=True)
+class Retries(tune.Callback):  # type: ignore[misc]
+    """Tells a trial that Tune starts again how often it has failed."""
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called before the trial is given to another worker."""
+        trial.config[RETRY] = trial.run_metadata.num_failures

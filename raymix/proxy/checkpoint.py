@@ -7,6 +7,8 @@
 A checkpoint is written to a temporary folder, brought to disk and renamed; its predecessor stays until the next one
 is there. safetensors loads a flipped byte without complaint, hence the hashes: a damaged checkpoint is passed over
 for its predecessor. Nothing here is ever a pickle.
+
+With a `Mirror` every checkpoint is also copied where other machines see it, and the newest of both places counts.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from safetensors import SafetensorError
@@ -33,6 +36,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 KEPT = 2  # a checkpoint and its predecessor
 WEIGHTS, REST, STATE = "weights.safetensors", "rest.safetensors", "state.json"
+STEP = re.compile(r"step-\d{8,}")
 AT_MOST = 0.05  # of the time may go into saving: large models are saved less often than asked for
 
 
@@ -47,16 +51,34 @@ class Snapshot:
     """Plain values: rows reported so far, seconds spent, settings that decide the bits."""
 
 
+class Mirror(Protocol):
+    """Where folders are copied to for other machines; every method may raise OSError."""
+
+    def names(self) -> list[str]:
+        """Folders that are there."""
+
+    def put(self, folder: Path) -> None:
+        """Copy a folder there."""
+
+    def get(self, name: str, folder: Path) -> None:
+        """Copy a folder from there."""
+
+    def drop(self, name: str) -> None:
+        """Delete a folder there."""
+
+
 class Checkpoints:
     """The checkpoints of one run in a folder of their own.
 
     Args:
         folder: made when first saved to.
         every_seconds: time between two saves.
+        mirror: where every snapshot is copied to. What fails there is said and ends nothing.
     """
 
-    def __init__(self, folder: str | Path, every_seconds: float = 60.0) -> None:
+    def __init__(self, folder: str | Path, every_seconds: float = 60.0, mirror: Mirror | None = None) -> None:
         self.folder = Path(folder)
+        self.mirror = mirror
         self.every_seconds = every_seconds
         self.stopping = False
         """Set it (from a signal handler, say) to have the run saved after its step and ended by `Interrupted`."""
@@ -82,29 +104,73 @@ class Checkpoints:
             _sync(self.folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        for old in self._newest_first()[KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)
+        for old in self._here()[:-KEPT]:
+            shutil.rmtree(self.folder / old, ignore_errors=True)
+        self._copy(final)
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - started
 
     def latest(self, run: str) -> Snapshot | None:
         """The newest intact snapshot of `run`; one that is damaged, or of another run, is passed over and said."""
-        for folder in self._newest_first():
-            try:
-                return _read(folder, run)
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-                log.warning("%s: cannot be resumed from (%s); passed over", folder, error)
+        here, there = self._here(), self._there()
+        for name in sorted({*here, *there}, reverse=True):
+            for fetch in [False] * (name in here) + [True] * (name in there):
+                try:
+                    if fetch:
+                        self._fetch(name)
+                    return _read(self.folder / name, run)
+                except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                    log.warning("%s: cannot be resumed from (%s); passed over", self.folder / name, error)
         return None
 
     def remove(self) -> None:
-        """Delete all snapshots, and what a killed writer left; the folder too if nothing else is in it."""
-        for path in [*self._newest_first(), *self.folder.glob(".*.part")]:
+        """Delete all snapshots in both places, and what a killed writer left; the folder if nothing else is in it."""
+        for path in [*map(self.folder.joinpath, self._here()), *self.folder.glob(".*.part")]:
             shutil.rmtree(path, ignore_errors=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+        self._drop(self._there())
 
-    def _newest_first(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"), reverse=True)
+    def _here(self) -> list[str]:
+        """Snapshots on this machine, oldest first."""
+        return sorted(path.name for path in self.folder.glob("step-*"))
+
+    def _there(self) -> list[str]:
+        """Snapshots in the mirror, oldest first; none where it cannot be read."""
+        try:
+            return sorted(filter(STEP.fullmatch, self.mirror.names())) if self.mirror is not None else []
+        except OSError as error:
+            log.warning("%s: its copies elsewhere cannot be listed (%s)", self.folder, error)
+            return []
+
+    def _copy(self, final: Path) -> None:
+        if self.mirror is None:
+            return
+        try:
+            self.mirror.put(final)
+        except OSError as error:
+            log.warning("%s: not copied, so only this machine can go on from it (%s)", final, error)
+        self._drop(self._there()[:-KEPT])
+
+    def _drop(self, names: list[str]) -> None:
+        """Delete copies; those that cannot be deleted stay and do no harm."""
+        try:
+            for name in names:
+                assert self.mirror is not None
+                self.mirror.drop(name)
+        except OSError as error:
+            log.warning("%s: its copies elsewhere could not be deleted (%s)", self.folder, error)
+
+    def _fetch(self, name: str) -> None:
+        """A snapshot of the mirror into the place of the one here."""
+        assert self.mirror is not None
+        part = self.folder / f".{uuid4().hex[:8]}.part"
+        try:
+            self.mirror.get(name, part)
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            part.rename(self.folder / name)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 class Interrupted(RuntimeError):  # noqa: N818 (not a failure: the run goes on from its checkpoint)

@@ -12,11 +12,14 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from raymix.store.errors import StoreError, unreadable, unwritable
 from raymix.store.retries import retried
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 T = TypeVar("T")
 COLLAPSED = re.compile(r"(s3|gs|gcs|abfss?|hdfs|file):/[^/]")
@@ -174,6 +177,10 @@ class RemoteObjects:
         """See `Objects`."""
         parts = urlsplit(self.where)
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}", query=""))
+
+    def below(self, name: str) -> tuple[FileSystem, str]:
+        """pyarrow's file system and the path of a name in it, for what is too large to be bytes in memory."""
+        return self._fs, f"{self._root}/{name}"
 
     def _read(self, name: str) -> bytes:
         with self._fs.open_input_stream(f"{self._root}/{name}") as stream:

@@ -8,14 +8,17 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raymix.store.compact import forget_compacted, merge_parts, write_part
 from raymix.store.errors import StoreError, unwritable
 from raymix.store.lease import Lease, file_lock
 from raymix.store.log import COPY, FOLDER, Event, File, Record, decoded, file_name
-from raymix.store.objects import LocalObjects, open_objects
+from raymix.store.objects import LocalObjects, RemoteObjects, open_objects
 from raymix.store.reading import Log, read_log
+
+if TYPE_CHECKING:
+    from raymix.store.mirror import Mirror
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,14 @@ class Store:
         if not isinstance(self.objects, LocalObjects):
             raise StoreError(f"{self.where}: this needs a study in a directory")
         return self.objects.path
+
+    def mirror(self, name: str) -> Mirror | None:
+        """Folders of the study that every machine sees; None for a directory, which is one itself."""
+        if not isinstance(self.objects, RemoteObjects):
+            return None
+        from raymix.store.mirror import Mirror
+
+        return Mirror(self.objects, name)
 
     @property
     def exists(self) -> bool:

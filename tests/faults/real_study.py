@@ -28,10 +28,12 @@ def write(folder: Path) -> None:
     (folder / "space.yaml").write_text(SPACE)
 
 
-def start(folder: Path, name: str) -> subprocess.Popen[str]:
-    """A driver of the study `name`; what it complains of is in `name`.log."""
-    words = [sys.executable, "-m", "raymix", "run", str(folder / "space.yaml"), "--study", str(folder / name), "--json"]
-    own = {"RAYMIX_CACHE": str(folder / "cache"), "RAYMIX_MALLOC": "default", "PYTHONPATH": str(ROOT)}
+def start(folder: Path, name: str, where: str | None = None, machine: str = "cache") -> subprocess.Popen[str]:
+    """A driver of the study `name` (in `where`); what it complains of is in `name`.log. A machine is its cache."""
+    study = where or str(folder / name)
+    words = [sys.executable, "-m", "raymix", "run", str(folder / "space.yaml"), "--study", study, "--json"]
+    words += ["--set", "recipe.checkpoint_seconds=0.001"]  # as often as their cost allows
+    own = {"RAYMIX_CACHE": str(folder / machine), "RAYMIX_MALLOC": "default", "PYTHONPATH": str(ROOT)}
     with (folder / f"{name}.log").open("a") as log:
         return subprocess.Popen(
             words, cwd=folder, env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=log, text=True,
@@ -75,7 +77,7 @@ def session(leader: int) -> list[int]:
     return found
 
 
-def done(path: Path) -> set[str]:
+def done(path: Path | str) -> set[str]:
     """Trials whose last row is on disk."""
     try:
         return {body["trial_id"] for kind, body in Store(path).records() if kind == "row" and body["status"] == "done"}
@@ -83,12 +85,12 @@ def done(path: Path) -> set[str]:
         return set()
 
 
-def recommendation(path: Path) -> dict[str, float]:
+def recommendation(path: Path | str) -> dict[str, float]:
     """The mixture a study ends in."""
     return Study.open(path).recommend().mixture
 
 
-def ended_in(path: Path) -> tuple[list[str], list[str]]:
+def ended_in(path: Path | str) -> tuple[list[str], list[str]]:
     """Trials as proposed, and as ended; a trial that was trained again after its end stands there twice."""
     proposed, ended = [], []
     for kind, body in Store(path).records():

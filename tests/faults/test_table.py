@@ -177,6 +177,8 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
             "faults/test_drivers.py::test_a_study_on_an_object_store_from_beginning_to_report",
             "faults/test_drivers.py::test_unavailable_for_a_while_is_waited_for_and_said_once",
             "faults/test_drivers.py::test_killed_in_mid_upload",
+            "faults/test_kill.py::test_a_study_on_s3_goes_on_from_another_machine",
+            "faults/test_mirror.py::test_a_checkpoint_is_found_on_another_machine",
         ],
     ),
     26: (

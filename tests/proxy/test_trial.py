@@ -14,8 +14,10 @@ import ray
 from ray import tune
 
 from raymix.corpus import Corpus
+from raymix.on_ray.kept import Kept
+from raymix.on_ray.run import MAX_RETRIES
 from raymix.on_ray.shards import share
-from raymix.on_ray.trial import ProxyTrial, forget
+from raymix.on_ray.trial import ProxyTrial, pause
 from raymix.proxy import WORKER_ENV, Checkpoints, resolve, train_proxy
 from raymix.space import SearchSpace
 
@@ -63,7 +65,7 @@ def test_a_trial_whose_worker_goes_away_ends_with_the_same_rows(
         space_json=space.model_dump_json(),
         folder=str(tmp_path),
         shards=share(corpus),
-        checkpoints=str(folder),
+        kept=Kept(folder),
     )
     results = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
@@ -89,16 +91,20 @@ def test_a_trial_whose_worker_goes_away_ends_with_the_same_rows(
     assert going.steps  # the trial has ended, its records are the driver's: who deletes them is the driver
     run_steps = resolve(space.recipe, 1e4, 128 * 300, corpus.vocab).n_steps
     assert int(going.steps[-1].removeprefix("step-")) < run_steps
-    forget(folder, {"t1"})
+    Kept(folder).forget_all_but({"t1"})
     assert (folder / "t1").is_dir()
-    forget(folder, set())
+    Kept(folder).forget_all_but(set())
     assert not folder.exists()
 
 
 def test_a_kept_model_survives_the_end_of_its_trial(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "t1" / "final").mkdir(parents=True)
     (tmp_path / "checkpoints" / "t1" / "step-00000003").mkdir()
-    forget(tmp_path / "checkpoints", set())
+    Kept(tmp_path / "checkpoints").forget_all_but(set())
     assert [path.name for path in (tmp_path / "checkpoints" / "t1").iterdir()] == ["final"]
     Checkpoints(tmp_path / "checkpoints" / "t1").remove()
     assert (tmp_path / "checkpoints" / "t1" / "final").is_dir()
+
+
+def test_each_retry_waits_twice_as_long() -> None:
+    assert [pause(retry) for retry in range(1, MAX_RETRIES + 1)] == [5, 10, 20, 40]

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,11 @@ PATIENCE = 5.0  # seconds without a step; a step takes milliseconds
 class Faulty(ProxyTrial):
     """A proxy trial that suffers what `faults.json` in the study has for it, whenever it has been saved."""
 
+    pause_seconds = 0.25
+
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         super().reset_config(new_config)
-        study = self._folder.parent
+        study = self._kept.folder.parent
         fault = json.loads((study / "faults.json").read_text()).get(new_config["trial_id"])
         lives = study / f"lives-{new_config['trial_id']}"
         with lives.open("a") as file:
@@ -47,6 +50,15 @@ class Faulty(ProxyTrial):
 
         self._checkpoints.save = save_and_suffer
         return True
+
+    def step(self) -> dict[str, Any]:
+        began, retry = time.monotonic(), self._retry
+        row = super().step()
+        if retry:
+            waits = self._kept.folder.parent / f"waits-{self._trial_id}"
+            with waits.open("a") as file:
+                file.write(f"{retry} {time.monotonic() - began}\n")
+        return row
 
 
 def suffer(fault: str | None, n_lives: int) -> None:
@@ -123,6 +135,10 @@ def test_killed_and_hung_workers_are_retried_from_their_checkpoint_with_the_same
         assert len(first) == 1
         assert min(second) > first[0]  # went on, not from the start
 
+    for trial in trials[1:3]:
+        (retry, seconds) = (study.store.path / f"waits-{trial.trial_id}").read_text().split()
+        assert int(retry) == 1
+        assert float(seconds) >= Faulty.pause_seconds
     assert len(lives_of(study, dead)) == 1 + run.MAX_RETRIES
     last = rows_of(study, dead)[-1]
     assert last["status"] == "failed"
