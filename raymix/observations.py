@@ -3,10 +3,12 @@
 The exchange form, the same for import, ask/tell and fitting, as CSV or Parquet:
 
     trial_id, status, reason, seed, n_params, n_tokens, mixture/<domain>..., loss/<eval domain>...,
-    tokens/<domain>..., unique/<domain>..., seconds, flops
+    metric/<name>..., tokens/<domain>..., unique/<domain>..., seconds, flops
 
-`n_tokens` is what had been trained on when the losses were measured. Losses are nats per token. `tokens/` are
-the tokens really drawn, `unique/` those the proxy could draw from. A failed, stopped or NaN trial is a row
+`n_tokens` is what had been trained on when the losses were measured. Losses are nats per token. `metric/` are other
+numbers as they were reported; one that an objective may name has also a column `loss/<name>`, of what is minimised in
+its place (raymix/space_parts.py, Metric). `tokens/` are the tokens really drawn, `unique/` those the proxy could draw
+from. A failed, stopped or NaN trial is a row
 with a status and a reason; it is never dropped and never replaced by a number.
 
 Letters: B rows, K training domains, M eval domains.
@@ -28,6 +30,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from raymix.simplex import Array
+from raymix.space_parts import Metric
 
 # The first two carry usable losses; start: those of a model that a run goes on from, before its first token.
 STATUSES = ("checkpoint", "done", "stopped", "failed", "start")
@@ -48,7 +51,11 @@ class Observations:
 
     @classmethod
     def from_rows(
-        cls, rows: Iterable[Mapping[str, Any]], domains: Sequence[str], eval_domains: Sequence[str]
+        cls,
+        rows: Iterable[Mapping[str, Any]],
+        domains: Sequence[str],
+        eval_domains: Sequence[str],
+        metrics: Sequence[str] = (),
     ) -> Observations:
         """From dictionaries keyed by column names; missing numbers become NaN.
 
@@ -56,13 +63,18 @@ class Observations:
             ValueError: a mixture is negative, not finite, or off 1 by more than 1%; a duplicate row.
         """
         rows = list(rows)
-        names = number_columns(domains, eval_domains)
+        names = number_columns(domains, eval_domains, metrics)
         number_BC = np.asarray([numbers(row, names) for row in rows], dtype=np.float64).reshape(len(rows), len(names))
-        return cls.from_numbers([labels(row) for row in rows], number_BC, domains, eval_domains)
+        return cls.from_numbers([labels(row) for row in rows], number_BC, domains, eval_domains, metrics)
 
     @classmethod
     def from_numbers(
-        cls, labels_B: Sequence[Labels], number_BC: Array, domains: Sequence[str], eval_domains: Sequence[str]
+        cls,
+        labels_B: Sequence[Labels],
+        number_BC: Array,
+        domains: Sequence[str],
+        eval_domains: Sequence[str],
+        metrics: Sequence[str] = (),
     ) -> Observations:
         """From rows already in order: their labels, and their numbers in the order of `number_columns`.
 
@@ -73,13 +85,13 @@ class Observations:
             name: pa.array([row[i] for row in labels_B], pa.int64() if name == "seed" else pa.string())
             for i, name in enumerate(LABELS)
         }
-        for name, value_B in zip(number_columns(domains, eval_domains), number_BC.T, strict=True):
+        for name, value_B in zip(number_columns(domains, eval_domains, metrics), number_BC.T, strict=True):
             columns[name] = pa.array(np.ascontiguousarray(value_B), pa.float64())
         return cls._checked(pa.table(columns), tuple(domains), tuple(eval_domains))
 
     @classmethod
     def from_table(cls, table: pa.Table, origin: str = "table") -> Observations:
-        """From any table with the columns of the exchange form; domains and eval domains are read off its header.
+        """From any table with the columns of the exchange form; all names are read off its header.
 
         Raises:
             ValueError: a column is missing, a value is not a number, or a row is invalid.
@@ -90,9 +102,10 @@ class Observations:
                 raise ValueError(f"{origin}: the column {needed!r} is missing; it has {', '.join(names[:12])}")
         domains = tuple(n.removeprefix("mixture/") for n in names if n.startswith("mixture/"))
         eval_domains = tuple(n.removeprefix("loss/") for n in names if n.startswith("loss/"))
+        metrics = tuple(n.removeprefix("metric/") for n in names if n.startswith("metric/"))
         if not domains:
             raise ValueError(f"{origin}: no column begins with 'mixture/'; name the shares mixture/<domain>")
-        return cls.from_rows(table.to_pylist(), domains, eval_domains)
+        return cls.from_rows(table.to_pylist(), domains, eval_domains, metrics)
 
     @classmethod
     def read(cls, path: str | Path) -> Observations:
@@ -122,6 +135,20 @@ class Observations:
         index = np.flatnonzero(rows) if rows.dtype == bool else rows
         return Observations(self.table.take(pa.array(index, pa.int64())), self.domains, self.eval_domains)
 
+    def minimising(self, metrics: Iterable[Metric]) -> Observations:
+        """With a column `loss/<name>` for each of these metrics that has none: what is minimised in its place.
+
+        Raises:
+            ValueError: a value is above the best there is.
+        """
+        table, names = self.table, self.eval_domains
+        for metric in metrics:
+            if metric.name in self.metrics and metric.name not in names:
+                loss_B = [metric.loss(value) for value in self.column(f"metric/{metric.name}")]  # NaN stays NaN
+                table = table.append_column(f"loss/{metric.name}", pa.array(loss_B, pa.float64()))
+                names = (*names, metric.name)
+        return Observations(table, self.domains, names)
+
     def usable(self) -> Observations:
         """Rows with at least one finite positive loss, of checkpoints or finished trials: what a law may see."""
         loss_BM = self.loss_BM
@@ -130,11 +157,10 @@ class Observations:
 
     def last(self) -> Observations:
         """The row with the most tokens of every trial, in order of first appearance."""
-        run_B, tokens_B = self.run_B, self.scale_B2[:, 1]
-        index = [
-            int(rows[np.argmax(tokens_B[rows])])
-            for rows in map(np.flatnonzero, run_B == np.arange(run_B.max(initial=-1) + 1)[:, None])
-        ]
+        rows = np.arange(len(self))
+        order = np.lexsort((-rows, self.scale_B2[:, 1], self.run_B))  # of two with as many tokens the first
+        run_B = self.run_B[order]
+        index = order[run_B != np.append(run_B[1:], -1)]
         return self.select(np.asarray(index, dtype=np.int64))
 
     @cached_property
@@ -169,6 +195,11 @@ class Observations:
         return np.asarray([ids.setdefault(t, len(ids)) for t in self.trial_ids], dtype=np.int64)
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the columns `metric/<name>`."""
+        return tuple(n.removeprefix("metric/") for n in self.table.column_names if n.startswith("metric/"))
+
+    @property
     def trial_ids(self) -> list[str]:
         """Per row."""
         return [str(value) for value in self.table["trial_id"].to_pylist()]
@@ -201,12 +232,13 @@ def read_table(path: str | Path) -> pa.Table:
         raise ValueError(f"{path}: cannot be read as a table: {error}") from None
 
 
-def number_columns(domains: Sequence[str], eval_domains: Sequence[str]) -> list[str]:
+def number_columns(domains: Sequence[str], eval_domains: Sequence[str], metrics: Sequence[str] = ()) -> list[str]:
     """The columns that hold numbers, in order."""
     return [
         *NUMBERS[:2],
         *(f"mixture/{name}" for name in domains),
         *(f"loss/{name}" for name in eval_domains),
+        *(f"metric/{name}" for name in metrics),
         *(f"tokens/{name}" for name in domains),
         *(f"unique/{name}" for name in domains),
         *NUMBERS[2:],

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog, minimize
+from scipy.spatial import KDTree
 
 Array = NDArray[np.float64]
 
@@ -239,8 +240,8 @@ def spread(candidates_BK: Array, n: int, taken_BK: Array) -> NDArray[np.int64]:
     """
     root = np.sqrt(np.maximum(candidates_BK, 0))
     nearest = np.full(len(root), np.inf)
-    for taken in np.sqrt(np.maximum(taken_BK, 0)):
-        nearest = np.minimum(nearest, ((root - taken) ** 2).sum(axis=1))
+    if len(taken_BK):
+        nearest = KDTree(np.sqrt(np.maximum(taken_BK, 0))).query(root)[0] ** 2
     chosen: list[int] = []
     for _ in range(min(n, len(root))):
         best = int(np.argmax(nearest))

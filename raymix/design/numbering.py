@@ -30,7 +30,8 @@ def numbered(
     seeds = np.asarray(table.table["seed"].to_numpy(), dtype=np.int64)
     out: list[Proposal] = []
     for mix_K, scale in zip(mixtures, scales, strict=True):
-        same = np.flatnonzero((np.abs(table.mix_BK - mix_K) < TOLERANCE).all(axis=1))
+        same = np.flatnonzero(np.abs(table.mix_BK[:, 0] - mix_K[0]) < TOLERANCE)  # few: the rest is for them alone
+        same = same[(np.abs(table.mix_BK[same] - mix_K) < TOLERANCE).all(axis=1)]
         taken = {int(seeds[i]) for i in same if nearest_rung(space, table.scale_B2[i : i + 1])[0] == scale}
         for other in (*known, *out):
             if other.scale == scale and (np.abs(other.mixture_K - mix_K) < TOLERANCE).all():
