@@ -95,6 +95,7 @@ def overhead() -> list[Figure]:
     from ray import tune
 
     from raymix.on_ray.shards import share
+    from raymix.on_ray.kept import Kept
     from raymix.on_ray.trial import ProxyTrial
 
     class Clock(tune.Callback):  # type: ignore[misc]
@@ -122,7 +123,7 @@ def overhead() -> list[Figure]:
             space_json=space.model_dump_json(),
             folder=folder,
             shards=share(corpus),
-            checkpoints=f"{folder}/checkpoints",
+            kept=Kept(Path(folder) / "checkpoints"),
         )
         same = {"mixture": {"a": 0.5, "b": 0.5}, "seed": 0, "n_params": 1e5, "n_tokens": 1.5e5}
         tune.Tuner(
