@@ -75,7 +75,8 @@ def write_results(study: Study) -> Recommendation:
     if confirmed is not None:
         store.write_json("confirmation.json", confirmed.to_json())
     store.write_json("recommendation.json", found.to_json())
-    page = render(space, table, found.to_json(), dict(vars(held_out)), state)
+    seen = confirmed.to_json() if confirmed is not None else None
+    page = render(space, table, found.to_json(), dict(vars(held_out)), state, seen)
     store.write("report.html", page.encode(errors="xmlcharrefreplace"))
     vouches_for = [fitted_on(study), _sha256(store.read("recommendation.json"))]
     store.write_json("law.json", law | names | {"vouches_for": vouches_for})  # last, when the others are there

@@ -165,17 +165,23 @@ def _log_ticks(values: Any) -> Spec:
 
 
 def trials_figure(trials: Sequence[Trial], names: Sequence[str], order: Sequence[str], best: Trial | None) -> Spec:
-    """Mixtures tried: a stacked bar per trial from the top down, its objective beside it, failed trials hatched."""
+    """Mixtures tried: a stacked bar per trial from the top down, its objective beside it.
+
+    Failed trials are hatched, and stopped ones pale like them.
+    """
     y, notes = _places(trials)
     colour_of, bars = colours(names), []
-    hover = [label(t.trial_id) + (f" failed: {label(t.reason, 60)}" if t.failed else "") for t in trials]
+    fate = ["failed" if t.failed else "stopped" if t.stopped else "" for t in trials]
+    hover = [
+        label(t.trial_id) + (f" {f}: {label(t.reason, 60)}" if f else "") for t, f in zip(trials, fate, strict=True)
+    ]
     for name in order:
         shares = [100 * float(trial.mix_K[names.index(name)]) for trial in trials]
         bars.append({
             "type": "bar", "orientation": "h", "x": shares, "y": y, "width": 0.82,
             "text": hover, "textposition": "none", "meta": label(name),
             "hovertemplate": "%{text}<br>%{meta} %{x:.1f}%<extra></extra>",
-            "marker": {"color": colour_of[name], "opacity": [0.3 if t.failed else 1.0 for t in trials],
+            "marker": {"color": colour_of[name], "opacity": [0.3 if f else 1.0 for f in fate],
                        "pattern": {"shape": ["/" if t.failed else "" for t in trials], "size": 5, "solidity": 0.3},
                        "line": {"width": 0}},
         })  # fmt: skip
@@ -183,12 +189,12 @@ def trials_figure(trials: Sequence[Trial], names: Sequence[str], order: Sequence
     layout = _layout(round(row * (max(y, default=0) + 1.4)) + 62, left=64, right=10) | {"barmode": "stack"}
     layout["margin"]["b"] = 56
     layout["annotations"] = notes + [
-        _note("failed", 0, at, xref="x2 domain", xanchor="left", font={"size": min(11, row - 3), "color": "@warn"})
-        for trial, at in zip(trials, y, strict=True) if trial.failed and row > 8
+        _note(f, 0, at, xref="x2 domain", xanchor="left", font={"size": min(11, row - 3), "color": "@warn"})
+        for f, at in zip(fate, y, strict=True) if f and row > 8
     ]  # fmt: skip
     layout["xaxis"] = _axis("share of tokens, %", range=[0, 100], domain=[0, 0.64], nticks=5, showgrid=False)
     layout["xaxis2"] = _axis("objective,<br>nats per token", domain=[0.71, 1], nticks=4, anchor="y")
-    layout["xaxis2"]["visible"] = any(np.isfinite(t.objective) and not t.failed for t in trials)
+    layout["xaxis2"]["visible"] = any(np.isfinite(t.objective) and t.whole for t in trials)
     shown = row > 11
     layout["yaxis"] = _axis("", range=[max(y, default=0) + 0.7, -0.7], showgrid=False, tickvals=y if shown else [],
                             ticktext=[label(t.trial_id, 9) for t in trials] if shown else [])  # fmt: skip
@@ -199,7 +205,7 @@ def trials_figure(trials: Sequence[Trial], names: Sequence[str], order: Sequence
 
 def _objective_dots(trials: Sequence[Trial], y: Sequence[int], best: Trial | None, row: float) -> Spec:
     all_sizes = sizes(list(trials))
-    shown = [(t, at) for t, at in zip(trials, y, strict=True) if np.isfinite(t.objective) and not t.failed]
+    shown = [(t, at) for t, at in zip(trials, y, strict=True) if np.isfinite(t.objective) and t.whole]
     colour = ["@accent" if t is best else size_colour(t.n_params, all_sizes) for t, _ in shown]
     dot = [max(3.0, min(9.0, 0.5 * row)) * (1.35 if t is best else 1) for t, _ in shown]
     return {

@@ -27,6 +27,7 @@ from raymix.observations import Observations
 from raymix.report import figures, words
 from raymix.report.trials import Trial, best_trial, held_out, list_trials, sizes
 from raymix.space import SearchSpace
+from raymix.target.reading import epochs_of
 
 PANELS = 24  # domains or eval domains that get a panel of their own; tables name all
 MANY = 12  # domains up to which each stands under the bar, however small its share
@@ -63,13 +64,15 @@ def render(
     recommendation: Mapping[str, Any] | None,
     heldout: Mapping[str, Any] | None,
     state: Mapping[str, Any],
+    confirmed: Mapping[str, Any] | None = None,
 ) -> str:
-    """The page as text."""
+    """The page as text; `confirmed` is as in confirmation.json."""
     found = dict(recommendation or {})
     trials = list_trials(space, observations, state.get("rounds"))
     shares = found.get("mixture") or {}
     order = sorted(space.domain_names, key=lambda name: -shares.get(name, 0.0))
-    heldout = held_out(heldout, {t.trial_id for t in trials if t.failed}) if heldout and heldout.get("observed") else {}
+    cut_short = {t.trial_id for t in trials if not t.whole}
+    heldout = held_out(heldout, cut_short) if heldout and heldout.get("observed") else {}
     best = best_trial(trials)
     drawn = _figures(space, observations, found, heldout, trials, order)
     bundle = get_plotlyjs()
@@ -78,9 +81,11 @@ def render(
         space=space, found=found, state=state, trials=trials, best=best, order=order, panels=PANELS,
         colour=figures.colours(space.domain_names), sizes=_sizes(trials),
         verdict=_verdict(found, trials), bars=_bars(space, found, order), reference=_reference(found), own=_own(found),
-        baselines=_baselines(found), heldout=_heldout(heldout), replicated=_replicated(trials),
+        baselines=_baselines(found), confirmed=confirmed, confirmed_gains=_confirmed(confirmed),
+        heldout=_heldout(heldout), replicated=_replicated(trials),
         evidence=_evidence(found, observations, trials),
-        reasons=_reasons(trials), weights=dict(zip(space.eval_names, space.weights_M.tolist(), strict=True)),
+        reasons=_reasons([t for t in trials if t.failed]), stops=_reasons([t for t in trials if t.stopped]),
+        weights=dict(zip(space.eval_names, space.weights_M.tolist(), strict=True)),
         loss_panels=[(f"loss-{i}", n) for i, n in enumerate(observations.eval_domains) if f"loss-{i}" in drawn],
         figures=drawn, data=_safe_json(drawn), plotly=Markup(bundle),
         foreign_styles=re.findall(FOREIGN_STYLE, bundle),
@@ -189,8 +194,7 @@ def _bar(
     title: str, space: SearchSpace, mixture: Mapping[str, float], epochs: Mapping[str, Any] | None,
     order: Sequence[str], n_tokens: float,
 ) -> dict[str, Any]:  # fmt: skip
-    available = dict(zip(space.domain_names, space.available_K.tolist(), strict=True))
-    counted = {d: s * n_tokens / available[d] if np.isfinite(available[d]) else None for d, s in mixture.items()}
+    counted = epochs_of(space, np.asarray([mixture.get(name, 0.0) for name in space.domain_names]), n_tokens)
     colour, left = figures.colours(space.domain_names), 0.0
     parts: list[dict[str, Any]] = []
     for name in order:
@@ -212,12 +216,31 @@ def _baselines(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         gain, objective = baseline.get("gain") or {}, baseline.get("objective")
         mean = objective.get("mean") if isinstance(objective, Mapping) else objective
         rows.append({"name": name, "objective": mean, "gain": gain})
-    ends = [v for row in rows for v in row["gain"].values() if words.known(v)]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
-    for row in rows:
-        places = {k: 4 + 92 * (v - low) / ((high - low) or 1) for k, v in row["gain"].items() if words.known(v)}
-        row["places"] = {"zero": 4 + 92 * (0 - low) / ((high - low) or 1), **places}
+    for row, places in zip(rows, _places([row["gain"] for row in rows]), strict=True):
+        row["places"] = places
     return rows
+
+
+def _confirmed(confirmed: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Predicted and seen gain over each baseline, with their places on a common scale in percent."""
+    gains = dict((confirmed or {}).get("gains") or {})
+    seen = [{key: gain.get(key) for key in ("mean", "low", "high")} for gain in gains.values()]
+    places = _places([*(gain["predicted"] for gain in gains.values()), *seen])
+    return [
+        {"name": name, "gain": gain, "predicted_at": places[i], "seen_at": places[len(gains) + i]}
+        for i, (name, gain) in enumerate(gains.items())
+    ]
+
+
+def _places(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Where values and zero lie on a scale that holds all of them, in percent of its width."""
+    ends = [v for part in parts for v in part.values() if words.known(v)]
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    width = (high - low) or 1
+    return [
+        {key: 4 + 92 * (v - low) / width for key, v in {**part, "zero": 0.0}.items() if words.known(v)}
+        for part in parts
+    ]
 
 
 def _heldout(heldout: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,7 +264,7 @@ def _heldout(heldout: Mapping[str, Any]) -> dict[str, Any]:
 
 def _replicated(trials: Sequence[Trial]) -> bool:
     """Whether some mixture was trained twice at one size, so that noise was measured rather than estimated."""
-    done = [(t.n_params, *np.round(t.mix_K, 6)) for t in trials if not t.failed]
+    done = [(t.n_params, *np.round(t.mix_K, 6)) for t in trials if t.whole]
     return len(set(done)) < len(done)
 
 
@@ -251,20 +274,25 @@ def _sizes(trials: list[Trial]) -> list[dict[str, str]]:
 
 
 def _reasons(trials: Sequence[Trial]) -> list[tuple[str, list[str]]]:
-    """Why trials failed: each reason with the trials it took, most frequent first."""
+    """Why these trials did not come to their end: each reason with the trials it took, most frequent first."""
     grouped: dict[str, list[str]] = {}
     for trial in trials:
-        if trial.failed:
-            grouped.setdefault(trial.reason, []).append(trial.trial_id)
+        grouped.setdefault(trial.reason, []).append(trial.trial_id)
     return sorted(grouped.items(), key=lambda item: -len(item[1]))
 
 
 def _evidence(found: Mapping[str, Any], observations: Observations, trials: Sequence[Trial]) -> dict[str, Any]:
     """What was spent, as recorded; where there is no recommendation, added up from the table."""
     last = observations.last() if len(observations) else observations
-    failed = sum(t.failed for t in trials)
+    failed, stopped = sum(t.failed for t in trials), sum(t.stopped for t in trials)
     spent = {name: float(np.nansum(last.column(column))) or None
              for name, column in (("tokens", "n_tokens"), ("flops", "flops"), ("seconds", "seconds"))}  # fmt: skip
-    counted = {"trials": len(trials), "failed": failed, "rows": sum(len(t.rows) for t in trials), **spent}
+    counted = {
+        "trials": len(trials),
+        "failed": failed,
+        "stopped": stopped,
+        "rows": sum(len(t.rows) for t in trials),
+        **spent,
+    }
     recorded = {k: v for k, v in (found.get("evidence") or {}).items() if v is not None}
     return {**counted, **recorded, "seeds": sorted({t.seed for t in trials})}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,7 +42,7 @@ class Mirror:
     def put(self, folder: Path) -> None:
         """Copy a local folder here, under its own name; files directly in it."""
         for path in sorted(path for path in folder.iterdir() if path.is_file()):
-            self._tried(lambda path=path: self._upload(path, f"{self._root}/{folder.name}/{path.name}"))
+            self._tried(partial(self._upload, path, f"{self._root}/{folder.name}/{path.name}"))
 
     def get(self, name: str, folder: Path) -> None:
         """Copy the files directly in a folder from here into a local one, which is made."""
@@ -49,7 +50,7 @@ class Mirror:
         selector = FileSelector(f"{self._root}/{name}")
         for info in self._tried(lambda: self._fs.get_file_info(selector)):
             if info.type == FileType.File:
-                self._tried(lambda info=info: self._download(info.path, folder / info.base_name))
+                self._tried(partial(self._download, info.path, folder / info.base_name))
 
     def drop(self, name: str) -> None:
         """The folder is gone afterwards, also if it was before."""

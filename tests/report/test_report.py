@@ -18,6 +18,7 @@ import pytest
 
 from raymix.observations import Observations
 from raymix.report import figures, words, write_report
+from raymix.report.page import render
 from raymix.report.trials import best_trial, held_out, list_trials
 from raymix.space import SearchSpace
 
@@ -268,6 +269,35 @@ def test_failed_trial_is_kept_as_row() -> None:
     assert not best.failed
 
 
+def test_a_stopped_trial_is_not_a_failed_one() -> None:
+    study = make_study()
+    rows = study["observations"].table.to_pylist()
+    for row in rows:
+        if row["trial_id"] == "t005" and row["status"] == "failed":
+            row |= {"status": "stopped", "reason": "clearly poor"}
+    table = Observations.from_rows(rows, study["observations"].domains, study["observations"].eval_domains)
+    trial = next(t for t in list_trials(study["space"], table) if t.trial_id == "t005")
+    assert (trial.failed, trial.stopped, trial.whole) == (False, True, False)
+    page = render(**study | {"observations": table})
+    assert "1 stopped early" in page
+    assert "clearly poor" in page
+
+
+def test_confirmed_gains_stand_beside_predicted_ones() -> None:
+    gain = {"predicted": {"mean": 0.041, "low": 0.022, "high": 0.061}, "mean": 0.0333, "standard_error": 0.004,
+            "low": 0.0266, "high": 0.0401, "pairs": 3, "by_eval": {}}  # fmt: skip
+    waiting = gain | {"mean": None, "standard_error": None, "low": None, "high": None, "pairs": 0}
+    confirmed = {"scale": {"n_params": 6e7, "n_tokens": 1e9}, "done": 6, "pending": 3, "failed": 0,
+                 "gains": {"prior": gain, "uniform": waiting}}  # fmt: skip
+    page = render(**make_study(), confirmed=confirmed)
+    assert "6 runs done, 3 to come" in page
+    assert "+0.0410" in page
+    assert "+0.0333" in page
+    assert "+0.0266 to +0.0401" in page
+    assert "not yet" in page
+    assert "Confirmed</h2>" not in render(**make_study())
+
+
 def test_held_out_keeps_the_last_of_a_trial_and_no_nan() -> None:
     nan = float("nan")
     kept = held_out({"trial_id": ["a", "a", "b"], "n_params": [1.0, 1.0, 1.0], "observed": [3.0, 2.0, nan],
@@ -277,7 +307,7 @@ def test_held_out_keeps_the_last_of_a_trial_and_no_nan() -> None:
 
 def test_held_out_leaves_failed_trials_out() -> None:
     column = {"trial_id": ["a", "b"], "n_params": [1.0, 1.0], "observed": [3.0, 2.0], "predicted": [3.1, 2.1]}
-    assert held_out(column, failed={"a"})["trial_id"] == ["b"]
+    assert held_out(column, cut_short={"a"})["trial_id"] == ["b"]
 
 
 def test_many_domains_keep_their_colours_and_stay_on_the_page(tmp_path: Path) -> None:
