@@ -5,7 +5,9 @@ Trials and FLOPs follow from the space; seconds are measured: a few steps of eac
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,12 @@ import numpy as np
 from raymix import simplex
 from raymix.corpus import Corpus
 from raymix.design import rungs, scale_of
-from raymix.proxy import Batches, ProxyShape, resolve, seconds_per_step
+from raymix.proxy import Batches, resolve, seconds_per_step
 from raymix.simplex import Array
-from raymix.space import SearchSpace
-from raymix.study.budget import planned_trials
+from raymix.space import Scale, SearchSpace
+from raymix.study.budget import HOUR, planned_trials
+from raymix.study.confirm import largest_affordable
+from raymix.study.ledger import Ledger
 from raymix.target.recommend import baseline_mixtures
 
 REPEATED = 1.0  # passes over a domain's text above which a person should know
@@ -35,6 +39,8 @@ class RungPlan:
     """Per trial."""
     seconds: float
     """Per trial, on one slot of this machine."""
+    purpose: str = "search"
+    """search, or confirm: the last part of the budget."""
 
 
 @dataclass(frozen=True)
@@ -75,35 +81,66 @@ class Plan:
 
 def plan(space: SearchSpace, corpus: Corpus, slots: int) -> Plan:
     """The plan of a resolved space on `slots` trials at a time."""
-    scales = [scale_of(space, i) for i in range(planned_trials(space))]
-    rung_plans = []
-    for scale in rungs(space):
-        shape = resolve(space.recipe, *scale, corpus.vocab, space.folder)
-        seconds = seconds_per_step(shape, TIMED_STEPS) * shape.n_steps
-        rung_plans.append(_rung(shape, scale.n_tokens, scales.count(scale), seconds))
+    timed = [_rung(space, corpus, scale) for scale in rungs(space)]
+    rate = timed[-1].flops / timed[-1].seconds
+    scales = [scale_of(space, i) for i in range(planned_trials(space, _flops_of(space, corpus), rate, slots))]
+    rung_plans = [replace(rung, trials=scales.count(s)) for rung, s in zip(timed, rungs(space), strict=True)]
+    wall = _wall(space, rung_plans, slots)
+    confirming = _confirming(space, corpus, rate, slots)
+    if confirming is not None:
+        rung_plans.append(confirming)
+        wall += math.ceil(confirming.trials / slots) * confirming.seconds
     domain_plans = _domains(space, corpus)
     return Plan(
-        trials=len(scales),
-        tokens=sum(scale.n_tokens for scale in scales),
+        trials=sum(rung.trials for rung in rung_plans),
+        tokens=sum(rung.trials * rung.n_tokens for rung in rung_plans),
         flops=sum(rung.trials * rung.flops for rung in rung_plans),
         slots=slots,
-        seconds=_wall(space, rung_plans, slots),
+        seconds=wall,
         rungs=rung_plans,
         domains=domain_plans,
         warnings=_warnings(space, corpus, domain_plans),
     )
 
 
-def _rung(shape: ProxyShape, n_tokens: float, trials: int, seconds: float) -> RungPlan:
+def _flops_of(space: SearchSpace, corpus: Corpus) -> Callable[[Scale], float]:
+    """What our trainer spends on a trial at a scale."""
+
+    def flops(scale: Scale) -> float:
+        return resolve(space.recipe, *scale, corpus.vocab, space.folder).flops_per_token * scale.n_tokens
+
+    return flops
+
+
+def _rung(space: SearchSpace, corpus: Corpus, scale: Scale, seconds: float | None = None) -> RungPlan:
+    """A scale without trials yet; what one takes is measured, unless it is known."""
+    shape = resolve(space.recipe, *scale, corpus.vocab, space.folder)
     words = f"{shape.family}, {shape.n_layers} layers, width {shape.width}"
-    return RungPlan(shape.n_params, n_tokens, words, trials, shape.flops_per_token * n_tokens, seconds)
+    seconds = seconds_per_step(shape, TIMED_STEPS) * shape.n_steps if seconds is None else seconds
+    return RungPlan(shape.n_params, scale.n_tokens, words, 0, shape.flops_per_token * scale.n_tokens, seconds)
+
+
+def _confirming(space: SearchSpace, corpus: Corpus, rate: float, slots: int) -> RungPlan | None:
+    """The runs of confirmation, where they are asked for and paid, at `rate` FLOPs a second."""
+    wanted = space.confirm
+    if wanted is None:
+        return None
+    ledger, limits = Ledger(space), space.budget.limits()
+    ledger.expected_flops = _flops_of(space, corpus)
+    hours = min(limits.get("gpu_hours", math.inf), slots * limits.get("hours", math.inf))
+    kept = wanted.share * min(limits.get("flops", math.inf), HOUR * rate * hours)
+    scale = wanted.scale.scale if wanted.scale else largest_affordable(ledger, kept / wanted.runs)
+    if scale is None:
+        return None
+    rung = _rung(space, corpus, scale, ledger.flops_of(scale) / rate)
+    return replace(rung, trials=wanted.runs, purpose="confirm")
 
 
 def _wall(space: SearchSpace, rung_plans: list[RungPlan], slots: int) -> float:
     """Round by round, each as long as its trials spread over the slots (longest first)."""
     cost = {rung.n_tokens: rung.seconds for rung in rung_plans}
     total = 0.0
-    trials = planned_trials(space)
+    trials = sum(rung.trials for rung in rung_plans)
     for start in range(0, trials, space.budget.per_round):
         stop = min(start + space.budget.per_round, trials)
         busy = [0.0] * slots
@@ -121,6 +158,7 @@ def _domains(space: SearchSpace, corpus: Corpus) -> list[DomainPlan]:
     unique_K = Batches.of(corpus, space, prior_K, 0, shape).unique_K * shape.context
     low_K, high_K = _range(polytope)
     per_share_K = space.target.n_tokens / space.available_K
+    seen_K, most_K = space.seen_K(prior_K), space.seen_K(high_K)
     return [
         DomainPlan(
             name=domain.name,
@@ -128,9 +166,9 @@ def _domains(space: SearchSpace, corpus: Corpus) -> list[DomainPlan]:
             prior=float(prior_K[k]),
             lowest=float(low_K[k]),
             highest=float(high_K[k]),
-            prior_epochs_target=float(prior_K[k] * per_share_K[k]),
-            highest_epochs_target=float(high_K[k] * per_share_K[k]),
-            prior_epochs_proxy=float(prior_K[k] * shape.n_tokens / unique_K[k]),
+            prior_epochs_target=float(seen_K[k] * per_share_K[k]),
+            highest_epochs_target=float(most_K[k] * per_share_K[k]),
+            prior_epochs_proxy=float(seen_K[k] * shape.n_tokens / unique_K[k]),
         )
         for k, domain in enumerate(space.domains)
     ]

@@ -7,11 +7,12 @@ One `Screen` per command. With `as_json`, standard output carries JSON lines alo
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -35,6 +36,7 @@ class Screen:
         self.console = Console(stderr=as_json, highlight=False)
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self._out: TextIO | None = None
 
     def __enter__(self) -> Screen:
         return self
@@ -61,13 +63,28 @@ class Screen:
                 left = f"{fraction:.0%}, {duration(seconds * (1 / fraction - 1))} left" if 0 < fraction < 1 else ""
                 self._bar.update(self._task, completed=fraction, description=stage, note=left)
 
-        yield progress
+        with self._ours_alone():
+            yield progress
         self._stop_bar()
+
+    @contextmanager
+    def training(self) -> Iterator[Callable[[str, RunProgress], None]]:
+        """Progress of a study that runs here: call with an event."""
+        with self._ours_alone():
+            yield self.trials
+
+    @contextmanager
+    def _ours_alone(self) -> Iterator[None]:
+        """Keep standard output to our events with `as_json`: Ray prints there when a node is lost, asked or not."""
+        self._out = sys.stdout
+        with redirect_stdout(sys.stderr) if self.as_json else nullcontext():
+            yield
+        self._out = None
 
     def trials(self, event: str, progress: RunProgress) -> None:
         """One event of a running study."""
         if self.as_json:
-            print(json.dumps({"event": event, **_progress_json(progress)}), flush=True)
+            print(json.dumps({"event": event, **_progress_json(progress)}), flush=True, file=self._out)
             return
         if self._bar is None:
             self._start_bar("trials", progress.total)
@@ -102,7 +119,7 @@ class Screen:
             return
         table = Table("rung", "tokens", "trials", "FLOPs a trial", "seconds a trial", title="Trials")
         for rung in found.rungs:
-            size = f"{human(rung.n_params)} ({rung.shape})"
+            size = f"{human(rung.n_params)} ({rung.shape}){', confirmation' if rung.purpose == 'confirm' else ''}"
             table.add_row(size, human(rung.n_tokens), str(rung.trials), f"{rung.flops:.1e}", f"{rung.seconds:.0f}")
         self.console.print(table)
         columns = ("domain", "tokens", "prior", "allowed", "epochs of prior: proxy", "target", "at most")
