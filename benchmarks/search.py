@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--methods", help=f"names, separated by commas: {', '.join(m.name for m in METHODS)}")
     parser.add_argument("--worlds", help="words of their names, separated by semicolons")
     parser.add_argument("--seeds", type=int, help="how many (default: 10; with --quick 2)")
+    parser.add_argument("--budget", type=int, help="largest, in trials of the cheapest rung (default: 128; --quick 64)")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument(
@@ -67,7 +68,7 @@ def main() -> None:
     began = time.perf_counter()
     drop(store, [word.strip() for word in given.redo.split(",")])
     if not given.page:
-        budget = QUICK_BUDGET if given.quick else max(BUDGETS)
+        budget = given.budget or (QUICK_BUDGET if given.quick else max(BUDGETS))
         run_all(folder, names, methods, seeds, budget, store, given.jobs)
     records = stored(store)
     if not records:
@@ -208,14 +209,24 @@ def head(records: Sequence[dict[str, Any]], minutes: float) -> list[str]:
     seeds = len({record["seed"] for record in records})
     few = " One seed tells no standard error: read differences as hints." if seeds == 1 else ""
     return [
-        f"`{asked}` on {datetime.date.today()}; {len(records)} runs stored, {seeds} seeds.{few}", "",
-        f"{machine()}, Python {platform.python_version()}. Mean ± standard error; seeds in the last column.", "",
+        f"`{asked}` on {datetime.date.today()}; {len(records)} runs stored, up to {seeds} seeds.{few}", "",
+        f"{machine()}, Python {platform.python_version()}. Mean ± standard error; seeds in the last column (by budget",
+        "where they differ). Where one of two methods has one seed, read their difference as a hint.", "",
         "Regret of the recommended mixture at the target, % of what the natural mixture loses to the optimum. All",
         "methods meet the same noise, caps and prior. At several scales a budget counts trials of the cheapest rung,",
         "and a method without a ladder counts with the better of the two cheapest. The command also draws the curves:",
-        "pictures/search.html. `law` is scored on the designer's own answer, the optimum of law and residual process;",
-        "a study's recommendation is the optimum of the law alone.",
+        "pictures/search.html. `law` is scored on what a study recommends from the same runs (`raymix.target.answer`).",
+        *shorter(records),
     ]  # fmt: skip
+
+
+def shorter(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Which searches were not played to the last budget by any seed."""
+    last: dict[str, int] = {}
+    for record in records:
+        last[record["method"]] = max(last.get(record["method"], 0), *map(int, record["regret"]), 0)
+    found = [f"`{name}` to {budget}" for name, budget in last.items() if budget < max(BUDGETS)]
+    return [f"Played to less than {max(BUDGETS)} trials: {', '.join(found)}."] if found else []
 
 
 def quick_store() -> Path:

@@ -84,7 +84,8 @@ def table(methods: Mapping[str, Regrets]) -> str:
     for name in [m for m in ORDER if m in methods]:
         cells = [cell(methods[name], budget) for budget in SHOWN]
         needed = trials_to_goal(methods[name])
-        seeds = max((c.seeds for c in cells if c), default=0)
+        counts = [str(c.seeds) for c in cells if c]
+        seeds = counts[0] if len(set(counts)) == 1 else " / ".join(counts)
         most = f"> {max(methods[name], default=0)}"
         shown = " | ".join("" if c is None else c.words() for c in cells)
         lines.append(f"| {name} | {shown} | {most if needed is None else needed} | {seeds} |")

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.search_methods import DEFAULT, PEERS
+from benchmarks.search_methods import DEFAULT, METHODS, PEERS
 from benchmarks.search_play import BUDGETS
 
 SHOWN = (32, 64, 128)
 GOAL = 25.0  # % of regret
 ONE_SCALE = f"{DEFAULT}, one scale"
+FIXED = {method.name for method in METHODS if method.fixed}  # mixtures without a search have one seed for all
 
 Regrets = dict[int, dict[int, float]]  # budget -> seed -> regret
 
@@ -116,8 +117,7 @@ def duels(methods: Mapping[str, Regrets], budgets: Iterable[int] = SHOWN) -> lis
             continue
         best = min(others, key=lambda m: float(np.mean(list(others[m].values()))))
         shared = [own[seed] - others[best][seed] for seed in own if seed in others[best]]
-        constant = len(others[best]) == 1  # a fixed mixture has no seeds
-        if constant:
+        if best in FIXED:
             shared = [value - next(iter(others[best].values())) for value in own.values()]
         if shared:
             behind = Cell.of(shared)

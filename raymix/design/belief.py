@@ -8,9 +8,7 @@ there are trials agree again, and differ where nothing was trained. Every eval d
 its own. Its mean always counts (switched off where leave-one-out sees no gain, it lost: benchmarks/LOG.md, for the
 optimum is in a corner of what was seen), its variance only where the marginal likelihood prefers it to noise.
 
-A law of several sizes has a mixture factor of its own for what size brings, with a weight per training domain. Until
-there are that many trials beyond the commonest size it is mostly prior, and at the target it counts most. So the law
-on the commonest size alone (one factor for both) is blended in, with weight K / (K + trials at other sizes).
+With several sizes the law of the commonest size alone is blended in, as in the answer (`target.answer`).
 
 Letters: B points, R trials seen, K training domains, M eval domains, S draws.
 """
@@ -18,6 +16,7 @@ Letters: B points, R trials seen, K training domains, M eval domains, S draws.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from raymix.laws import Law, ResidualGP
 from raymix.laws.posterior import SHARED, sample
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.answer import Anchor
 from raymix.target.objective import reduce_losses
 
 JITTER = 1e-9
@@ -40,14 +40,6 @@ class Sites:
     mix_RK: Array
     scale_R2: Array
     log_RM: Array
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """The law on one size alone, and how much it counts while other sizes are hardly known."""
-
-    law: Law
-    weight: float
 
 
 @dataclass(frozen=True)
@@ -100,15 +92,23 @@ class Belief:
 
     def mean(self, mix_BK: Array, scale_B2: Array) -> Array:
         """Expected log losses (B, M) at the MAP law."""
-        return self._given(self.law.law_, mix_BK, scale_B2)
+        return self._given(self.law.law_, self._alpha_RM, mix_BK, scale_B2)
 
-    def _given(self, law: object, mix_BK: Array, scale_B2: Array) -> Array:
-        """log losses (B, M) under one law, with the mean of the process on what that law leaves over."""
+    @cached_property
+    def _alpha_RM(self) -> Array:
+        """Of the MAP law: the polish asks for its mean some hundred times."""
+        return self._alpha(self.law.law_)
+
+    def _alpha(self, law: Law) -> Array:
+        """What the mean of the process is made of (R, M): k^-1 of what a law leaves over at the sites."""
         sites = self.sites
-        residual_RM = sites.log_RM - np.log(law.predict(sites.mix_RK, sites.scale_R2))  # type: ignore[attr-defined]
-        across_BR = self.law.kernel(mix_BK, scale_B2, sites.mix_RK, sites.scale_R2)
-        g_BM = across_BR @ linalg.cho_solve(self.root, residual_RM)
-        return np.asarray(np.log(law.predict(mix_BK, scale_B2)) + g_BM)  # type: ignore[attr-defined]
+        residual_RM = sites.log_RM - np.log(law.predict(sites.mix_RK, sites.scale_R2))
+        return np.asarray(linalg.cho_solve(self.root, residual_RM))
+
+    def _given(self, law: Law, alpha_RM: Array, mix_BK: Array, scale_B2: Array) -> Array:
+        """log losses (B, M) under one law, with the mean of the process on what that law leaves over."""
+        across_BR = self.law.kernel(mix_BK, scale_B2, self.sites.mix_RK, self.sites.scale_R2)
+        return np.asarray(np.log(law.predict(mix_BK, scale_B2)) + across_BR @ alpha_RM)
 
     def objective(self, mix_BK: Array) -> Array:
         """Expected objective (B,) at the target."""
@@ -149,7 +149,8 @@ class Belief:
         for law in laws:
             z_BM = np.sqrt(SHARED) * rng.normal(size=(len(mix_BK), 1))
             z_BM = z_BM + np.sqrt(1 - SHARED) * rng.normal(size=(len(mix_BK), len(self.scale_M)))
-            log_BM = self._given(law, mix_BK, scale_B2) + root_BB @ z_BM * (self.scale_M * self.likelier_M)
+            log_BM = self._given(law, self._alpha(law), mix_BK, scale_B2)
+            log_BM = log_BM + root_BB @ z_BM * (self.scale_M * self.likelier_M)
             out.append(self._value(mix_BK, log_BM))
         return np.stack(out)
 

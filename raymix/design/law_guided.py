@@ -6,7 +6,7 @@
 3. Every eighth proposal is a design point for the law: what tells most about the optimum (`information`).
 4. The scale of each is chosen by what it tells per FLOP (`fidelity`), or by `schedule`.
 
-The answer is the optimum of law and process at the target.
+The answer is that of a study (`target.answer`), from every trial of the table.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from raymix.design.space_filling import SpaceFilling, n_trials
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.answer import MIN_TRIALS
+from raymix.target.recommend import mixture_for
 
 DESIGN_EVERY = 8
 
@@ -67,8 +69,11 @@ class LawGuided:
 
     def recommend(self, table: Observations) -> Array:
         """See `Recommender.recommend`."""
-        known = learn(self.space, table)
-        return prior_inside(self.space) if known is None else known[0].best_K
+        usable = table.usable()
+        measured_M = np.isfinite(usable.loss_BM).any(axis=0)
+        if len(set(usable.trial_ids)) < MIN_TRIALS or not measured_M.all():
+            return prior_inside(self.space)
+        return mixture_for(self.space, table)
 
 
 def thompson(learned: Learned, belief: Belief, n: int, rng: np.random.Generator) -> Array:

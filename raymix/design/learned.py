@@ -21,16 +21,18 @@ from scipy.optimize import minimize
 
 from raymix import simplex
 from raymix.design import space_filling
-from raymix.design.belief import Anchor, Belief, Sites
+from raymix.design.belief import Belief, Sites
 from raymix.design.evidence import prior_inside
 from raymix.design.information import Question
 from raymix.design.rows import Rows
 from raymix.design.schedule import rungs
 from raymix.laws import Law, ResidualGP, TiedUnion
+from raymix.laws.base import as_table
 from raymix.laws.posterior import sample
 from raymix.observations import Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import SearchSpace
+from raymix.target.answer import Anchor, anchor_of
 from raymix.target.objective import ObjectiveAtScale, objective_of
 from raymix.target.optimum import constraints_of, minimise, on_simplex
 
@@ -60,8 +62,6 @@ class Learned:
     law: ResidualGP
     optimum_K: Array
     """Of the law without the process."""
-    best_K: Array
-    """Of the law with the process."""
     candidates_BK: Array
     question: Question
     """Which of the best candidates is best?"""
@@ -129,7 +129,7 @@ def _fit(space: SearchSpace, rows: Rows) -> Learned:
     law = ResidualGP().fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, space.own_M)
     polytope, objective = space.polytope(), objective_of(space, law.law_)
     optimum_K = minimise(objective, polytope).mixture_K
-    anchor = _anchor(space, rows)
+    anchor = anchor_of(as_table(rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, space.own_M))
     belief = Belief.of(space, law, _sites(rows, optimum_K), anchor)
     starts = [optimum_K]
     if anchor is not None:
@@ -137,7 +137,6 @@ def _fit(space: SearchSpace, rows: Rows) -> Learned:
     seen_BK = belief.sites.mix_RK[np.argsort(belief.objective(belief.sites.mix_RK), kind="stable")[:N_BEST]]
     seen = [simplex.project(polytope, mix_K) for mix_K in seen_BK]
     polished_BK = np.stack([polish(belief, polytope, objective, mix_K) for mix_K in (*starts, *seen[:1])])
-    best_K = polished_BK[int(np.argmin(belief.cautious(polished_BK)))]
     drawn = sample(law.law_, N_DRAWS, rng) or []
     ends = [minimise(objective_of(space, draw), polytope, [optimum_K]).mixture_K for draw in drawn]
     corners_BK = np.stack([*starts, *polished_BK, *ends, *seen])
@@ -147,19 +146,7 @@ def _fit(space: SearchSpace, rows: Rows) -> Learned:
     question = Question.of(objective, laws, candidates_BK[near], _noise(law.law_))
     design_BK = space_filling.candidates(polytope, prior_inside(space), rng, N_DESIGN)
     design_BMS = question.features(design_BK, np.tile(rungs(space)[0], (len(design_BK), 1)))
-    return Learned(law, optimum_K, best_K, candidates_BK, question, anchor, design_BK, design_BMS)
-
-
-def _anchor(space: SearchSpace, rows: Rows) -> Anchor | None:
-    """The law on the commonest size; None where there is no other, or not every eval domain has losses there."""
-    sizes, size_B = np.unique(np.round(np.log(rows.scale_B2[:, 0]), 1), return_inverse=True)
-    trials_S = np.array([len(np.unique(rows.run_B[size_B == i])) for i in range(len(sizes))])
-    here = rows.take(np.asarray(size_B == int(np.argmax(trials_S))))
-    if len(sizes) == 1 or _whole_trials(here) < MIN_TRIALS:
-        return None
-    law = TiedUnion().fit(here.mix_BK, here.scale_B2, here.loss_BM, here.run_B, space.own_M)
-    K, others = rows.mix_BK.shape[1], int(trials_S.sum() - trials_S.max())
-    return Anchor(law, K / (K + others))
+    return Learned(law, optimum_K, candidates_BK, question, anchor, design_BK, design_BMS)
 
 
 def _noise(law: Law) -> Array:

@@ -26,9 +26,8 @@ from raymix.space_study import Confirm
 from raymix.study.budget import flops_left, spent
 from raymix.study.ledger import Ledger, Trial
 from raymix.target.objective import objective_of, reduce_losses
-from raymix.target.optimum import minimise
 from raymix.target.reading import Interval
-from raymix.target.recommend import N_DRAWS, Recommendation, baseline_mixtures, fit_law, refitted
+from raymix.target.recommend import N_DRAWS, Recommendation, baseline_mixtures, fit_law, mixture_for, refitted
 
 FIRST_SEED = 1000  # the search counts from 0, so these runs chose nothing
 PROPOSAL = "proposal"
@@ -80,7 +79,7 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
     """
     space, table = ledger.space, ledger.table()
     law = fit_law(space, table)
-    best_K = minimise(objective_of(space, law), space.polytope()).mixture_K
+    best_K = mixture_for(space, table)
     others = baseline_mixtures(space, space.target)
     for name in wanted.baselines:
         if name not in others:

@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 
 from raymix import simplex
-from raymix.laws import Law, bootstrap, make_law
-from raymix.laws.base import as_table
+from raymix.laws import Law, ResidualGP, bootstrap, make_law
+from raymix.laws.base import Table, as_table
 from raymix.laws.repetition import stocked
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import Rung, SearchSpace, Target
+from raymix.target.answer import MIN_TRIALS, answer
 from raymix.target.held_out import HeldOut, score_law
 from raymix.target.improvement import expected_improvement
 from raymix.target.near_optimal import exchangeable
 from raymix.target.objective import ObjectiveAtScale, objective_of
-from raymix.target.optimum import Optimum, minimise
+from raymix.target.optimum import Optimum
 from raymix.target.reading import Baseline, Interval, Reading, epochs_of, far_notes, repeat_notes, set_around, verdict
 
 N_DRAWS = 40  # bootstrap laws: enough for the 5% and 95% quantiles to be about the 2nd and 38th of them
 FAR_MIXTURE = 0.25  # total variation to the nearest mixture tried
-MIN_TRIALS = 4
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,23 @@ def fit_law(space: SearchSpace, table: Observations, name: str = "union") -> Law
         reasons = sorted({str(reason) for reason in table.table["reason"].to_pylist() if reason})
         why = f"; failures: {'; '.join(reasons[:3])}" if reasons else ""
         raise NotEnoughTrialsError(f"{trials} trials have losses, a law needs at least {MIN_TRIALS}{why}")
-    rows = (usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M, usable.unique_BK)
-    return as_table(*rows).fit(make_law(name))
+    return rows_of(space, usable).fit(make_law(name))
+
+
+def rows_of(space: SearchSpace, usable: Observations) -> Table:
+    """What a law of the space is fitted to."""
+    return as_table(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M, usable.unique_BK)
+
+
+def mixture_for(space: SearchSpace, table: Observations) -> Array:
+    """The mixture (K,) that a study recommends at its target from this table, before it has confirmed any.
+
+    Raises:
+        NotEnoughTrialsError: fewer than 4 trials with losses.
+    """
+    process = fit_law(space, table, ResidualGP.name)  # with the law inside: one fit, not two
+    assert isinstance(process, ResidualGP)
+    return answer(space, process.law_, rows_of(space, table.usable()), process=process)[0].mixture_K
 
 
 def refitted(
@@ -100,12 +115,12 @@ def recommend(
     usable = table.usable()
     polytope = space.polytope(target)
     objective = objective_of(space, law, target)
-    optimum = minimise(objective, polytope)
+    optimum, decided = answer(space, law, rows_of(space, usable), target)
     rng = np.random.default_rng([seed, 1])
     drawn = refitted(objective, space, usable, N_DRAWS, rng)
     score, held_out = score_law(space, table, law)
     if keep_K is not None:
-        optimum = _kept(optimum, objective, polytope, keep_K, score["noise"])
+        optimum = _kept(optimum, decided, polytope, keep_K, score["noise"])
     more = expected_improvement(drawn, polytope, optimum.mixture_K)
     notes = [*law.notes_, *_extrapolation(usable, target, optimum.mixture_K)]
     notes += repeat_notes(space, objective, optimum.mixture_K)

@@ -23,6 +23,7 @@ from raymix.design.schedule import rungs
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.study import Study
 
 ROOT = Path(__file__).parents[2]
 RANDOM = Method("random", "random")
@@ -70,6 +71,24 @@ def test_budget_is_kept_and_answers_come_before_it_is_passed(world: World, monke
     assert all(used <= size for size, used in spent)
     # rounds of 1, 4, 16, 1, 4, 16, 1, 4: spent are 1, 5, 21, 22, 26, 42, 43, 47, 48, 52, then what still fits into 64
     assert [used for _, used in spent] == [5, 5, 22, 26, 48, 64]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["m4 3", "bimix 7, scales"])
+def test_what_is_scored_is_what_a_study_recommends(name: str, tmp_path: Path) -> None:
+    played = makers(None)[name]()
+    study = Study.create(played.space, tmp_path)
+    for number, trial in enumerate(study.ask(12)):
+        rung = 1 if number % 3 == 2 and played.scale_aware else 0
+        scale, mix_K = rungs(played.space)[rung], played.space.mixture(trial.mixture)
+        n_tokens, loss_M = played.run(mix_K, scale, number, seed=0)[-1]
+        losses = dict(zip(played.space.eval_names, loss_M.tolist(), strict=True))
+        study.tell(trial.trial_id, losses, n_params=scale.n_params, n_tokens=n_tokens)
+    scored_K = DESIGNERS["law"](played.space).recommend(study.table())  # type: ignore[attr-defined]
+    found = study.recommend()
+    assert list(found.mixture.values()) == pytest.approx(scored_K.tolist(), abs=1e-6)  # sums round as memory lies
+    sizes = len(np.unique(study.table().scale_B2[:, 0]))
+    assert ("parameters alone" in found.certificate["method"]) == (sizes > 1)
 
 
 def test_same_seed_same_result_and_one_rung_when_asked(world: World) -> None:

@@ -1,0 +1,162 @@
+"""The answer: the mixture that follows from a table of runs. A study recommends it, the benchmark scores it.
+
+First the optimum of the law at the target, which has a certificate. Then what that law is known to miss:
+
+- Runs of several sizes. The law's mixture factor of what size brings has a weight per training domain, is mostly prior
+  until there are that many trials beyond the commonest size, and counts most at the target. So the law of the
+  commonest size alone is blended in, with weight K / (K + trials at other sizes). A blend of convex laws is convex.
+- Runs at the target's own scale. The law bends past corners that a process on its residuals knows (`laws.residual`),
+  which is not convex. So from the law's optimum on to that of law and process, as far as the law puts it within its own
+  sd; what that gives up under the law counts as gap. Read at a scale beyond the runs the process misled
+  (benchmarks/LOG.md).
+
+Letters: K training domains, M eval domains, T terms of the objective, G guardrails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import minimize
+
+from raymix import simplex
+from raymix.laws import Law, ResidualGP, make_law
+from raymix.laws.base import Table
+from raymix.laws.repetition import at_rows, stocked
+from raymix.simplex import Array, Polytope
+from raymix.space import Rung, SearchSpace
+from raymix.target.objective import ObjectiveAtScale, objective_of
+from raymix.target.optimum import FLOORS, Optimum, constraints_of, floored, minimise, on_simplex
+
+MIN_TRIALS = 4  # below that a law only repeats its priors
+SAME_SCALE = 0.3  # in logs of n_params and n_tokens: realised scales differ a little from nominal ones
+ABSURD = 1.0  # log loss: e times what the law says
+GUARD_SLACK = 1e-6  # nats: what the optimum itself may be over a guardrail by rounding
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The law of one size alone, and how much it counts while other sizes are hardly known."""
+
+    law: Law
+    weight: float
+    n_params: float
+
+
+@dataclass(frozen=True)
+class Blended(ObjectiveAtScale):
+    """An objective under a law and its anchor; guardrails are those of the law."""
+
+    anchor: Anchor | None = None
+
+    def losses(self, mix_BK: Array) -> Array:
+        """Blended losses (B, M)."""
+        assert self.anchor is not None
+        loss_BM = super().losses(mix_BK)
+        return loss_BM + self.anchor.weight * (replace(self._plain, law=self.anchor.law).losses(mix_BK) - loss_BM)
+
+    def jacobian(self, mix_K: Array) -> Array:
+        """Their slopes (M, K)."""
+        assert self.anchor is not None
+        slope_MK = super().jacobian(mix_K)
+        return slope_MK + self.anchor.weight * (replace(self._plain, law=self.anchor.law).jacobian(mix_K) - slope_MK)
+
+    def guards(self, mix_K: Array) -> tuple[Array, Array]:
+        """See `ObjectiveAtScale.guards`."""
+        return self._plain.guards(mix_K)
+
+    @property
+    def _plain(self) -> ObjectiveAtScale:
+        parts = (self.law, self.scale, self.weights_M, self.reduce, self.ceiling_M, self.pull, self.prior_K)
+        return ObjectiveAtScale(*parts)
+
+
+def answer(
+    space: SearchSpace, law: Law, table: Table, target: Rung | None = None, process: Law | None = None
+) -> tuple[Optimum, ObjectiveAtScale]:
+    """The mixture at `target` (default: the space's) given a law and the rows it was fitted to; what was minimised.
+
+    `process` is the law with a process on its residuals, where it is fitted already.
+    """
+    target = target or space.target
+    objective, polytope = objective_of(space, law, target), space.polytope(target)
+    anchor = anchor_of(table, law.name)
+    if anchor is not None:
+        anchor = replace(anchor, law=stocked(anchor.law, space.available_K))
+        blended = Blended(**vars(objective), anchor=anchor)
+        optimum = minimise(blended, polytope)
+        how = f"on the law and, with weight {anchor.weight:.2f}, that of {anchor.n_params:.3g} parameters alone"
+        return replace(optimum, method=f"{optimum.method} {how}"), blended
+    optimum = minimise(objective, polytope)
+    if law.convex and objective.reduce == "mean" and _trained_at(table, target) and not _absurd(table, law):
+        whole = stocked(process or table.fit(ResidualGP(make_law(law.name))), space.available_K)
+        optimum = _polished(optimum, objective, replace(objective, law=whole), polytope)
+    return optimum, objective
+
+
+def _trained_at(table: Table, target: Rung) -> bool:
+    """Whether every run has the target's size, and the longest its tokens."""
+    size_B, longest = np.log(table.scale_B2[:, 0] / target.n_params), np.log(table.scale_B2[:, 1].max())
+    return bool((np.abs(size_B) < SAME_SCALE).all() and abs(longest - np.log(target.n_tokens)) < SAME_SCALE)
+
+
+def _absurd(table: Table, law: Law) -> bool:
+    """Whether a loss is nowhere near the law: its Huber loss bears that, the process would follow it."""
+    predicted_BM = at_rows(law, table).predict(table.mix_BK, table.scale_B2)
+    return bool(np.nanmax(np.abs(np.log(table.loss_BM / predicted_BM))) > ABSURD)
+
+
+def anchor_of(table: Table, name: str = "union") -> Anchor | None:
+    """The law on the commonest size; None where there is no other, or hardly a trial there has every loss."""
+    sizes, size_B = np.unique(np.round(np.log(table.scale_B2[:, 0]), 1), return_inverse=True)
+    trials_S = np.array([len(np.unique(table.run_B[size_B == i])) for i in range(len(sizes))])
+    here = table.take(np.flatnonzero(size_B == int(np.argmax(trials_S))))
+    whole = np.isfinite(here.loss_BM).all(axis=1)
+    if len(sizes) == 1 or len(np.unique(here.run_B[whole])) < MIN_TRIALS:
+        return None
+    K, others = table.mix_BK.shape[1], int(trials_S.sum() - trials_S.max())
+    n_params = float(np.exp(np.log(here.scale_B2[:, 0]).mean()))
+    return Anchor(here.fit(make_law(name)), K / (K + others), n_params)
+
+
+def _polished(optimum: Optimum, objective: ObjectiveAtScale, whole: ObjectiveAtScale, polytope: Polytope) -> Optimum:
+    """From the law's optimum to the local one of the law with its process (`whole`), guardrails of the law kept."""
+    start_K, inner = optimum.mixture_K, floored(polytope, FLOORS[1])
+    limit = float(objective.terms(start_K)[0].max()) + _sd(objective, start_K)
+
+    def value_and_gradient(x: Array) -> tuple[float, Array]:
+        value_T, slope_TK = whole.terms(on_simplex(polytope, x))
+        return float(value_T[0]), slope_TK[0]
+
+    near = {
+        "type": "ineq",
+        "fun": lambda x: limit - objective.terms(on_simplex(polytope, x))[0],
+        "jac": lambda x: -objective.terms(on_simplex(polytope, x))[1],
+    }
+    found = minimize(
+        value_and_gradient,
+        start_K,
+        jac=True,
+        bounds=list(zip(inner.lower_K, inner.upper_K, strict=True)),
+        constraints=[*constraints_of(objective, polytope), near],
+        method="SLSQP",
+        options={"ftol": 1e-9, "maxiter": 200},
+    )
+    if not np.isfinite(found.x).all():
+        return optimum
+    end_K = simplex.project(polytope, on_simplex(polytope, found.x))
+    broken = (objective.guards(end_K)[0] < -GUARD_SLACK).any()
+    if broken or float(whole.terms(end_K)[0][0]) >= float(whole.terms(start_K)[0][0]):
+        return optimum
+    behind = float(objective.terms(end_K)[0][0] - objective.terms(start_K)[0][0])
+    value, gap = float(objective.values(end_K)[0]), optimum.gap + max(behind, 0.0)
+    return replace(
+        optimum, mixture_K=end_K, value=value, gap=gap, method=f"{optimum.method} on the law, then on its residuals too"
+    )
+
+
+def _sd(objective: ObjectiveAtScale, mix_K: Array) -> float:
+    """sd of the objective at a mixture (nats), as far as the law knows."""
+    sd_M = objective.law.sd(mix_K[None], np.asarray(objective.scale, float))[0]
+    return float((objective.losses(mix_K)[0] * sd_M) @ objective.weights_M)
