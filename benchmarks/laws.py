@@ -8,7 +8,7 @@
     coverage    do 90% intervals hold 90%               laws_coverage
     published   the cross-validation table              laws_published
 
-Takes 8 minutes on one core (15 on a busy one), most of them in the automatic choice; `--rows` runs a part.
+Takes 10 minutes on one core (30 on a busy one), most of them in the automatic choice; `--rows` runs a part.
 One thread, so that seconds are comparable.
 """
 

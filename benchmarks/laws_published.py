@@ -11,7 +11,7 @@ nothing of it): from 5k on and past 10% of the run for mixtures held out (all st
 for 70M+160M -> 410M (from 9k on: 5Mix 1.72 / 1.55; at 30k alone 1.12 / .65). Contrasts are taken over the held-out
 rows of all folds together; "half the mixtures new" and RegMix are means over 4 random splits. Other folds change
 5Mix and RedPajama by 1-4%, but 3Mix from .96 to 3.1 (six seeds: its few runs at 70M and 160M carry the law), and
-single draws of 16 RegMix runs range from 2.7 to 5.1 (twelve seeds). Training and eval domains are matched where
+single draws of 16 RegMix runs range from 2.4 to 3.4 (twelve seeds). Training and eval domains are matched where
 their names agree.
 """
 

@@ -191,7 +191,7 @@ class M4Published(M4):
         flat = Prior(prior.mean_MP, np.full_like(prior.sd_MP, FLAT))
         sig_M = np.full(len(prior.mean_MP), self.huber / HUBER)
         found = solve(Problem(nats, np.exp(problem.target_MB), problem.used_MB), flat, sig_M, prior.mean_MP)
-        return with_curvature(problem, replace(found, sig_M=noise(problem, found.params_MP)))
+        return with_curvature(problem, replace(found, sig_M=noise(problem, found)))
 
 
 @dataclass

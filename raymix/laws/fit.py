@@ -24,6 +24,8 @@ MAX_ITERATIONS = 200  # 60 is enough for 19 in 20 eval domains; the rest then re
 TOLERANCE = 1e-7  # relative decrease of the cost
 FIRST_SIG = 0.02  # log loss; the size of run-to-run noise plus misfit in published proxy runs
 SIG_RANGE = (0.004, 0.03)  # log loss; below is finer than seed noise, above a misfit would silence the data
+NOISE_PASSES = 2
+LEAST_FREEDOM = 0.15  # of the rows are left to tell the noise, however many parameters they decide
 POOLED_SD_MIN = 0.15  # pooling never ties the eval domains closer than this
 
 
@@ -59,20 +61,33 @@ class Solution:
     prior: Prior
 
 
-def fit_map(problem: Problem, prior: Prior, pooled_P: Ints | None = None, noise_passes: int = 2) -> Solution:
-    """The optimum with the noise level re-estimated, then (given `pooled_P`) with pooled priors.
+def fit_map(
+    problem: Problem,
+    prior: Prior,
+    pooled_P: Ints | None = None,
+    pooled_first_P: Ints | None = None,
+    few: bool = False,
+) -> Solution:
+    """The optimum with the noise level re-estimated, twice, each time from the last point, and with pooled priors.
 
-    sig = clip(sqrt(RSS / max(rows - P/2, .3 rows)), SIG_RANGE), twice, each time from the last point.
-    Pooling sets the prior of the parameters `pooled_P` to mean and sd over eval domains and refits.
+    Pooling sets the prior of the parameters named to mean and sd over eval domains and refits: of `pooled_first_P`
+    before the noise is estimated, of `pooled_P` after it. With `few` runs to expect the noise is that of the evidence
+    (`noise_by_evidence`), else `noise`.
     """
+    estimate = noise_by_evidence if few else noise
     n_eval = len(problem.target_MB)
     solution = solve(problem, prior, np.full(n_eval, FIRST_SIG), prior.mean_MP)
-    for _ in range(noise_passes):
-        solution = solve(problem, prior, noise(problem, solution.params_MP), solution.params_MP)
-    if pooled_P is not None and len(pooled_P):
-        pooled = pool(prior, solution.params_MP, pooled_P)
-        solution = solve(problem, pooled, solution.sig_M, solution.params_MP)
-    return with_curvature(problem, solution)
+    solution = _pooled(problem, solution, pooled_first_P)
+    for _ in range(NOISE_PASSES):
+        solution = solve(problem, solution.prior, estimate(problem, solution), solution.params_MP)
+    return with_curvature(problem, _pooled(problem, solution, pooled_P))
+
+
+def _pooled(problem: Problem, solution: Solution, pooled_P: Ints | None) -> Solution:
+    if pooled_P is None or not len(pooled_P):
+        return solution
+    prior = pool(solution.prior, solution.params_MP, pooled_P)
+    return solve(problem, prior, solution.sig_M, solution.params_MP)
 
 
 def pool(prior: Prior, params_MP: Array, pooled_P: Ints) -> Prior:
@@ -171,12 +186,29 @@ def huber_weight(z: Array) -> Array:
     return np.asarray(HUBER / np.maximum(np.abs(z), HUBER))
 
 
-def noise(problem: Problem, params_MP: Array) -> Array:
-    """sig of the residuals (M,), within SIG_RANGE."""
-    log_MB, _ = problem.evaluate(params_MP, np.arange(len(params_MP)), False)
-    rss_M = np.sum(problem.used_MB * (log_MB - problem.target_MB) ** 2, axis=1)
+def noise(problem: Problem, solution: Solution) -> Array:
+    """sig (M,) = sqrt(RSS / max(rows - P/2, .3 rows)), within SIG_RANGE."""
     rows_M = problem.used_MB.sum(axis=1)
-    return np.asarray(np.clip(np.sqrt(rss_M / freedom(rows_M, params_MP.shape[1])), *SIG_RANGE))
+    return _sig(problem, solution, freedom(rows_M, solution.params_MP.shape[1]))
+
+
+def noise_by_evidence(problem: Problem, solution: Solution) -> Array:
+    """sig (M,) = sqrt(RSS / max(rows - g, .15 rows)), within SIG_RANGE.
+
+    g = P - tr(H^-1 diag(sd^-2)) parameters are decided by the data, the others by their priors (MacKay 1992,
+    doi 10.1162/neco.1992.4.3.415). Where rows are about as many as parameters P/2 is far off.
+    """
+    hessian_MPP = with_curvature(problem, solution).hessian_MPP
+    by_prior_M = np.einsum("mpp,mp->m", np.linalg.inv(hessian_MPP), solution.prior.sd_MP**-2)
+    rows_M = problem.used_MB.sum(axis=1)
+    decided_M = solution.params_MP.shape[1] - by_prior_M
+    return _sig(problem, solution, np.maximum(rows_M - decided_M, LEAST_FREEDOM * rows_M))
+
+
+def _sig(problem: Problem, solution: Solution, freedom_M: Array) -> Array:
+    log_MB, _ = problem.evaluate(solution.params_MP, np.arange(len(solution.params_MP)), False)
+    rss_M = np.sum(problem.used_MB * (log_MB - problem.target_MB) ** 2, axis=1)
+    return np.asarray(np.clip(np.sqrt(rss_M / freedom_M), *SIG_RANGE))
 
 
 def freedom(count: Array, n_params: int) -> Array:

@@ -27,7 +27,8 @@ SIZE_LEVEL, DATA_LEVEL, EXTRA_LEVEL = (np.log(0.2), 1.0), (np.log(0.3), 1.0), (n
 SIZE_POWER, DATA_POWER = (np.log(0.3), 0.5), (np.log(0.35), 0.5)  # al, be; Chinchilla refits: .35, .37
 SHARE_POWER, OFFSET = (1.0, 1.5), (np.log(0.02), 1.5)  # logit of b; e
 WEIGHT_SD, SIZE_WEIGHT_SCALE = 1.5, 0.7  # sd of log t and log u; log u has .7 times the mean of log t
-ANY_WEIGHT, OTHER_WEIGHT = np.log(0.3), np.log(0.15)  # log t without / with a known own domain (own: log 1)
+ANY_WEIGHT, OTHER_WEIGHT = np.log(0.3), np.log(0.15)  # log t without / with a known own domain (own: log 1), of
+ANY_OF, OTHERS = 5, 6  # so many domains: their sum is what stays, as data cut finer is no more useful
 ONE_SIZE_LEVEL, ONE_SIZE_POWER = (np.log(0.2), 0.25), (np.log(0.3), 0.2)  # A (+) and al, prior only
 ONE_D_LEVEL, ONE_D_POWER = (np.log(0.2), 0.25), (np.log(0.35), 0.2)  # B (+) and be, prior only
 MIX_POWER, ONE_D_MIX_POWER = (np.log(0.3), 0.7), (np.log(0.15), 0.7)  # q
@@ -222,9 +223,9 @@ def _worn(params_MP: Array, at: Points, repeats: bool) -> tuple[Points, Worth | 
 
 def _weight_means(own_M: Ints, n_domains: int) -> Array:
     """Prior means of log t (M, K)."""
-    mean_MK = np.full((len(own_M), n_domains), ANY_WEIGHT)
+    mean_MK = np.full((len(own_M), n_domains), ANY_WEIGHT + np.log(ANY_OF / n_domains))
     known = np.flatnonzero(own_M >= 0)
-    mean_MK[known] = OTHER_WEIGHT
+    mean_MK[known] = OTHER_WEIGHT + np.log(OTHERS / max(n_domains - 1, 1))
     mean_MK[known, own_M[known]] = 0.0
     return mean_MK
 

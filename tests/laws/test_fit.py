@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raymix.laws.base import Array, Ints
-from raymix.laws.fit import FIRST_SIG, HUBER, SIG_RANGE, Prior, Problem, fit_map, pool, solve
+from raymix.laws.fit import FIRST_SIG, HUBER, SIG_RANGE, Prior, Problem, fit_map, noise_by_evidence, pool, solve
 
 
 def linear(design_BP: Array, target_MB: Array, used_MB: Array | None = None) -> Problem:
@@ -63,6 +63,17 @@ def test_noise_level_is_found() -> None:
     np.testing.assert_allclose(fit_map(linear(design_BP, target_MB), prior).sig_M, 0.01, rtol=0.25)
     design_BP, target_MB, prior = world(noise=0.0)
     np.testing.assert_array_equal(fit_map(linear(design_BP, target_MB), prior).sig_M, SIG_RANGE[0])
+
+
+def test_evidence_counts_the_parameters_that_the_data_decide() -> None:
+    """8 rows, 6 parameters: held by their priors they leave 8 residuals to tell the noise, free ones 2."""
+    rng = np.random.default_rng(0)
+    problem = linear(rng.normal(size=(8, 6)), 0.02 * rng.normal(size=(1, 8)))
+    for sd, left in ((1e-6, 8), (1e3, 2)):
+        found = solve(problem, Prior(np.zeros((1, 6)), np.full((1, 6), sd)), np.array([0.02]), np.zeros((1, 6)))
+        rss = float(np.sum((problem.evaluate(found.params_MP, np.arange(1), False)[0] - problem.target_MB) ** 2))
+        assert SIG_RANGE[0] < np.sqrt(rss / left) < SIG_RANGE[1]
+        np.testing.assert_allclose(noise_by_evidence(problem, found), np.sqrt(rss / left), rtol=1e-4)
 
 
 def test_hessian_is_that_of_the_map_problem() -> None:

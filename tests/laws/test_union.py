@@ -50,9 +50,21 @@ def test_jacobian_is_the_slope_of_log_loss(form: Form) -> None:
 
 
 def test_prior_knows_the_own_domain() -> None:
-    prior = TwoFactors(2).prior(np.zeros(2), np.array([1, -1]))
-    np.testing.assert_allclose(prior.mean_MP[0, 7:], [np.log(0.15), 0, 0.7 * np.log(0.15), 0])
-    np.testing.assert_allclose(prior.mean_MP[1, 7:], [np.log(0.3)] * 2 + [0.7 * np.log(0.3)] * 2)
+    prior = TwoFactors(4).prior(np.zeros(2), np.array([1, -1]))
+    others, all_of_them = np.log(0.9 / 3), np.log(1.5 / 4)
+    t_K = np.array([others, 0, others, others])
+    np.testing.assert_allclose(prior.mean_MP[0, 7:], [*t_K, *(0.7 * t_K)])
+    np.testing.assert_allclose(prior.mean_MP[1, 7:], [all_of_them] * 4 + [0.7 * all_of_them] * 4)
+
+
+def test_prior_does_not_grow_with_the_number_of_domains() -> None:
+    """Data cut into more domains are no more useful: the prior's sum of t stays, that beside the own domain too."""
+    for form in (TwoFactors, OneFactor):
+        for n_domains in (2, 7, 17):
+            kind = form(n_domains)
+            first = len(kind.scalars)
+            t_MK = np.exp(kind.prior(np.zeros(2), np.array([0, -1])).mean_MP[:, first : first + n_domains])
+            np.testing.assert_allclose([t_MK[0, 1:].sum(), t_MK[1].sum()], [0.9, 1.5])
 
 
 def test_share_of_zero_contributes_exactly_nothing() -> None:
