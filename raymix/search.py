@@ -8,7 +8,7 @@ A trial that a scheduler stops (ASHA, say) is a row `stopped`, and its checkpoin
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -38,6 +38,8 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         rounds: propose `budget.per_round` trials together and wait for all of them before the next round, so that
             the proposals depend on nothing but the results. Without rounds nobody waits: as many are proposed ahead
             in the background, knowing of those pending, while trials run.
+        retries: how often a trial whose worker died is begun again, with `retry` (1, 2, ...) in its config. Tune's own
+            `max_failures` gives up on a worker that dies while it changes from one trial to the next.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         rounds: bool = False,
         ledger: Ledger | None = None,
         on_change: Callable[[str, Trial | None], None] | None = None,
+        retries: int = 0,
     ) -> None:
         super().__init__()  # no metric: the objective is over all eval domains, and a trial may fail without any
         if ledger is None:
@@ -61,6 +64,8 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         """Set when the records could not be written; the search then ends, and `Study` raises it."""
         self._queue: deque[Trial] = deque(ledger.pending())
         self._running: dict[str, Trial] = {}
+        self.retries = retries
+        self._deaths: Counter[str] = Counter()
         self._poor: dict[str, str] = {}
         self._thought: Future[Thought] | None = None
         self._thinker: ThreadPoolExecutor | None = None
@@ -74,14 +79,15 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         except StoreError as error:
             return self._give_up(error)
         if not self._queue:
-            waiting = self._running and not self.failure and more(self.ledger)
+            waiting = self._running and not self.failure and (self.retries or more(self.ledger))
             return None if waiting else self._finish()
         trial = self._queue.popleft()
         self._running[trial_id] = trial
         self._on_change("started", trial)
         if not self._queue and not self.rounds:
             self._think()  # so that the next call finds its answer ready
-        return trial.to_json()
+        died = self._deaths[trial.trial_id]
+        return trial.to_json() | ({"retry": died} if died else {})
 
     def poor(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether a trial should end at this result; as `stop` of a `tune.RunConfig`, where the space asks for it."""
@@ -111,6 +117,11 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             log.warning("trial %s is not one of this search's: ignored", trial_id)
             return
         if error or result is None:
+            self._deaths[trial.trial_id] += 1
+            if self._deaths[trial.trial_id] <= self.retries and not self.failure:
+                self._queue.append(trial)
+                self._on_change("lost", trial)
+                return
             self._fail(trial, "the worker died, hung or raised; see Ray's logs of this trial")
         elif result.get("status") == "failed":
             self._fail(trial, str(result.get("reason") or "no reason given"))

@@ -244,3 +244,31 @@ def test_the_budget_ends_the_search() -> None:
     assert isinstance(search.suggest("a"), dict)
     assert isinstance(search.suggest("b"), dict)
     assert search.suggest("c") == MixtureSearch.FINISHED
+
+
+def test_a_trial_whose_worker_died_comes_back_a_limited_number_of_times_and_its_round_waits() -> None:
+    events: list[str] = []
+    search = MixtureSearch(worlds.space(), rounds=True, retries=2, on_change=lambda event, trial: events.append(event))
+    first = [search.suggest(f"t{i}") for i in range(4)]
+    assert all(isinstance(config, dict) and "retry" not in config for config in first)
+    lost, by = first[0], "t0"
+    assert isinstance(lost, dict)
+    for retry in (1, 2):
+        search.on_trial_complete(by, error=True)
+        by = f"again{retry}"
+        assert search.suggest(by) == {**lost, "retry": retry}
+        assert search.suggest("one more") is None
+    assert search.ledger.count("failed") == 0
+    search.on_trial_complete(by, error=True)
+    assert search.ledger.status(lost["trial_id"]) == "failed"
+    assert (events.count("lost"), events.count("ended")) == (2, 1)
+
+
+def test_the_last_trial_of_a_budget_comes_back_too() -> None:
+    search = MixtureSearch(worlds.space(budget={"trials": 1, "per_round": 4}), rounds=True, retries=1)
+    assert isinstance(search.suggest("a"), dict)
+    assert search.suggest("b") is None  # and not the end: the first may be lost
+    search.on_trial_complete("a", error=True)
+    assert isinstance(search.suggest("b"), dict)
+    search.on_trial_complete("b", error=True)
+    assert search.suggest("c") == MixtureSearch.FINISHED

@@ -1,7 +1,8 @@
 """One Tune trial: a proxy on one mixture, a result per row. It goes on from its last checkpoint when it is restarted.
 
 A class and not a function, because Tune runs functions in a thread, where no signal arrives: a worker that is told to
-go (SIGTERM: a preempted node, a drained pod) saves its run first. One that hangs says where and dies: Tune tries again.
+go (SIGTERM: a preempted node, a drained pod) saves its run first. One that hangs says where and dies. Whose worker died
+is begun again by the searcher.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 
 TERMINATED = 128 + signal.SIGTERM
 STDERR = 2  # of the worker: one of Ray's logs
-RETRY = "retry"  # in the config of a trial that Tune starts again: how often it has failed
 FIRST_PAUSE = 5.0  # seconds before the first retry: what made it fail may pass; twice as long before each further one
 BEFORE_THE_FIRST_STEP = 10  # times as long without a sign of life: models are loaded and compiled
 
@@ -58,7 +58,7 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
         trial = new_config
         self._trial_id = trial["trial_id"]
         self._checkpoints = self._kept.of(self._trial_id, space.recipe.checkpoint_seconds)
-        self._retry = int(trial.get(RETRY, 0))
+        self._retry = int(trial.get("retry", 0))
         self._patience = space.recipe.hang_seconds
         self._n_tokens = resolve(
             space.recipe, trial["n_params"], trial["n_tokens"], corpus.vocab, space.folder
@@ -126,11 +126,3 @@ def watch(seconds: float) -> None:
 def _opened(shards: Shards, space_json: str, folder: str) -> tuple[SearchSpace, Corpus]:
     """Opened once per worker: a reused actor trains many trials."""
     return SearchSpace.parse(json.loads(space_json), folder=Path(folder)), on_this_node(shards)
-
-
-class Retries(tune.Callback):  # type: ignore[misc]
-    """Tells a trial that Tune starts again how often it has failed."""
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Called before the trial is given to another worker."""
-        trial.config[RETRY] = trial.run_metadata.num_failures
