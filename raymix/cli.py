@@ -176,7 +176,8 @@ def ask(study: StudyPath, n: Annotated[int, typer.Option("-n", min=1, help="How 
 
 @app.command()
 def tell(study: StudyPath, results: Annotated[Path, typer.Argument(metavar="RESULTS.csv")]) -> None:
-    """Record results: columns trial_id, loss/<eval domain>... and optionally n_params, n_tokens, status, reason."""
+    """Record results: columns trial_id, loss/<eval domain>..., metric/<name>... and optionally n_params, n_tokens,
+    status, reason."""
     from raymix.observations import read_table
     from raymix.study import Study
 
@@ -225,7 +226,8 @@ def _search(wanted: SearchSpace, where: str, seed: int | None, fork: str | None,
             from raymix.on_ray.run import run_study
 
             try:
-                run_study(work, corpus, screen.trials)
+                with screen.training() as progress:
+                    run_study(work, corpus, progress)
             except BaseException:
                 if not _signals:
                     raise

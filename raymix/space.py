@@ -30,6 +30,7 @@ from raymix.space_parts import (
     Domain,
     EvalDomain,
     Frozen,
+    Metric,
     Objective,
     ProxyRung,
     Recipe,
@@ -46,6 +47,7 @@ from raymix.yaml12 import SpaceError, apply_settings, explain, read_yaml
 __all__ = [
     "Domain",
     "EvalDomain",
+    "Metric",
     "Recipe",
     "Rung",
     "Scale",
@@ -69,6 +71,8 @@ class SearchSpace(Frozen):
     name: str = Field(min_length=1)
     domains: tuple[Domain, ...] = Field(min_length=1)
     eval_domains: tuple[EvalDomain, ...] = Field(min_length=1)
+    metrics: tuple[Metric, ...] = ()
+    """Numbers beside the losses: downstream tasks, or whatever a trainer of yours reports."""
     objective: Objective = Objective()
     constraints: Constraints = Constraints()
     ladder: tuple[ProxyRung, ...] = Field(min_length=1)
@@ -129,7 +133,7 @@ class SearchSpace(Frozen):
     def _consistent(self) -> SearchSpace:
         if len(self.domains) == 1:
             raise ValueError("there is only one domain, so there is nothing to search: name at least two")
-        for kind, names in (("domains", self.domain_names), ("eval_domains", self.eval_names)):
+        for kind, names in (("domains", self.domain_names), ("eval_domains and metrics", self.eval_names)):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{kind}: {twice[0]!r} is named twice")
@@ -156,13 +160,15 @@ class SearchSpace(Frozen):
                 raise ValueError(f"recipe.stages: {name!r} is not a domain ({', '.join(self.domain_names)})")
         for name in self.objective.guardrails:
             if name not in self.eval_names:
-                raise ValueError(f"objective.guardrails: {name!r} is not an eval domain ({', '.join(self.eval_names)})")
+                raise ValueError(
+                    f"objective.guardrails: {name!r} is not an eval domain or metric ({', '.join(self.eval_names)})"
+                )
         weights = self.objective.weights
         if weights is not None:
             for name, weight in weights.items():
                 if name not in self.eval_names:
                     raise ValueError(
-                        f"objective.weights: {name!r} is not an eval domain ({', '.join(self.eval_names)})"
+                        f"objective.weights: {name!r} is not an eval domain or metric ({', '.join(self.eval_names)})"
                     )
                 if not weight >= 0:
                     raise ValueError(f"objective.weights: the weight of {name!r} is {weight}, it must be >= 0")
@@ -209,21 +215,27 @@ class SearchSpace(Frozen):
 
     @property
     def eval_names(self) -> tuple[str, ...]:
-        """The order of every row of losses."""
-        return tuple(eval_domain.name for eval_domain in self.eval_domains)
+        """The order of every row of losses: eval domains, then metrics."""
+        return (*(eval_domain.name for eval_domain in self.eval_domains), *self.metric_names)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Columns `metric/<name>` of a row."""
+        return tuple(metric.name for metric in self.metrics)
 
     @property
     def own_M(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """For each eval domain the index of the domain it is held out from, or -1."""
+        """For each eval domain the index of the domain it is held out from, or -1, as for a metric."""
         names = self.domain_names
-        return np.asarray([-1 if e.own is None else names.index(e.own) for e in self.eval_domains], dtype=np.int64)
+        own = [-1 if e.own is None else names.index(e.own) for e in self.eval_domains]
+        return np.asarray([*own, *(-1 for _ in self.metrics)], dtype=np.int64)
 
     @property
     def weights_M(self) -> Array:
-        """Weights of the objective over eval domains, sum 1."""
+        """Weights of the objective over eval domains and metrics, sum 1."""
         given = self.objective.weights
         if given is None:
-            return np.full(len(self.eval_domains), 1 / len(self.eval_domains))
+            return np.repeat([1 / len(self.eval_domains), 0.0], [len(self.eval_domains), len(self.metrics)])
         return simplex.normalise(np.asarray([given.get(name, 0.0) for name in self.eval_names]))
 
     @property
@@ -255,7 +267,7 @@ class SearchSpace(Frozen):
         upper_K = np.asarray([d.max_share for d in self.domains])
         max_epochs = getattr(target, "max_epochs", None) or self.target.max_epochs
         if max_epochs is not None:
-            upper_K = np.minimum(upper_K, max_epochs * self.available_K / target.n_tokens)
+            upper_K = np.minimum(upper_K, self._largest_K(max_epochs, target.n_tokens))
         self._check_feasible(lower_K, upper_K, max_epochs, target.n_tokens)
         rows, limits = [], []
         for group in self.constraints.groups:
@@ -271,6 +283,33 @@ class SearchSpace(Frozen):
                 "constraints.groups: no mixture satisfies these groups and the bounds of the domains"
             ) from None
         return polytope
+
+    def seen_K(self, mix_K: Array) -> Array:
+        """Shares (K,) in the whole of a run on `mix_K`: its stages with a mixture of their own count too."""
+        fixed_K, free = self._fixed()
+        return np.asarray(fixed_K + free * mix_K)
+
+    def _fixed(self) -> tuple[Array, float]:
+        """The share of a run that stages fix for each domain (K,), and that left to the trial's own mixture."""
+        parts = [(part.tokens, self.mixture(part.mixture)) for part in self.recipe.stages if part.mixture is not None]
+        fixed_K = sum((tokens * mix_K for tokens, mix_K in parts), np.zeros(len(self.domains)))
+        return fixed_K, 1 - sum(tokens for tokens, _ in parts)
+
+    def _largest_K(self, max_epochs: float, n_tokens: float) -> Array:
+        """The largest shares with which no domain is repeated more often in the whole of a run.
+
+        Raises:
+            ValueError: what stages fix alone repeats one more often.
+        """
+        fixed_K, free = self._fixed()
+        epochs_K = fixed_K * n_tokens / self.available_K
+        if (epochs_K > max_epochs * (1 + 1e-9)).any():
+            k = int(np.argmax(epochs_K))
+            raise ValueError(
+                f"recipe.stages: their fixed mixtures alone repeat {self.domain_names[k]!r} {epochs_K[k]:.3g} times at "
+                f"the target, more than {max_epochs:g}: lower its share there, or raise target.max_epochs"
+            )
+        return np.maximum(0.0, (max_epochs * self.available_K / n_tokens - fixed_K) / free)
 
     def _check_feasible(self, lower_K: Array, upper_K: Array, max_epochs: float | None, n_tokens: float) -> None:
         if lower_K.sum() > 1 + 1e-9:
@@ -300,6 +339,16 @@ class SearchSpace(Frozen):
                 raise ValueError(f"{name!r} is not a domain of {self.name!r} ({', '.join(self.domain_names)})")
         return simplex.as_mixture([shares.get(name, 0.0) for name in self.domain_names], self.domain_names)
 
+    def losses_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns `loss/<name>` of a reported row, None where it has none; of a metric from `metric/<name>`.
+
+        Raises:
+            ValueError: a metric is above its best.
+        """
+        found = {f"loss/{name}": row.get(f"loss/{name}") for name in self.eval_names}
+        given = ((metric, row.get(f"metric/{metric.name}")) for metric in self.metrics)
+        return found | {f"loss/{metric.name}": metric.loss(value) for metric, value in given if value is not None}
+
     def shares(self, mix_K: Array) -> dict[str, float]:
         """An array (K,) as `{domain: share}`."""
         return {name: float(share) for name, share in zip(self.domain_names, mix_K, strict=True)}
@@ -315,5 +364,5 @@ class SearchSpace(Frozen):
         """sha256 over what changes the meaning of an observation: all but objective, constraints and how it is run."""
         left_out: dict[str, Any] = dict.fromkeys(("budget", "objective", "constraints", "confirm", "reuse"), True)
         left_out = {**left_out, "recipe": set(HOW_IT_IS_RUN), "ladder": {"__all__": {"resources"}}}
-        kept = self.model_dump(mode="json", exclude=left_out)
+        kept = self.model_dump(mode="json", exclude=left_out | ({} if self.metrics else {"metrics": True}))
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -6,6 +6,8 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+PERFECT = 1e-3  # of the range of a metric: what is left to gain at its best value
+
 
 class Scale(NamedTuple):
     """One point on the scale axes: parameters without embeddings, tokens trained on."""
@@ -127,14 +129,59 @@ class EvalDomain(Frozen):
     source: Source | None = None
 
 
+class Metric(Frozen):
+    """A number beside the losses: a column `metric/<name>` that an objective or guardrail may name as an eval domain.
+
+    Laws are of positive quantities that are to be low. Where high is better they are fitted to `best` - value, which
+    of an accuracy is the zero-one loss.
+    """
+
+    name: str = Field(min_length=1)
+    better: Literal["low", "high"] = "low"
+    best: float = 1.0
+    """The largest value there is, where high is better; 100 for one in per cent."""
+    task: str | None = None
+    """What measures it on our proxies at the end of a trial: the name of a task of lm-evaluation-harness (extra
+    `downstream`; raymix/proxy/downstream.py). Without one it is reported by a trainer of yours."""
+    measure: str = "acc"
+    """Which of the numbers that the task lists: acc, acc_norm, brier_score (low is better), bits_per_byte (low), ..."""
+    shots: int | None = Field(default=None, ge=0)
+    """Solved examples before each question; as the task says if left out."""
+    limit: int | None = Field(default=None, ge=1)
+    """Ask the first so many questions alone."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Metric:
+        for key in ("measure", "shots", "limit"):
+            if self.task is None and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"metric {self.name!r}: {key} belongs to a task, and none is named")
+        if self.better == "low" and self.best != 1.0:
+            raise ValueError(f"metric {self.name!r}: best belongs to better: high")
+        return self
+
+    def loss(self, value: float) -> float:
+        """What is minimised in its place; a perfect score counts as one miss in a thousand, so that it has a log.
+
+        Raises:
+            ValueError: the value is above the best there is.
+        """
+        value = float(value)
+        if self.better == "low":
+            return value
+        if value > self.best:
+            raise ValueError(f"metric/{self.name} is {value:g}, above its best, {self.best:g}: say best in the space")
+        return max(self.best - value, PERFECT * self.best)
+
+
 class Objective(Frozen):
     """What to minimise: losses over eval domains, weighted, by mean or by the worst."""
 
     weights: dict[str, float] | None = None
-    """Weight per eval domain, normalised to sum 1; all equal if left out."""
+    """Weight per eval domain or metric, normalised to sum 1; if left out all eval domains equally, and no metric."""
     reduce: Literal["mean", "worst"] = "mean"
     guardrails: dict[str, float] = Field(default_factory=dict)
-    """Nats by which the loss of an eval domain may exceed that of the prior mixture: `{exams: 0.0}`."""
+    """Nats by which the loss of an eval domain may exceed that of the prior mixture: `{exams: 0.0}`; of a metric by how
+    much it may be worse, in its own unit."""
     pull: float = Field(default=0.0, ge=0)
     """Strength of a pull to the prior: nats of objective per nat of KL divergence (Olmix, 2602.12237: .05 to .1)."""
 

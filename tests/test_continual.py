@@ -170,6 +170,27 @@ def test_table_of_two_sizes_or_without_the_domain_is_refused() -> None:
         critical_share_of(table, "pile", [BEFORE], [1.0])
 
 
+def test_losses_before_come_from_the_rows_of_a_study() -> None:
+    """A study that goes on from a model records that model's losses at 0 tokens: nobody has to say them again."""
+
+    def row(i: int, r: float, loss: float, status: str) -> dict[str, Any]:
+        at = {"n_params": 1e6, "n_tokens": 0.0 if status == "start" else 1e9, "status": status}
+        return {"trial_id": str(i), "mixture/old": r, "mixture/new": 1 - r, "loss/old": loss, **at}
+
+    runs = list(enumerate(zip(SHARES, AT_10K, strict=True)))
+    rows = [row(i, r, loss, "done") for i, (r, loss) in runs]
+    starts = [row(i, r, BEFORE * (1 + 1e-6 * i), "start") for i, (r, _) in runs]
+    table = Observations.from_rows([*starts, *rows], ("old", "new"), ("old",))
+    found = critical_share_of(table, "old", None, [1.0], noise=0.002)
+    told = critical_share_of(table, "old", [BEFORE], [1.0], noise=0.002)
+    assert found.share == pytest.approx(told.share, abs=1e-3)
+    with pytest.raises(ValueError, match="no row has status start"):
+        critical_share_of(Observations.from_rows(rows, ("old", "new"), ("old",)), "old", None, [1.0])
+    other = [*starts, row(9, 0.5, 1.1 * BEFORE, "start"), *rows]
+    with pytest.raises(ValueError, match="on 'old': two models"):
+        critical_share_of(Observations.from_rows(other, ("old", "new"), ("old",)), "old", None, [1.0])
+
+
 mixtures = st.lists(st.floats(0, 1), min_size=3, max_size=3).filter(lambda shares: sum(shares) > 0.01)
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raymix.space import SearchSpace, SpaceError
+from raymix.target.reading import epochs_of
 from raymix.yaml12 import apply_settings, parse_yaml
 
 TEXT = """
@@ -95,6 +96,19 @@ def test_duplicate_keys_and_missing_files_are_errors(tmp_path: Path) -> None:
 def test_hash_ignores_what_asks_for_no_new_trial() -> None:
     assert parse().hash() == parse("budget.trials=99", "objective.reduce=worst").hash()
     assert parse().hash() != parse("recipe.context=64").hash()
+
+
+def test_what_stages_fix_counts_in_the_caps() -> None:
+    """4 epochs of `no` are 2e5 of 1e7 tokens: half of that goes into the fixed quarter, so 1% of the rest is left."""
+    fixed = "{tokens: 0.25, mixture: {web: 0.96, no: 0.04}}"
+    space = parse(f"recipe.stages=[{{tokens: 0.75}}, {fixed}]", "target.n_tokens=1e7")
+    assert space.polytope().upper_K[2] == pytest.approx((0.02 - 0.01) / 0.75)
+    w_K = np.array([0.5, 0.5 - space.polytope().upper_K[2], space.polytope().upper_K[2]])
+    assert space.seen_K(w_K).sum() == pytest.approx(1)
+    assert space.seen_K(w_K)[2] * 1e7 == pytest.approx(4 * 5e4)
+    assert epochs_of(space, w_K, 1e7)["no"] == pytest.approx(4)
+    with pytest.raises(SpaceError, match="their fixed mixtures alone repeat 'no' 5 times at the target, more than 4"):
+        parse("recipe.stages=[{tokens: 0.75}, {tokens: 0.25, mixture: {web: 0.9, no: 0.1}}]", "target.n_tokens=1e7")
 
 
 def test_resolved_space_survives_a_round_trip() -> None:

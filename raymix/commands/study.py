@@ -132,7 +132,8 @@ def _train(work: Study, screen: Screen) -> None:
 
     with screen.preparing() as progress:
         corpus = prepare(work.space, progress=progress)
-    run_study(work, corpus, screen.trials)
+    with screen.training() as progress:
+        run_study(work, corpus, progress)
 
 
 def _show(screen: Screen, found: Confirmation, work: Study) -> None:

@@ -64,6 +64,9 @@ def fit(
     law: Annotated[str, typer.Option("--law", help="A law by name, or auto: chosen by cross-validation.")] = "auto",
     evals: Annotated[list[str], typer.Option("--eval", help="Only this eval domain; may be repeated.")] = [],  # noqa: B006
     weights: Annotated[str | None, typer.Option(help="Of eval domains: a file, or name=w,name=w.")] = None,
+    metric: Annotated[
+        list[str], typer.Option("--metric", metavar="NAME=high|low", help="Also fit metric/NAME; which way is better.")
+    ] = [],  # noqa: B006
     n_params: NParams = None,
     n_tokens: NTokens = None,
     as_json: Json = False,
@@ -76,9 +79,9 @@ def fit(
 
     with _usage(), Screen(as_json) as screen:
         _check_out(out, (".json",))
-        runs = _only(import_runs("exchange", table), evals).usable()
+        runs = _only(_minimising(import_runs("exchange", table), metric), evals).usable()
         given = None if weights is None else _named_numbers(weights, runs.eval_domains, "eval domain", "--weights")
-        weights_M = _weights(given, runs.eval_domains)
+        weights_M = _weights(given, runs.eval_domains, runs.metrics)
         own_M = own_domains(runs.domains, runs.eval_domains)
         candidates = None if law == "auto" else [law]
         choice = choose_law(runs, own_M, _target(n_params, n_tokens), candidates, weights_M)
@@ -184,6 +187,18 @@ def _only(table: Observations, evals: Sequence[str]) -> Observations:
     return replace(table, eval_domains=tuple(dict.fromkeys(evals))) if evals else table
 
 
+def _minimising(table: Observations, given: Sequence[str]) -> Observations:
+    """The table with what is minimised in place of these metrics."""
+    from raymix.space import Metric
+
+    better = dict(_pair(text, "--metric") for text in given)
+    _check_known(list(better), table.metrics, "metric", "--metric")
+    for name, word in better.items():
+        if word not in ("high", "low"):
+            raise ValueError(f"--metric {name}={word}: write {name}=high or {name}=low, whichever is better")
+    return table.minimising(Metric.model_validate({"name": name, "better": word}) for name, word in better.items())
+
+
 def _check_known(names: Sequence[str], known: Sequence[str], kind: str, what: str) -> None:
     from raymix.formats.sheet import nearest
 
@@ -209,11 +224,13 @@ def _named_numbers(text: str, known: Sequence[str], kind: str, what: str) -> dic
     return numbers
 
 
-def _weights(given: dict[str, float] | None, eval_domains: Sequence[str]) -> Any:
-    """Weights (M,) that sum to 1: equal if none are given, 0 where one is left out."""
+def _weights(given: dict[str, float] | None, eval_domains: Sequence[str], metrics: Sequence[str]) -> Any:
+    """Weights (M,) that sum to 1: 0 where one is left out; if none are given equal, of metrics 0 beside losses."""
     import numpy as np
 
-    weights_M = np.array([1.0 if given is None else given.get(name, 0.0) for name in eval_domains])
+    losses = [name for name in eval_domains if name not in metrics] or eval_domains
+    given = dict.fromkeys(losses, 1.0) if given is None else given
+    weights_M = np.array([given.get(name, 0.0) for name in eval_domains])
     if not (np.isfinite(weights_M).all() and (weights_M >= 0).all() and weights_M.sum() > 0):
         raise ValueError("--weights: weights are numbers of at least 0, not all 0")
     return weights_M / weights_M.sum()

@@ -12,7 +12,7 @@ from raymix.observations import NUMBERS, Observations
 
 log = logging.getLogger(__name__)
 
-PREFIXES = ("mixture/", "loss/", "tokens/", "unique/")
+PREFIXES = ("mixture/", "loss/", "metric/", "tokens/", "unique/")
 COLUMNS = ("trial_id", "status", "reason", "seed", *NUMBERS)
 
 
@@ -47,7 +47,7 @@ def read_exchange(src: str | Path) -> Observations:
         if not row["trial_id"]:
             raise ValueError(f"{sheet.path}: row {number} has no trial_id")
         row["seed"] = _whole(row.get("seed"))
-    return as_observations(rows, domains, eval_domains, sheet.path)
+    return as_observations(rows, domains, eval_domains, sheet.path, _named(sheet, "metric/"))
 
 
 def _named(sheet: Sheet, prefix: str) -> list[str]:

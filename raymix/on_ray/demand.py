@@ -17,21 +17,26 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.util import placement_group_table
 
 from raymix.space import SearchSpace, SpaceError
 
 log = logging.getLogger(__name__)
 
 Bundle = dict[str, float]
+Default = Mapping[str, float] | Callable[[float], Mapping[str, float]]
+"""What a trial takes where its rung does not say, or that by its n_params."""
 SAY_SECONDS = 30.0  # between two sentences about what is waited for
+STARTING = "starting on nodes that are there: {} (a worker process, its imports, the token shards if a node has none)"
 TYPE_SHARE = 0.001  # Ray's way to ask for a GPU type: a little of a resource that only such nodes have
 
 
-def bundle(space: SearchSpace, n_params: float, default: Mapping[str, float]) -> Bundle:
+def bundle(space: SearchSpace, n_params: float, default: Default) -> Bundle:
     """What a trial of this size takes, by Ray's names: as its rung says (the nearest in size), else `default`."""
     rung = min(space.ladder, key=lambda rung: abs(math.log(rung.n_params / n_params)))
     if rung.resources is None:
-        return {key.upper() if key in ("cpu", "gpu") else key: value for key, value in default.items()}
+        given = default(n_params) if callable(default) else default
+        return {key.upper() if key in ("cpu", "gpu") else key: value for key, value in given.items()}
     asked = rung.resources
     out: Bundle = {"CPU": asked.cpu, "GPU": asked.gpu, **asked.custom}
     if asked.accelerator is not None:
@@ -39,14 +44,14 @@ def bundle(space: SearchSpace, n_params: float, default: Mapping[str, float]) ->
     return {key: value for key, value in out.items() if value}
 
 
-def placement(space: SearchSpace, default: Mapping[str, float]) -> Any:
+def placement(space: SearchSpace, default: Default) -> Any:
     """For `tune.with_resources`: what each trial takes, by its config."""
-    if all(rung.resources is None for rung in space.ladder):
+    if not callable(default) and all(rung.resources is None for rung in space.ladder):
         return dict(default)
     return lambda config: tune.PlacementGroupFactory([bundle(space, config["n_params"], default)])
 
 
-def check_fits(space: SearchSpace, default: Mapping[str, float]) -> None:
+def check_fits(space: SearchSpace, default: Default) -> None:
     """Refuse a trial that this Ray, which cannot grow, would wait for in vain.
 
     Raises:
@@ -63,9 +68,9 @@ def check_fits(space: SearchSpace, default: Mapping[str, float]) -> None:
 
 
 class Waiting(tune.Callback):  # type: ignore[misc]
-    """Says, now and then, what trials wait for: while nothing runs, or while no node has what they take.
+    """Says, now and then, what trials wait for: a node that has what they take, or a worker that starts on theirs.
 
-    Trials that wait for others to end are no news.
+    While others run, trials that wait for those to end are no news.
     """
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
@@ -78,8 +83,17 @@ class Waiting(tune.Callback):  # type: ignore[misc]
             return
         self._next = time.monotonic() + SAY_SECONDS
         waiting = [dict(t.placement_group_factory.bundles[0]) for t in trials if t.status == "PENDING"]
-        if waiting and (missing(waiting) or not any(trial.status == "RUNNING" for trial in trials)):
-            self._say(waiting_for(waiting))
+        running = sum(trial.status == "RUNNING" for trial in trials)
+        starting = min(max(placed() - running, 0), len(waiting))
+        if waiting and (missing(waiting) or starting or not running):
+            self._say(waiting_for(waiting, starting))
+
+
+def placed() -> int:
+    """How many trials of this driver have their place on a node."""
+    job = ray.get_runtime_context().get_job_id()  # ids of what it makes end in its own
+    groups = placement_group_table().items()
+    return sum(name.endswith(job) and group["state"] == "CREATED" for name, group in groups)
 
 
 def missing(bundles: list[Bundle]) -> list[str]:
@@ -88,8 +102,10 @@ def missing(bundles: list[Bundle]) -> list[str]:
     return sorted({name for bundle in bundles for name in bundle if not have.get(name)})
 
 
-def waiting_for(bundles: list[Bundle]) -> str:
-    """One sentence: how many trials wait, what each takes, what there is of it."""
+def waiting_for(bundles: list[Bundle], starting: int = 0) -> str:
+    """One sentence: how many trials wait, what each takes, what there is of it; `starting` of them have their node."""
+    if starting == len(bundles):
+        return STARTING.format(starting)
     have = ray.cluster_resources() if ray.is_initialized() else {}
     kinds = Counter(tuple(sorted(bundle.items())) for bundle in bundles)
     words = [f"{count} with {', '.join(f'{key} {value:g}' for key, value in kind)}" for kind, count in kinds.items()]
@@ -97,4 +113,5 @@ def waiting_for(bundles: list[Bundle]) -> str:
     there = ", ".join(f"{name} {have.get(name, 0):g}" for name in names)
     none = missing(bundles)
     why = f"no node has {', '.join(none)} yet" if none else "all of it is in use"
-    return f"waiting for nodes: {'; '.join(words)} (the cluster has {there}: {why})"
+    begun = f"; {STARTING.format(starting)}" if starting else ""
+    return f"waiting for nodes: {'; '.join(words)} (the cluster has {there}: {why}){begun}"

@@ -22,12 +22,14 @@ from ray import tune
 from raymix.corpus import Corpus
 from raymix.corpus.prepare import default_cache
 from raymix.design import rungs, scale_of
-from raymix.on_ray.demand import Waiting, check_fits, placement
+from raymix.on_ray.demand import Default, Waiting, check_fits, placement
 from raymix.on_ray.kept import Kept
 from raymix.on_ray.shards import share
+from raymix.on_ray.sharing import default_resources, trials_at_a_time
 from raymix.on_ray.trackers import telling, tracking
-from raymix.on_ray.trial import ProxyTrial, Retries
+from raymix.on_ray.trial import ProxyTrial
 from raymix.proxy import WORKER_ENV, resolve
+from raymix.proxy.downstream import check_tasks
 from raymix.search import MixtureSearch
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
@@ -72,12 +74,13 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
         watcher = _Watcher(study.space, ledger, corpus.vocab, kept, on_progress)
         ledger.expected_flops = watcher.flops
         watcher("starting", None)
-        for rung in rungs(study.space):  # a size that cannot be had is said before anything starts
-            resolve(study.space.recipe, *rung, corpus.vocab, study.space.folder)
-        with _ray(study.space) as slots, tracking(study.space.name, beside) as tracked:
+        # A size that cannot be had, or a metric that cannot be measured, is said before anything starts.
+        recipe, folder = study.space.recipe, study.space.folder
+        check_tasks(study.space, [resolve(recipe, *rung, corpus.vocab, folder) for rung in rungs(study.space)])
+        with _ray(study.space, corpus.vocab) as (slots, default), tracking(study.space.name, beside) as tracked:
             watchers = _all(watcher, telling(ledger, tracked, lambda: watcher.best_loss))
-            search = MixtureSearch(ledger=ledger, rounds=True, on_change=watchers)
-            _fit(search, study.space, corpus, kept, slots)
+            search = MixtureSearch(ledger=ledger, rounds=True, on_change=watchers, retries=MAX_RETRIES)
+            _fit(search, study.space, corpus, kept, slots, default)
         if search.failure is not None:
             raise search.failure
 
@@ -92,7 +95,7 @@ def files_beside(study: Study) -> Path:
     return default_cache() / "studies" / hashlib.sha256(study.store.where.encode()).hexdigest()[:16]
 
 
-def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, slots: int) -> None:
+def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, slots: int, default: Default) -> None:
     kept.forget_all_but({trial.trial_id for trial in search.ledger.pending()})
     shards = share(corpus)
     trainable = tune.with_parameters(
@@ -104,7 +107,7 @@ def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, 
     )
     with tempfile.TemporaryDirectory(prefix="raymix-tune-") as cache:
         tune.Tuner(
-            tune.with_resources(trainable, placement(space, resources(space))),
+            tune.with_resources(trainable, placement(space, default)),
             tune_config=tune.TuneConfig(
                 search_alg=search, num_samples=-1, max_concurrent_trials=slots, reuse_actors=True
             ),
@@ -113,16 +116,10 @@ def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, 
                 storage_path=cache,
                 stop=search.poor if space.budget.stop_poor else None,
                 verbose=0,
-                callbacks=[Waiting(), Retries()],
-                failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
+                callbacks=[Waiting()],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()
-
-
-def resources(space: SearchSpace) -> dict[str, float]:
-    """What one trial takes: a GPU where the cluster has some, else a core."""
-    return {"cpu": 1, "gpu": 1} if ray.cluster_resources().get("GPU", 0) >= 1 else {"cpu": 1}
 
 
 def _all(*watchers: Callable[[str, Trial | None], None]) -> Callable[[str, Trial | None], None]:
@@ -136,8 +133,9 @@ def _all(*watchers: Callable[[str, Trial | None], None]) -> Callable[[str, Trial
 
 
 @contextmanager
-def _ray(space: SearchSpace) -> Iterator[int]:
-    """Ray, joined where RAY_ADDRESS names a cluster and started here otherwise; yields trials at a time.
+def _ray(space: SearchSpace, vocab: int) -> Iterator[tuple[int, Default]]:
+    """Ray, joined where RAY_ADDRESS names a cluster and started here otherwise; yields trials at a time, and what each
+    takes where its rung does not say.
 
     A cluster may have no worker yet: a round is as many trials at a time, and Ray starts those that fit.
     """
@@ -157,13 +155,13 @@ def _ray(space: SearchSpace) -> Iterator[int]:
         )
     try:
         _close_token()
-        have = ray.cluster_resources()
-        slots = int(have.get("GPU", 0)) or int(have.get("CPU", 1))
+        default = default_resources(space, vocab)
+        slots = trials_at_a_time(space, default)
         if ours and address is None:
-            check_fits(space, resources(space))
-            yield max(slots, 1)
+            check_fits(space, default)
+            yield max(slots, 1), default
         else:
-            yield max(slots, space.budget.per_round)
+            yield max(slots, space.budget.per_round), default
     finally:
         if ours:
             ray.shutdown()
@@ -202,8 +200,9 @@ class _Watcher:
         if event == "started":
             self._first_start = self._first_start or time.monotonic()
             progress.running += 1
-        if event == "ended" and trial is not None:
+        if event in ("ended", "lost"):
             progress.running -= 1
+        if event == "ended" and trial is not None:
             self.kept.forget(trial.trial_id)
         if event in ("checkpoint", "ended") and trial is not None:
             seen = self.ledger.tokens_seen(trial.trial_id)

@@ -278,7 +278,9 @@ def tracking(name: str, folder: Path) -> Iterator[Tracking]:
 
 def numbers_of(row: Rows) -> dict[str, float]:
     """The finite numbers of a row that a tracker shows, by names every tracker takes."""
-    wanted = {key: value for key, value in row.items() if key.startswith(("loss/", "bpb/")) or key == "seconds"}
+    wanted = {
+        key: value for key, value in row.items() if key.startswith(("loss/", "metric/", "bpb/")) or key == "seconds"
+    }
     return {_plain(key): float(value) for key, value in wanted.items() if _finite(value)}
 
 

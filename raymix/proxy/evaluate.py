@@ -37,9 +37,8 @@ def held_out(corpus: Corpus, space: SearchSpace) -> dict[str, NDArray[np.int64]]
 
     About `recipe.eval_tokens` tokens; where less text is held out, all of it.
     """
-    return {
-        name: _spread(corpus.eval(name), space.recipe.context, space.recipe.eval_tokens) for name in space.eval_names
-    }
+    names = [eval_domain.name for eval_domain in space.eval_domains]
+    return {name: _spread(corpus.eval(name), space.recipe.context, space.recipe.eval_tokens) for name in names}
 
 
 def _spread(tokens: NDArray[Any], context: int, eval_tokens: int) -> NDArray[np.int64]:

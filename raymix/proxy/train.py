@@ -21,6 +21,7 @@ from raymix.proxy import model as models
 from raymix.proxy.checkpoint import Checkpoints, Interrupted, Snapshot, identity
 from raymix.proxy.compiled import worth_compiling
 from raymix.proxy.distributed import ALONE, World
+from raymix.proxy.downstream import measure
 from raymix.proxy.evaluate import EvalLoss, evaluate, held_out
 from raymix.proxy.loop import Diverged, Run
 from raymix.proxy.plan import Batches
@@ -139,7 +140,9 @@ class Training:
 
     def row(self, n_steps: int) -> dict[str, Any]:
         """Evaluate after `n_steps` steps."""
-        row = row_of(self.space, self.corpus, self.batches, n_steps, self._losses())
+        ended = n_steps == self.run.shape.n_steps
+        losses, metrics = self._measured(downstream=ended)
+        row = row_of(self.space, self.corpus, self.batches, n_steps, losses) | metrics
         row["seconds"] = time.perf_counter() - self.started
         self.rows = [*self.rows, row]
         return row
@@ -159,13 +162,17 @@ class Training:
         self.rows = [{k: nan if v is None else v for k, v in row.items()} for row in snapshot.notes["rows"]]
         self.started -= snapshot.notes["seconds"]
 
-    def _losses(self) -> dict[str, EvalLoss]:
+    def _measured(self, downstream: bool) -> tuple[dict[str, EvalLoss], dict[str, float]]:
+        """Losses, and with `downstream` the metrics that are tasks."""
         run = self.run
         run.swap()
         with torch.compiler.set_stance("force_eager"):  # other shapes than the step's: compiled anew, to no use
             found = evaluate(run.model, self.sequences, run.device, run.dtype, run.shape.mask_token, self.alive)
+            for name, loss in found.items():
+                if not math.isfinite(loss.mean):
+                    raise Diverged(f"the loss on eval domain {name!r} is {loss.mean}")
+            metrics = (
+                measure(self.space, self.corpus, run.model, run.device, run.dtype, self.alive) if downstream else {}
+            )
         run.swap()
-        for name, loss in found.items():
-            if not math.isfinite(loss.mean):
-                raise Diverged(f"the loss on eval domain {name!r} is {loss.mean}")
-        return found
+        return found, metrics

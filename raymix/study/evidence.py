@@ -26,7 +26,7 @@ import numpy as np
 
 from raymix.observations import NUMBERS, REUSED, Observations, read_table
 from raymix.simplex import Array
-from raymix.space import SearchSpace, SpaceError
+from raymix.space import Metric, SearchSpace, SpaceError
 from raymix.space_study import Reuse
 from raymix.store import Store
 from raymix.study.files import read_identity, read_space
@@ -63,7 +63,7 @@ def take_evidence(ledger: Ledger) -> None:
     """
     for entry in ledger.space.reuse:
         if entry.key not in ledger.reused:
-            source = read_source(entry, ledger.space.folder)
+            source = read_source(entry, ledger.space.folder, ledger.space.metrics)
             rows, notes = mapped_rows(entry, source, ledger.space)
             for note in notes:
                 log.warning("from %s: %s", entry.source, note)
@@ -71,8 +71,10 @@ def take_evidence(ledger: Ledger) -> None:
             ledger.note("reuse", body)
 
 
-def read_source(entry: Reuse, folder: Path) -> Source:
+def read_source(entry: Reuse, folder: Path, metrics: Sequence[Metric] = ()) -> Source:
     """The observations of a study directory or a table; paths are relative to `folder`.
+
+    A table does not say which way a metric is better, as a study does: `metrics` do.
 
     Raises:
         SpaceError: there is none, or it cannot be read.
@@ -80,6 +82,7 @@ def read_source(entry: Reuse, folder: Path) -> Source:
     try:
         if entry.table is not None:
             table, space = Observations.from_table(read_table(folder / entry.table), entry.table), None
+            table = table.minimising(metrics)
         else:
             table, space = _read_study(str(entry.study) if "://" in str(entry.study) else folder / str(entry.study))
     except (ValueError, OSError) as error:
@@ -258,9 +261,15 @@ def _same_text(old: SearchSpace | None, new: SearchSpace, name: str) -> bool:
 
 
 def _same_eval(entry: Reuse, old: SearchSpace | None, new: SearchSpace, name: str) -> bool:
-    """Whether an eval domain of one name is one text: the same source, or held out from the same domain."""
+    """Whether an eval domain of one name is one text: the same source, or held out from the same domain.
+
+    A metric is the same where both spaces say the same of it.
+    """
     if old is None:
         return True
+    then, today = ([metric for metric in space.metrics if metric.name == name] for space in (old, new))
+    if then or today:
+        return then == today
     before = next(e for e in old.eval_domains if e.name == name)
     now = next(e for e in new.eval_domains if e.name == name)
     if before.source is not None or now.source is not None:

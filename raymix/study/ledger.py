@@ -23,6 +23,7 @@ from raymix.space import Scale, SearchSpace
 from raymix.store import Store
 
 ENDED = ("done", "stopped", "failed")
+ON_THE_WAY = ("checkpoint", "start")
 Cells = tuple[Labels, Array]  # a row of the table
 
 
@@ -72,7 +73,7 @@ class Ledger:
         self.version = 0
         """How many events are known: what is computed from them stays right until it changes."""
         self._space_hash = space.hash()
-        self._columns = number_columns(space.domain_names, space.eval_names)
+        self._columns = number_columns(space.domain_names, space.eval_names, space.metric_names)
         self._cells: dict[tuple[str, float], Cells] = {}
         self._table: Observations | None = None
         self._store = store
@@ -92,22 +93,29 @@ class Ledger:
         return lambda n: designer.suggest(table, pending, n, rng)
 
     def observe(self, trial_id: str, row: Mapping[str, Any]) -> None:
-        """Record one row of a trial: `loss/...`, n_tokens and whatever else the exchange form has.
+        """Record one row of a trial: `loss/...`, `metric/...`, n_tokens and whatever else the exchange form has.
 
-        A loss that is not a positive finite number makes the row a failure, with that as its reason.
+        A loss that is not a positive finite number makes the row a failure, with that as its reason. Metrics may be
+        measured at the end alone.
 
         Raises:
-            ValueError: the trial is unknown, or a column of the objective is missing.
+            ValueError: the trial is unknown, a column of the objective is missing, or a metric is above its best.
         """
         trial = self._known(trial_id)
-        losses = {f"loss/{name}": row.get(f"loss/{name}") for name in self.space.eval_names}
-        missing = [name for name, value in losses.items() if value is None]
+        losses = self.space.losses_of(row)
+        missing = [column for column, value in losses.items() if value is None]
+        if row.get("status") in ON_THE_WAY:
+            late = {f"loss/{name}" for name in self.space.metric_names}
+            losses = {column: value for column, value in losses.items() if value is not None or column not in late}
+            missing = [column for column in missing if column not in late]
         if missing:
-            raise ValueError(f"trial {trial_id}: {missing[0]} was not reported")
+            name = missing[0].removeprefix("loss/")
+            column = f"metric/{name}" if name in self.space.metric_names else missing[0]
+            raise ValueError(f"trial {trial_id}: {column} was not reported")
         bad = [name for name, value in losses.items() if not _is_loss(value)]
         if bad:
             return self.fail(trial_id, f"{bad[0]} is {losses[bad[0]]}")
-        body = {key: _plain(value) for key, value in row.items() if _belongs(key)} | {
+        body = {key: _plain(value) for key, value in {**row, **losses}.items() if _belongs(key)} | {
             "trial_id": trial_id,
             "seed": trial.seed,
             "status": str(row.get("status") or "done"),
@@ -169,7 +177,7 @@ class Ledger:
             keys = sorted(self._cells, key=lambda key: (order[key[0]], key[1]))
             cells = [*self._reused_cells(), *(self._cells[key] for key in keys)]
             number_BC = np.stack([number for _, number in cells]) if cells else np.zeros((0, len(self._columns)))
-            names = self.space.domain_names, self.space.eval_names
+            names = self.space.domain_names, self.space.eval_names, self.space.metric_names
             self._table = Observations.from_numbers([label for label, _ in cells], number_BC, *names)
         return self._table
 
@@ -276,7 +284,7 @@ def _is_loss(value: Any) -> bool:
 
 
 def _belongs(key: str) -> bool:
-    prefixes = ("loss/", "tokens/", "unique/", "loss_se/", "bpb/")
+    prefixes = ("loss/", "metric/", "tokens/", "unique/", "loss_se/", "bpb/")
     return key.startswith(prefixes) or key in ("n_params", "n_tokens", "seconds", "flops", "status", "reason")
 
 

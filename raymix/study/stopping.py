@@ -80,7 +80,10 @@ def clearly_poor(ledger: Ledger, trial: Trial, row: Mapping[str, Any]) -> str | 
     Clearly poor is as far above the upper quartile of the trials of earlier rounds, at the same scale and tokens,
     as that is above their median.
     """
-    losses = [row.get(f"loss/{name}") for name in ledger.space.eval_names]
+    try:
+        losses = list(ledger.space.losses_of(row).values())
+    except ValueError:  # a metric above its best: said where the row is recorded
+        return None
     tokens = row.get("n_tokens")
     if trial.purpose != "search" or tokens is None or None in losses:
         return None

@@ -172,18 +172,23 @@ class Study:
         status: str = "done",
         seconds: float | None = None,
         flops: float | None = None,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """The losses (nats per token) of a trial, by eval domain; `status="checkpoint"` for one on the way.
 
-        `seconds` and `flops` up to there count against a budget in them; FLOPs are 6 N D if left out.
+        `metrics` are those of the space, as measured; a checkpoint may come without. `seconds` and `flops` up to there
+        count against a budget in them; FLOPs are 6 N D if left out.
 
         Raises:
-            ValueError: unknown trial or eval domain, or a loss is missing.
+            ValueError: unknown trial, eval domain or metric, a loss or metric is missing, or a metric above its best.
         """
-        unknown = set(losses) - set(self.space.eval_names)
-        if unknown:
-            raise ValueError(f"{sorted(unknown)[0]!r} is not an eval domain ({', '.join(self.space.eval_names)})")
+        known = [eval_domain.name for eval_domain in self.space.eval_domains]
+        for kind, given_, names in (("eval domain", losses, known), ("metric", metrics or {}, self.space.metric_names)):
+            for name in sorted(set(given_) - set(names)):
+                article = "an" if kind[0] == "e" else "a"
+                raise ValueError(f"{name!r} is not {article} {kind} of this study ({', '.join(names)})")
         row: dict[str, Any] = {f"loss/{name}": loss for name, loss in losses.items()} | {"status": status}
+        row |= {f"metric/{name}": value for name, value in (metrics or {}).items()}
         row |= {f"tokens/{name}": tokens for name, tokens in (tokens_seen or {}).items()}
         given = {"n_params": n_params, "n_tokens": n_tokens, "seconds": seconds, "flops": flops}
         row |= {key: value for key, value in given.items() if value is not None}

@@ -27,6 +27,7 @@ RATES = (-100.0, -1e-2)  # t searched; at the upper end the curve is straight to
 HUBER = 0.01  # nats; delta of the published fit (arXiv 2403.16952), ten times the misfit of its runs
 N_PARAMETERS = 3  # c, k, t
 LEVEL = 0.9  # of the interval
+SAME_MODEL = 0.01  # between losses of one model: other machines, other rounding
 FEW_SPARE = 3  # runs beyond the parameters: the 90% interval of 4 runs alone holds 66%, of 8 runs 85% (simulated)
 
 Ints = NDArray[np.int64]
@@ -117,15 +118,20 @@ def critical_share(
 
 
 def critical_share_of(
-    observations: Observations, domain: str, base_loss_M: ArrayLike, weights_M: ArrayLike, noise: float | None = None
+    observations: Observations,
+    domain: str,
+    base_loss_M: ArrayLike | None,
+    weights_M: ArrayLike,
+    noise: float | None = None,
 ) -> CriticalShare:
     """The same from an observation table whose mixtures and tokens are those of the continual stage alone.
 
     `domain` holds the original data; the original loss is the mean over eval domains by `weights_M`, and
-    `base_loss_M` are the losses before. `this_stage` takes the base model's tokens out of cumulative rows.
+    `base_loss_M` are the losses before; None where the table has them in its rows `start`, as that of a study with
+    `recipe.init_from`. `this_stage` takes the base model's tokens out of cumulative rows.
 
     Raises:
-        ValueError: an unknown domain, several model sizes, or as `critical_share`.
+        ValueError: an unknown domain, several model sizes, no losses before, or as `critical_share`.
     """
     if domain not in observations.domains:
         raise ValueError(f"unknown domain {domain!r}; the table has {', '.join(observations.domains)}")
@@ -135,12 +141,30 @@ def critical_share_of(
     weight = np.asarray(weights_M, float) / np.sum(weights_M)
     used = weight > 0
     loss_B = rows.loss_BM[:, used] @ weight[used]
-    base_loss = float(np.asarray(base_loss_M, float)[used] @ weight[used])
+    before_M = losses_before(observations) if base_loss_M is None else np.asarray(base_loss_M, float)
+    base_loss = float(before_M[used] @ weight[used])
     whole = np.isfinite(loss_B)
     share_B = rows.mix_BK[:, observations.domains.index(domain)]
     return critical_share(
         share_B[whole], loss_B[whole], base_loss, rows.run_B[whole], rows.scale_B2[whole, 1], noise=noise
     )
+
+
+def losses_before(observations: Observations) -> Array:
+    """Losses (M,) of the model that all runs go on from, before its first token: those of the rows `start`.
+
+    Raises:
+        ValueError: no run has such a row, or they are of different models.
+    """
+    loss_BM = observations.select(observations.status_B == "start").loss_BM
+    if not len(loss_BM):
+        raise ValueError("no row has status start, so the losses before continual training must be given")
+    low_M, high_M = loss_BM.min(axis=0), loss_BM.max(axis=0)
+    if (high_M > low_M * (1 + SAME_MODEL)).any():
+        i = int(np.nanargmax(high_M / low_M))
+        name = observations.eval_domains[i]
+        raise ValueError(f"the rows start have losses from {low_M[i]:.4g} to {high_M[i]:.4g} on {name!r}: two models")
+    return np.asarray(loss_BM.mean(axis=0))
 
 
 def _as_rows(

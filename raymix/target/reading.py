@@ -119,7 +119,7 @@ def set_around(
 
 def epochs_of(space: SearchSpace, mix_K: Array, n_tokens: float) -> dict[str, float | None]:
     """Passes over the tokens at hand; None where it is not known how many there are."""
-    epochs_K = mix_K * n_tokens / space.available_K
+    epochs_K = space.seen_K(mix_K) * n_tokens / space.available_K
     known = zip(space.domain_names, epochs_K, np.isfinite(space.available_K), strict=True)
     return {name: float(epochs) if finite else None for name, epochs, finite in known}
 
@@ -146,7 +146,7 @@ def far_notes(n_params: float, n_tokens: float, most_params: float, most_tokens:
 
 def repeat_notes(space: SearchSpace, objective: ObjectiveAtScale, mix_K: Array) -> list[str]:
     """What the law cannot know of repeats, where the mixture has any."""
-    epochs_K, parts = mix_K * objective.scale[1] / space.available_K, parts_of(objective.law)
+    epochs_K, parts = space.seen_K(mix_K) * objective.scale[1] / space.available_K, parts_of(objective.law)
     if epochs_K.max() <= REPEATED:
         return []
     domain = f"{space.domain_names[int(np.argmax(epochs_K))]} is repeated {epochs_K.max():.1f} times at the target"
