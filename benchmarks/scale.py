@@ -1,6 +1,7 @@
 """How much driver a study needs: its searcher, records and Tune's own loop at many GPU slots.
 
     python -m benchmarks.scale [--slots 64 256 1024] [--seconds 60] [--rounds 2] [--jitter 0.05]
+    python -m benchmarks.scale --nodes
 
 Real: the study's searcher over random mixtures, the records on disk (fsynced), Tune's controller, its events and its
 loop, wall-clock time. Simulated: the workers. A slot is an entry in a heap that answers when its trial's time is over,
@@ -8,6 +9,9 @@ because a thousand worker processes do not fit on the machine this runs on; so R
 figures. Efficiency = seconds of trials / (slots x wall seconds from the first start to the last end). A study is one
 round that fills all slots `rounds` times over; `free_driver` is the efficiency of a driver that costs nothing (trials
 differ in length, so the last slots wait).
+
+`--nodes`: real raylets instead, started and stopped by Ray's autoscaler as trials ask for them, and one that is late.
+Seconds count from the first pending trial. All of it runs on this machine's cores: the load average stands beside.
 """
 
 from __future__ import annotations
@@ -41,7 +45,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--jitter", type=float, default=0.05)
+    parser.add_argument("--nodes", action="store_true")
     given = parser.parse_args()
+    if given.nodes:
+        from benchmarks.scale_nodes import autoscale, late_node
+
+        for row in (lambda: autoscale("v2"), lambda: autoscale("v1"), late_node):
+            print(json.dumps(row()), flush=True)
+        return
     for slots in given.slots:
         print(json.dumps(measure(slots, given.seconds, given.rounds, given.jitter)), flush=True)
 

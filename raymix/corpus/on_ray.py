@@ -1,6 +1,7 @@
-"""The same parts as Ray tasks: where RAY_ADDRESS names a cluster, its cores tokenise.
+"""The same parts as Ray tasks: where RAY_ADDRESS names a cluster whose nodes see the cache, its cores tokenise.
 
-Every node has to see the sources and the cache (RAYMIX_CACHE).
+Otherwise (RAYMIX_CACHE is a folder of this machine alone, or no worker is up yet) this machine does: its parts would be
+found by nobody else, and a cluster that starts from nothing would pay for GPUs that tokenise.
 """
 
 from __future__ import annotations
@@ -10,11 +11,17 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+log = logging.getLogger(__name__)
 
 RETRIES = 3  # of a task whose node died: a part is made again, or found finished
+ANSWER_SECONDS = 120.0  # a node may have to start a worker first
 
 
 class RayExecutor(Executor):
@@ -28,8 +35,8 @@ class RayExecutor(Executor):
 
 
 @contextmanager
-def ray_executor() -> Iterator[tuple[Executor, int]]:
-    """The cluster, joined if it is not yet, and its number of cores."""
+def ray_executor(folder: Path) -> Iterator[tuple[Executor, int] | None]:
+    """The cluster, joined if it is not yet, and its number of cores; None unless every node sees the folder."""
     ours = not ray.is_initialized()
     if ours:
         environment = {"TOKENIZERS_PARALLELISM": "false"}
@@ -40,7 +47,32 @@ def ray_executor() -> Iterator[tuple[Executor, int]]:
             logging_level=logging.ERROR,
         )
     try:
-        yield RayExecutor(), max(1, int(ray.cluster_resources().get("CPU", 1)))
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        yield (RayExecutor(), cores) if cores and _all_see(folder) else None
     finally:
         if ours:
             ray.shutdown()
+
+
+def _all_see(folder: Path) -> bool:
+    """Whether a file that is written here now is there on every node that has cores."""
+    probe = folder / f".{uuid4().hex[:8]}.probe"
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    look = ray.remote(num_cpus=0, max_retries=0)(os.path.exists)
+    probe.touch()
+    try:
+        where = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+        seen: list[bool] = ray.get(
+            [look.options(scheduling_strategy=one).remote(str(probe)) for one in where], timeout=ANSWER_SECONDS
+        )
+    except ray.exceptions.RayError as error:
+        log.warning("this machine tokenises alone: a node does not answer (%s)", type(error).__name__)
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+    if not all(seen):
+        log.warning(
+            "this machine tokenises alone: %d of %d nodes do not see %s; put RAYMIX_CACHE on a path that all share to "
+            "use them too", seen.count(False), len(seen), folder
+        )  # fmt: skip
+    return all(seen)

@@ -129,7 +129,7 @@ def _make(
         pinned = source if commits[key] is None else source.model_copy(update={"revision": commits[key]})
         feeds[key] = _feed(pinned, space.folder, staging, i, encoder, spooled, prints[key])
     tell("tokenise", 0.0)
-    workers.make_all(feeds, n_workers, partial(tell, "tokenise"))
+    workers.make_all(feeds, n_workers, partial(tell, "tokenise"), staging)
     streams = {key: Stream.of(feed.source, feed.in_order(), encoder.dtype) for key, feed in feeds.items()}
     train, evals = _split(space, streams)
     _check(space, train, evals, encoder)

@@ -1,4 +1,4 @@
-"""Many parts at a time: on the cores of this machine, or as Ray tasks where a cluster is joined.
+"""Many parts at a time: on the cores of this machine, or as Ray tasks where a cluster is joined that sees its files.
 
 The parts depend on the sources alone, not on who makes them or in which order they end.
 """
@@ -112,11 +112,12 @@ def size_of(source: Source, listed: float) -> float:
     return min(limits, default=0.0)
 
 
-def make_all(feeds: dict[Any, Feed], workers: int | None, tell: Callable[[float], None]) -> None:
+def make_all(feeds: dict[Any, Feed], workers: int | None, tell: Callable[[float], None], folder: Path) -> None:
     """Make the parts of every feed.
 
     Args:
         feeds: by a name (kind, domain) for errors.
+        folder: where their parts and the tokenizer are.
         workers: processes; as many as there are cores, but none for a few megabytes, if left out.
         tell: called with the part that is done.
 
@@ -125,7 +126,7 @@ def make_all(feeds: dict[Any, Feed], workers: int | None, tell: Callable[[float]
         CorpusError: a worker died.
     """
     expected = sum(feed.size or UNKNOWN for feed in feeds.values())
-    with executor(workers, expected) as (pool, n_workers):
+    with executor(workers, expected, folder) as (pool, n_workers):
         running: dict[Future[Part], tuple[Any, int, Job]] = {}
         try:
             while True:
@@ -186,14 +187,15 @@ def _of_domain(name: tuple[str, str], error: SpaceError) -> SpaceError:
 
 
 @contextmanager
-def executor(workers: int | None, expected: float) -> Iterator[tuple[Executor, int]]:
-    """Who makes the parts, and how many at a time."""
+def executor(workers: int | None, expected: float, folder: Path) -> Iterator[tuple[Executor, int]]:
+    """Who makes the parts in a folder, and how many at a time."""
     if workers is None and os.environ.get("RAY_ADDRESS"):
         from raymix.corpus.on_ray import ray_executor
 
-        with ray_executor() as found:
-            yield found
-        return
+        with ray_executor(folder) as found:
+            if found is not None:
+                yield found
+                return
     cores = workers or min(len(os.sched_getaffinity(0)), int(expected / SMALLEST))  # one a chunk at most
     if cores <= 1:
         yield Here(), 1

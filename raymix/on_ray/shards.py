@@ -87,9 +87,10 @@ def on_this_node(shards: Shards) -> Corpus:
         return open_corpus(shards.path)
     folder = Path(asked or default_cache()) / "nodes" / shards.hash
     with _alone(folder):
-        if _hash_at(folder) != shards.hash:
+        absent = _hash_at(folder) != shards.hash
+        if absent:
             _fetch(shards, folder)
-    corpus = open_corpus(folder)
+    corpus = open_corpus(folder, verify=not absent)  # what was just fetched has been verified on its way in
     if corpus.hash != shards.hash:
         raise CorpusError(f"{folder}: hash {shards.hash} expected, {corpus.hash} found; delete the folder")
     return corpus

@@ -14,41 +14,51 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "0123456789abcdef" * 4
 START_SECONDS = 120
+HEAD_TYPE = "ray.head.default"  # what the provider of fake nodes calls it
 
 
 @dataclass
 class Head:
-    """A running head: the address of its Jobs API, and what a client needs in its environment."""
+    """A running head: the addresses of its Jobs API and its metrics, and what a client needs in its environment."""
 
     address: str
     gcs: str
+    metrics: str
     environment: dict[str, str]
     process: subprocess.Popen[bytes]
 
 
 @contextmanager
-def head(folder: Path, cpus: int = 2, workers: dict[str, float] | None = None) -> Iterator[Head]:
+def head(folder: Path, cpus: int = 2, workers: dict[str, float] | None = None, version: str = "v1") -> Iterator[Head]:
     """A head on loopback ports of its own, its files under `folder` (a short path: sockets live there).
 
-    With `workers`, an autoscaler beside it starts and stops up to 4 of them, real raylets on this machine.
+    With `workers`, an autoscaler of this version beside it starts and stops up to 4 of them, real raylets on this
+    machine.
     """
-    gcs, dashboard = free_port(), free_port()
+    gcs, dashboard, metrics = free_port(), free_port(), free_port()
     words = [
         str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--num-cpus={cpus}",
         f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1",
         f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}",
-        f"--temp-dir={folder}", "--disable-usage-stats",
+        f"--metrics-export-port={metrics}", f"--temp-dir={folder}", "--disable-usage-stats",
     ]  # fmt: skip
-    started = environment()
+    started = environment() | {"RAY_metrics_report_interval_ms": "1000"}
     if workers is not None:
         file = folder / "autoscaler.json"
         file.write_text(json.dumps(autoscaler(workers, f"127.0.0.1:{gcs}")))
         words.append(f"--autoscaling-config={file}")
         started |= {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
+        if version == "v2":  # which finds its own node by these names
+            names = ("RAY_CLOUD_INSTANCE_ID", "RAY_OVERRIDE_NODE_ID_FOR_TESTING")
+            started |= {"RAY_enable_autoscaler_v2": "1", **dict.fromkeys(names, FAKE_HEAD_NODE_ID)}
+            started["RAY_NODE_TYPE_NAME"] = HEAD_TYPE
     with (folder / "head.log").open("wb") as log:
         process = subprocess.Popen(words, env=started, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -56,7 +66,8 @@ def head(folder: Path, cpus: int = 2, workers: dict[str, float] | None = None) -
         while not listening(dashboard):
             assert process.poll() is None and time.monotonic() < until, (folder / "head.log").read_text()
             time.sleep(0.2)
-        yield Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", environment(), process)
+        scraped = f"http://127.0.0.1:{metrics}/metrics"
+        yield Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", scraped, environment(), process)
     finally:
         end(process)
         shutil.rmtree(folder, ignore_errors=True)
@@ -73,10 +84,13 @@ def autoscaler(workers: dict[str, float], gcs: str) -> dict[str, object]:
         "upscaling_speed": 4,
         "idle_timeout_minutes": 0.1,
         "provider": {
-            "type": "fake_multinode",
+            "type": "external",  # by its own name, version 2 wants a file of defaults that Ray's wheels do not hold
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
             "use_node_id_as_ip": True,
             "disable_node_updaters": True,
             "gcs_address": gcs,
+            "head_node_id": FAKE_HEAD_NODE_ID,
+            "launch_multiple": True,  # else it makes one node, however many it is asked for
         },
         "auth": {},
         "docker": {},
@@ -84,9 +98,9 @@ def autoscaler(workers: dict[str, float], gcs: str) -> dict[str, object]:
         "cluster_synced_files": [],
         "head_start_ray_commands": [],
         "worker_start_ray_commands": [],
-        "head_node_type": "ray.head.default",
+        "head_node_type": HEAD_TYPE,
         "available_node_types": {
-            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
             "worker": {"resources": workers, "node_config": {}, "min_workers": 0, "max_workers": 4},
         },
     }
@@ -106,8 +120,8 @@ def environment() -> dict[str, str]:
     }
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """The head and everything it started, at once: as a lost machine would."""
+def end(process: subprocess.Popen[Any]) -> None:
+    """A head, say, and everything it started, at once: as a lost machine would."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -94,6 +94,7 @@ def test_the_files_in_cluster_are_the_templates_with_nothing_filled_in() -> None
         ("kuberay", "enableInTreeAutoscaling", "enableInTreeAutoscalling", "enableInTreeAutoscalling"),
         ("kuberay", "version: v2", "version: v3", "v3"),
         ("kuberay", "minReplicas", "minReplica", "minReplica"),
+        ("kuberay", "value: '4'", "valu: '4'", "autoscalerOptions.env.0: "),
         ("kuberay", "nodeSelector", "nodeSelectors", "nodeSelectors"),
         ("kuberay", "operator: Equal", "operator: Equals", "Equals"),
         ("kuberay", "serviceType: ClusterIP", "serviceType: LoadBalancer", "serviceType: 'ClusterIP' was expected"),

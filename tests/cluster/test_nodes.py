@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import ray
 from ray import tune
 from ray.cluster_utils import Cluster
 
+from raymix import doctor
 from raymix.design import Proposal, SpaceFilling
 from raymix.observations import Observations
 from raymix.on_ray.demand import Waiting, bundle, check_fits, placement, waiting_for
@@ -101,7 +103,9 @@ def play(space: SearchSpace, folder: Path, during: Any = None) -> list[dict[str,
     return ledger.table().table.to_pylist()
 
 
-def tune_study(ledger: Ledger, space: SearchSpace, folder: Path, on_change: Any = None) -> None:
+def tune_study(
+    ledger: Ledger, space: SearchSpace, folder: Path, on_change: Any = None, callbacks: Sequence[tune.Callback] = ()
+) -> None:
     """The study of a ledger on the Ray that is up, synthetic trials in place of proxies."""
     tune.Tuner(
         tune.with_resources(Synthetic, placement(space, {"cpu": 1})),
@@ -116,7 +120,7 @@ def tune_study(ledger: Ledger, space: SearchSpace, folder: Path, on_change: Any 
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=4),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[Waiting()],
+            callbacks=[Waiting(), *callbacks],
         ),
     ).fit()
 
@@ -208,6 +212,22 @@ def test_shards_reach_a_node_once_and_a_damaged_copy_is_refused(
             raise ray.get(_failure(opened, shards, caches[0]))
 
 
+@pytest.mark.exhaustive
+def test_the_doctor_finds_the_node_whose_clock_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    with cluster(3, monkeypatch) as (running, workers):
+        found = {line.what: line for line in doctor.cluster(running.address)}
+        assert found["clocks"].level == "ok" and "on 3 nodes" in found["clocks"].found
+        wrong = workers[1].node_id
+
+        def clock() -> float:
+            return time.time() + 60 * (ray.get_runtime_context().get_node_id() == wrong)
+
+        monkeypatch.setattr(doctor, "_now", clock)
+        found = {line.what: line for line in doctor.cluster(running.address)}
+        assert found["clocks"].level == "error" and "ntpd" in found["clocks"].remedy
+        assert re.search(r"at most (59|60)\.\d+ s apart", found["clocks"].found)
+
+
 def _failure(task: Any, shards: Any, cache: str) -> Any:
     @ray.remote
     def caught() -> Any:
@@ -247,6 +267,10 @@ def test_what_is_waited_for_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     said = waiting_for([{"GPU": 1.0}, {"GPU": 1.0}, {"CPU": 1.0}])
-    assert "2 with GPU 1" in said and "no node has GPU yet" in said
+    assert "2 with GPU 1" in said and "no node has GPU yet" in said and "starting" not in said
+    said = waiting_for([{"GPU": 1.0}, {"CPU": 1.0}], starting=1)
+    assert "no node has GPU yet" in said and "starting on nodes that are there: 1 (a worker process" in said
+    said = waiting_for([{"CPU": 1.0}], starting=1)
+    assert "no node" not in said and "starting on nodes that are there: 1" in said
     with pytest.raises(SpaceError, match="takes GPU 1, this machine has 0"):
         check_fits(worlds.space(), {"cpu": 1, "gpu": 1})

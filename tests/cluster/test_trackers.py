@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
 from collections.abc import Mapping
 from importlib import util
 from pathlib import Path
@@ -15,6 +21,7 @@ from raymix.on_ray.trackers import Tracking, telling, tracking
 from raymix.study.ledger import Ledger, Trial
 from raymix.yaml12 import SpaceError
 from tests import worlds
+from tests.cluster.head import ROOT, head
 
 
 def play(tracked: Tracking) -> Ledger:
@@ -74,6 +81,47 @@ def test_wandb_offline_writes_a_run_per_trial(tmp_path: Path, monkeypatch: pytes
     with tracking("small", tmp_path) as tracked:
         play(tracked)
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 5
+
+
+DRIVER = """
+import sys, ray
+from pathlib import Path
+from raymix.on_ray.trackers import tracking
+from tests.cluster.test_trackers import play
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+with tracking("small", Path(sys.argv[2])) as tracked:
+    play(tracked)
+    print("told", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(util.find_spec("aiohttp") is None, reason="metrics are exported by ray[default]")
+def test_prometheus_scrapes_a_study_from_where_ray_exports_its_own(tmp_path: Path) -> None:
+    with head(Path(tempfile.mkdtemp(prefix="rm-"))) as running:
+        known = running.environment | {"RAYMIX_TRACKERS": "prometheus", "RAY_metrics_report_interval_ms": "1000"}
+        driver = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, running.gcs, str(tmp_path)], cwd=ROOT, env=known, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert driver.stdout is not None and driver.stdout.readline() == "told\n"
+        found: dict[str, float] = {}
+        until = time.monotonic() + 90
+        while len(found) < 5 and time.monotonic() < until:
+            found = scraped(running.metrics)
+            time.sleep(0.5)
+        driver.communicate("")
+    assert (found["trials_done"], found["trials_failed"], found["trials_stopped"]) == (3, 1, 0)
+    assert found["best_predicted_loss"] == 2.5 and "trial_hours" in found
+
+
+def scraped(address: str) -> dict[str, float]:
+    """Our gauges of the study `small`, by name."""
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        text = answer.read().decode()
+    lines = re.findall(r'^ray_raymix_(\w+)\{[^}]*study="small"[^}]*\} (\S+)$', text, re.MULTILINE)
+    return {name: float(value) for name, value in lines}
 
 
 class Broken:

@@ -258,8 +258,8 @@ def test_a_worker_that_dies_is_a_clear_error_and_loses_nothing(
     assert prepare(large, tmp_path / "cache", workers=1).hash == prepare(large, tmp_path / "whole", workers=1).hash
 
 
-def test_small_text_starts_no_processes(large: SearchSpace) -> None:
-    with workers.executor(None, 1e6) as (pool, n):
+def test_small_text_starts_no_processes(large: SearchSpace, tmp_path: Path) -> None:
+    with workers.executor(None, 1e6, tmp_path) as (pool, n):
         assert (type(pool), n) == (workers.Here, 1)
 
 
