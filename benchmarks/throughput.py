@@ -94,8 +94,8 @@ def overhead() -> list[Figure]:
     import ray
     from ray import tune
 
-    from raymix.on_ray.shards import share
     from raymix.on_ray.kept import Kept
+    from raymix.on_ray.shards import share
     from raymix.on_ray.trial import ProxyTrial
 
     class Clock(tune.Callback):  # type: ignore[misc]
