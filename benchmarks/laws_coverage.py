@@ -3,8 +3,8 @@
 The protocols are those of the cross-validation table (`laws_published`): whole mixtures held out at all sizes, and at
 one size and step; for RegMix 16 and 128 runs to fit on. Each fit widens or narrows its intervals by what it errs on its
 own mixtures, left out to first order (`raymix.laws.intervals`). That rule was picked among variants on these rows
-(`LOG.md`); on RegMix with 16, 24, 32 and 64 runs of other seeds it held .88 to .90, on other folds of 5Mix, RedPajama
-and 3Mix .94, .90 and .85 to .92.
+(`LOG.md`); on RegMix with 16 and 24 runs of twelve other seeds it held .89 and .87, on other folds of 5Mix, RedPajama
+and 3Mix (with the priors before the last change) .94, .90 and .85 to .92.
 """
 
 from functools import partial
