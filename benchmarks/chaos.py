@@ -78,7 +78,7 @@ class Tally:
 def kill_drivers(minutes: float, rng: random.Random, room: Path) -> Tally:
     """Studies driven by `benchmarks.chaos_driver`."""
     processes = multiprocessing.get_context("forkserver")  # real processes, without the seconds of importing
-    processes.set_forkserver_preload([chaos_driver.__name__])
+    processes.set_forkserver_preload([chaos_driver.__name__, "pandas"])  # pyarrow imports it when it is first needed
 
     def life(path: Path, words: int, moment: float) -> bool:
         """One driver, killed some words and a moment after its start; whether it came to its end before."""
