@@ -21,6 +21,7 @@ from raymix import doctor
 from raymix.design import Proposal, SpaceFilling
 from raymix.observations import Observations
 from raymix.on_ray.demand import Waiting, bundle, check_fits, placement, waiting_for
+from raymix.on_ray.run import MAX_RETRIES
 from raymix.search import MixtureSearch
 from raymix.space import SearchSpace
 from raymix.study.ledger import Ledger
@@ -110,7 +111,7 @@ def tune_study(
     tune.Tuner(
         tune.with_resources(Synthetic, placement(space, {"cpu": 1})),
         tune_config=tune.TuneConfig(
-            search_alg=MixtureSearch(ledger=ledger, rounds=True, on_change=on_change),
+            search_alg=MixtureSearch(ledger=ledger, rounds=True, on_change=on_change, retries=MAX_RETRIES),
             num_samples=-1,
             max_concurrent_trials=4,
             reuse_actors=True,
@@ -118,7 +119,6 @@ def tune_study(
         run_config=tune.RunConfig(
             storage_path=str(folder),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=4),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             callbacks=[Waiting(), *callbacks],
         ),
