@@ -4,7 +4,7 @@
 
 First every truncation point and 3,000 bit flips of a small study. Then the minutes, in two halves:
 - a driver process that asks, trains (a synthetic trainer) and tells is killed at random moments and begun again until
-  its study is finished, then the next study;
+  its study is finished, then the next study; two such studies side by side;
 - `raymix run` on Ray: its driver, one of its workers, or everything on the host (a lost node) is killed.
 All kills are SIGKILL. At the end the load of `python -m benchmarks.store`: 5,000 trivial trials, every record durable.
 """
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -27,6 +28,7 @@ from benchmarks import chaos_damage, chaos_driver, store
 from tests.faults import real_study
 
 WORKER_KILLS = 2  # in one life: five of the same trial's worker would fail it, as they should
+SIDE_BY_SIDE = 2  # studies of the driver that trains by itself
 PART = 6  # a driver lives for up to one part in so many of what a whole study says
 
 
@@ -44,6 +46,12 @@ class Tally:
     """Trainings begun again that were not in flight at a kill; on Ray seen by the rows of `twice` alone."""
     differ: int = 0
     """Studies with other proposals, or another recommendation, than the one nobody killed."""
+
+    def add(self, other: Tally) -> None:
+        """Count what happened elsewhere too."""
+        self.kills += other.kills
+        for name in ("studies", "acknowledged", "lost", "twice", "paid_twice", "differ"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def judge(self, path: Path, unkilled: Path, acknowledged: set[str]) -> None:
         """Count one finished study."""
@@ -76,7 +84,20 @@ class Tally:
 
 
 def kill_drivers(minutes: float, rng: random.Random, room: Path) -> Tally:
-    """Studies driven by `benchmarks.chaos_driver`."""
+    """Studies driven by `benchmarks.chaos_driver`, some side by side."""
+    tally, rooms = Tally(), [room / f"side{i}" for i in range(SIDE_BY_SIDE)]
+    for side in rooms:
+        side.mkdir()
+    with ProcessPoolExecutor(SIDE_BY_SIDE, multiprocessing.get_context("spawn")) as pool:
+        seeds = [rng.randrange(2**32) for _ in rooms]
+        for part in pool.map(_kill_drivers, [minutes] * SIDE_BY_SIDE, seeds, rooms):
+            tally.add(part)
+    return tally
+
+
+def _kill_drivers(minutes: float, seed: int, room: Path) -> Tally:
+    """One study after the other."""
+    rng = random.Random(seed)
     processes = multiprocessing.get_context("forkserver")  # real processes, without the seconds of importing
     processes.set_forkserver_preload([chaos_driver.__name__, "pandas"])  # pyarrow imports it when it is first needed
 

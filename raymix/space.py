@@ -41,6 +41,7 @@ from raymix.space_parts import (
     Tokenizer,
     TrainTokenizer,
 )
+from raymix.space_polytope import allowed
 from raymix.space_study import Budget, Confirm, Reuse, reuse_by_path
 from raymix.yaml12 import SpaceError, apply_settings, explain, read_yaml
 
@@ -263,26 +264,8 @@ class SearchSpace(Frozen):
             ValueError: nothing is feasible; the message says which constraints clash.
         """
         target = target or self.target
-        lower_K = np.asarray([d.min_share for d in self.domains])
-        upper_K = np.asarray([d.max_share for d in self.domains])
         max_epochs = getattr(target, "max_epochs", None) or self.target.max_epochs
-        if max_epochs is not None:
-            upper_K = np.minimum(upper_K, self._largest_K(max_epochs, target.n_tokens))
-        self._check_feasible(lower_K, upper_K, max_epochs, target.n_tokens)
-        rows, limits = [], []
-        for group in self.constraints.groups:
-            member_K = np.asarray([float(name in group.domains) for name in self.domain_names])
-            rows += [member_K, -member_K]
-            limits += [group.max, -group.min]
-        rows_GK = np.asarray(rows) if rows else np.zeros((0, len(self.domains)))
-        polytope = Polytope(lower_K, upper_K, rows_GK, np.asarray(limits))
-        try:
-            simplex.vertex_along(polytope, np.zeros(len(self.domains)))
-        except ValueError:
-            raise ValueError(
-                "constraints.groups: no mixture satisfies these groups and the bounds of the domains"
-            ) from None
-        return polytope
+        return allowed(self.domains, self.constraints.groups, self._fixed(), max_epochs, target.n_tokens)
 
     def seen_K(self, mix_K: Array) -> Array:
         """Shares (K,) in the whole of a run on `mix_K`: its stages with a mixture of their own count too."""
@@ -294,39 +277,6 @@ class SearchSpace(Frozen):
         parts = [(part.tokens, self.mixture(part.mixture)) for part in self.recipe.stages if part.mixture is not None]
         fixed_K = sum((tokens * mix_K for tokens, mix_K in parts), np.zeros(len(self.domains)))
         return fixed_K, 1 - sum(tokens for tokens, _ in parts)
-
-    def _largest_K(self, max_epochs: float, n_tokens: float) -> Array:
-        """The largest shares with which no domain is repeated more often in the whole of a run.
-
-        Raises:
-            ValueError: what stages fix alone repeats one more often.
-        """
-        fixed_K, free = self._fixed()
-        epochs_K = fixed_K * n_tokens / self.available_K
-        if (epochs_K > max_epochs * (1 + 1e-9)).any():
-            k = int(np.argmax(epochs_K))
-            raise ValueError(
-                f"recipe.stages: their fixed mixtures alone repeat {self.domain_names[k]!r} {epochs_K[k]:.3g} times at "
-                f"the target, more than {max_epochs:g}: lower its share there, or raise target.max_epochs"
-            )
-        return np.maximum(0.0, (max_epochs * self.available_K / n_tokens - fixed_K) / free)
-
-    def _check_feasible(self, lower_K: Array, upper_K: Array, max_epochs: float | None, n_tokens: float) -> None:
-        if lower_K.sum() > 1 + 1e-9:
-            raise ValueError(f"the min_share values sum to {lower_K.sum():.4g}, more than 1: lower some")
-        for domain, low, high in zip(self.domains, lower_K, upper_K, strict=True):
-            if low > high + 1e-12:
-                raise ValueError(
-                    f"domain {domain.name!r}: min_share {low:.4g} needs more than {max_epochs:g} epochs of its "
-                    f"{domain.available_tokens:.4g} tokens at the target (at most {high:.4g}): lower min_share, "
-                    "raise target.max_epochs, or shrink target.n_tokens"
-                )
-        if upper_K.sum() < 1 - 1e-9:
-            raise ValueError(
-                f"the largest allowed shares sum to {upper_K.sum():.4g}, less than 1: raise max_share, or, where "
-                f"epochs bind ({max_epochs or 0:g} passes over the available tokens for {n_tokens:.3g} target tokens), "
-                "raise target.max_epochs or lower target.n_tokens"
-            )
 
     def mixture(self, shares: Mapping[str, float]) -> Array:
         """A `{domain: share}` mapping as a checked array (K,); domains left out are 0.

@@ -26,6 +26,7 @@ from raymix.on_ray.demand import Default, Waiting, check_fits, placement
 from raymix.on_ray.kept import Kept
 from raymix.on_ray.shards import share
 from raymix.on_ray.sharing import default_resources, trials_at_a_time
+from raymix.on_ray.stuck import Unstarted
 from raymix.on_ray.trackers import telling, tracking
 from raymix.on_ray.trial import ProxyTrial
 from raymix.proxy import WORKER_ENV, resolve
@@ -116,7 +117,7 @@ def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, 
                 storage_path=cache,
                 stop=search.poor if space.budget.stop_poor else None,
                 verbose=0,
-                callbacks=[Waiting()],
+                callbacks=[Waiting(), Unstarted()],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()

@@ -22,6 +22,7 @@ from raymix.design import Proposal, SpaceFilling
 from raymix.observations import Observations
 from raymix.on_ray.demand import Waiting, bundle, check_fits, placement, waiting_for
 from raymix.on_ray.run import MAX_RETRIES
+from raymix.on_ray.stuck import Unstarted
 from raymix.search import MixtureSearch
 from raymix.space import SearchSpace
 from raymix.study.ledger import Ledger
@@ -100,7 +101,7 @@ def play(space: SearchSpace, folder: Path, during: Any = None) -> list[dict[str,
             during(len(ended))
 
     ledger = Ledger(space, seed=0, designer=Alternating(space))
-    tune_study(ledger, space, folder, watch)
+    tune_study(ledger, space, folder, watch, [Unstarted(patience=60)])  # Ray forgot one once, after a node was lost
     return ledger.table().table.to_pylist()
 
 
