@@ -8,7 +8,7 @@ there are trials agree again, and differ where nothing was trained. Every eval d
 its own. Its mean always counts (switched off where leave-one-out sees no gain, it lost: benchmarks/LOG.md, for the
 optimum is in a corner of what was seen), its variance only where the marginal likelihood prefers it to noise.
 
-With several sizes the law of the commonest size alone is blended in, as in the answer (`target.answer`).
+With several sizes the law with one factor for all of them is blended in, as in the answer (`target.answer`).
 
 Letters: B points, R trials seen, K training domains, M eval domains, S draws.
 """
@@ -127,8 +127,8 @@ class Belief:
         weights_M, reduce = self.space.weights_M, self.space.objective.reduce
         value_B = reduce_losses(np.exp(log_BM), weights_M, reduce)
         if self.anchor is not None:
-            loss_BM = self.anchor.law.predict(mix_BK, np.tile(self.target_2, (len(mix_BK), 1)))
-            value_B = value_B + self.anchor.weight * (reduce_losses(loss_BM, weights_M, reduce) - value_B)
+            other_B = reduce_losses(self.anchor.losses(mix_BK, self.target_2.tolist()), weights_M, reduce)
+            value_B = value_B + self.anchor.weight * (other_B - value_B)
         if self.space.objective.pull:
             log_ratio_BK = np.log(np.maximum(mix_BK, 1e-12) / np.maximum(self.space.prior_K(), 1e-6))
             value_B = value_B + self.space.objective.pull * (mix_BK * log_ratio_BK).sum(axis=1)

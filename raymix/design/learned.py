@@ -129,7 +129,8 @@ def _fit(space: SearchSpace, rows: Rows) -> Learned:
     law = ResidualGP().fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, space.own_M)
     polytope, objective = space.polytope(), objective_of(space, law.law_)
     optimum_K = minimise(objective, polytope).mixture_K
-    anchor = anchor_of(as_table(rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, space.own_M))
+    table = as_table(rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, space.own_M)
+    anchor = anchor_of(space, law.law_, table, space.target.scale)
     belief = Belief.of(space, law, _sites(rows, optimum_K), anchor)
     starts = [optimum_K]
     if anchor is not None:

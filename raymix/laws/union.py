@@ -39,6 +39,9 @@ class TiedUnion(FittedLaw):
     pool: bool = True
     """Share what the eval domains agree on (partial pooling, from 3 eval domains on)."""
 
+    one_factor: bool = False
+    """One mixture factor even where sizes vary: what a table with few trials beyond one size can tell."""
+
     told_2_: Ints = field(init=False, repr=False)  # whether unique tokens were known, whether any was a repeat
 
     def fit(
@@ -70,8 +73,10 @@ class TiedUnion(FittedLaw):
     @property
     def form_(self) -> Form:
         """One of four regimes by what the scales can tell."""
-        form = TwoFactors if self.varies_2_[0] else OneFactor
-        return form(self.n_domains_, not self.varies_2_[1], self.saw_repeats_)
+        sizes, tokens = self.varies_2_.astype(bool).tolist()
+        if sizes and not self.one_factor:
+            return TwoFactors(self.n_domains_, not tokens, self.saw_repeats_)
+        return OneFactor(self.n_domains_, not tokens, self.saw_repeats_, sized=sizes)
 
     def _look_at(self, table: Table) -> None:
         super()._look_at(table)

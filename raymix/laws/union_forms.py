@@ -1,8 +1,8 @@
 """The two shapes of the tied union as functions of their parameters, with Jacobian and priors.
 
-Two factors (several sizes):
+Two factors (several sizes, unless one factor is asked for):
     L = E + A n^-al (e + sum_j u_j r_j^b)^-al + B d^-be (e + sum_j t_j r_j^b)^-be
-One factor (one size, where the two cannot be told apart):
+One factor (one size, where the two cannot be told apart; or few trials beyond one size, where they hardly can):
     L = E + [A n^-al + B d^-be + C] (e + sum_j t_j r_j^b)^-q
 with n = N/N0 and d = D/D0. It unites Chinchilla (arXiv 2203.15556 eq. 2) with effective exposure:
 a share r_j counts as t_j r_j^b of useful data, and, in the size term, as u_j r_j^b of used capacity.
@@ -128,11 +128,13 @@ class TwoFactors:
 
 @dataclass(frozen=True)
 class OneFactor:
-    """The shape for one size; with `one_d` also B, be stand on their priors (effective data law)."""
+    """The shape for one size, or for several told apart by A and al alone (`sized`); with `one_d` also B, be stand on
+    their priors (effective data law)."""
 
     n_domains: int
     one_d: bool = False
     repeats: bool = False
+    sized: bool = False
     scalars: tuple[str, ...] = ("E", "A", "al", "B", "be", "C", "q", "b", "e")
 
     @property
@@ -143,8 +145,9 @@ class OneFactor:
     def prior(self, log_median_M: Array, own_M: Ints) -> Prior:
         """Priors of (E, A, al, B, be, C, q, b, e, t_1..K)."""
         data = (ONE_D_LEVEL, ONE_D_POWER) if self.one_d else (DATA_LEVEL, DATA_POWER)
+        size = (SIZE_LEVEL, SIZE_POWER) if self.sized else (ONE_SIZE_LEVEL, ONE_SIZE_POWER)
         mix_power = ONE_D_MIX_POWER if self.one_d else MIX_POWER
-        scalars = [FLOOR, ONE_SIZE_LEVEL, ONE_SIZE_POWER, *data, EXTRA_LEVEL, mix_power, SHARE_POWER, OFFSET]
+        scalars = [FLOOR, *size, *data, EXTRA_LEVEL, mix_power, SHARE_POWER, OFFSET]
         weights = [_weight_means(own_M, self.n_domains)]
         return _prior(scalars, self.scalars, log_median_M, weights, self.repeats)
 

@@ -3,8 +3,10 @@
 First the optimum of the law at the target, which has a certificate. Then what that law is known to miss:
 
 - Runs of several sizes. The law's mixture factor of what size brings has a weight per training domain, is mostly prior
-  until there are that many trials beyond the commonest size, and counts most at the target. So the law of the
-  commonest size alone is blended in, with weight K / (K + trials at other sizes). A blend of convex laws is convex.
+  until there are that many trials beyond the commonest size, and counts most at the target. So the law with one factor
+  for all sizes is blended in, brought to the law's level (which is better), with weight K / (K + trials at other
+  sizes): it halves the error of differences between mixtures at a size that few trials lead to (benchmarks/LOG.md).
+  A blend of convex laws is convex.
 - Runs at the target's own scale. The law bends past corners that a process on its residuals knows (`laws.residual`),
   which is not convex. So from the law's optimum on to that of law and process, as far as the law puts it within its own
   sd; what that gives up under the law counts as gap. Read at a scale beyond the runs the process misled
@@ -15,13 +17,14 @@ Letters: K training domains, M eval domains, T terms of the objective, G guardra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize
 
 from raymix import simplex
-from raymix.laws import Law, ResidualGP, make_law
+from raymix.laws import Law, ResidualGP, TiedUnion, make_law
 from raymix.laws.base import Table
 from raymix.laws.repetition import at_rows, stocked
 from raymix.simplex import Array, Polytope
@@ -37,30 +40,38 @@ GUARD_SLACK = 1e-6  # nats: what the optimum itself may be over a guardrail by r
 
 @dataclass(frozen=True)
 class Anchor:
-    """The law of one size alone, and how much it counts while other sizes are hardly known."""
+    """The law with one factor, and how much it counts at a scale while other sizes are hardly known."""
 
     law: Law
     weight: float
-    n_params: float
+    level_M: Array
+    """Of the other law at that scale over its own, in the mean over the mixtures trained."""
+
+    def losses(self, mix_BK: Array, scale: Sequence[float]) -> Array:
+        """Losses (B, M) at the level of the other law."""
+        return np.asarray(self.level_M * self.law.predict(mix_BK, np.tile(np.asarray(scale, float), (len(mix_BK), 1))))
 
 
 @dataclass(frozen=True)
 class Blended(ObjectiveAtScale):
-    """An objective under a law and its anchor; guardrails are those of the law."""
+    """An objective under a law and its anchor, if it has one; guardrails are those of the law."""
 
     anchor: Anchor | None = None
 
     def losses(self, mix_BK: Array) -> Array:
         """Blended losses (B, M)."""
-        assert self.anchor is not None
         loss_BM = super().losses(mix_BK)
-        return loss_BM + self.anchor.weight * (replace(self._plain, law=self.anchor.law).losses(mix_BK) - loss_BM)
+        if self.anchor is None:
+            return loss_BM
+        return loss_BM + self.anchor.weight * (self.anchor.losses(np.atleast_2d(mix_BK), self.scale) - loss_BM)
 
     def jacobian(self, mix_K: Array) -> Array:
         """Their slopes (M, K)."""
-        assert self.anchor is not None
         slope_MK = super().jacobian(mix_K)
-        return slope_MK + self.anchor.weight * (replace(self._plain, law=self.anchor.law).jacobian(mix_K) - slope_MK)
+        if self.anchor is None:
+            return slope_MK
+        other_MK = self.anchor.law.gradient(mix_K[None], np.asarray(self.scale, float)[None])[0]
+        return np.asarray(slope_MK + self.anchor.weight * (self.anchor.level_M[:, None] * other_MK - slope_MK))
 
     def guards(self, mix_K: Array) -> tuple[Array, Array]:
         """See `ObjectiveAtScale.guards`."""
@@ -80,19 +91,22 @@ def answer(
     `process` is the law with a process on its residuals, where it is fitted already.
     """
     target = target or space.target
-    objective, polytope = objective_of(space, law, target), space.polytope(target)
-    anchor = anchor_of(table, law.name)
-    if anchor is not None:
-        anchor = replace(anchor, law=stocked(anchor.law, space.available_K))
-        blended = Blended(**vars(objective), anchor=anchor)
-        optimum = minimise(blended, polytope)
-        how = f"on the law and, with weight {anchor.weight:.2f}, that of {anchor.n_params:.3g} parameters alone"
-        return replace(optimum, method=f"{optimum.method} {how}"), blended
+    objective, polytope = believed(space, law, table, target), space.polytope(target)
     optimum = minimise(objective, polytope)
+    if isinstance(objective, Blended) and objective.anchor is not None:
+        how = f"on the law and, with weight {objective.anchor.weight:.2f}, one that has one factor for all sizes"
+        return replace(optimum, method=f"{optimum.method} {how}"), objective
     if law.convex and objective.reduce == "mean" and _trained_at(table, target) and not _absurd(table, law):
         whole = stocked(process or table.fit(ResidualGP(make_law(law.name))), space.available_K)
         optimum = _polished(optimum, objective, replace(objective, law=whole), polytope)
     return optimum, objective
+
+
+def believed(space: SearchSpace, law: Law, table: Table, target: Rung) -> ObjectiveAtScale:
+    """The objective at `target` under a law and the rows it was fitted to: with its anchor where it has one."""
+    objective = objective_of(space, law, target)
+    anchor = anchor_of(space, law, table, target.scale)
+    return objective if anchor is None else Blended(**vars(objective), anchor=anchor)
 
 
 def _trained_at(table: Table, target: Rung) -> bool:
@@ -107,17 +121,18 @@ def _absurd(table: Table, law: Law) -> bool:
     return bool(np.nanmax(np.abs(np.log(table.loss_BM / predicted_BM))) > ABSURD)
 
 
-def anchor_of(table: Table, name: str = "union") -> Anchor | None:
-    """The law on the commonest size; None where there is no other, or hardly a trial there has every loss."""
+def anchor_of(space: SearchSpace, law: Law, table: Table, scale: Sequence[float]) -> Anchor | None:
+    """What the default law is blended with at a scale; None for other laws, and where all trials have one size."""
     sizes, size_B = np.unique(np.round(np.log(table.scale_B2[:, 0]), 1), return_inverse=True)
-    trials_S = np.array([len(np.unique(table.run_B[size_B == i])) for i in range(len(sizes))])
-    here = table.take(np.flatnonzero(size_B == int(np.argmax(trials_S))))
-    whole = np.isfinite(here.loss_BM).all(axis=1)
-    if len(sizes) == 1 or len(np.unique(here.run_B[whole])) < MIN_TRIALS:
+    if len(sizes) == 1 or not isinstance(law, TiedUnion):
         return None
+    trials_S = np.array([len(np.unique(table.run_B[size_B == i])) for i in range(len(sizes))])
     K, others = table.mix_BK.shape[1], int(trials_S.sum() - trials_S.max())
-    n_params = float(np.exp(np.log(here.scale_B2[:, 0]).mean()))
-    return Anchor(here.fit(make_law(name)), K / (K + others), n_params)
+    one = stocked(table.fit(TiedUnion(one_factor=True)), space.available_K)
+    trained_BK = np.unique(table.mix_BK, axis=0)
+    scale_B2 = np.tile(np.asarray(scale, float), (len(trained_BK), 1))
+    level_BM = stocked(law, space.available_K).predict(trained_BK, scale_B2) / one.predict(trained_BK, scale_B2)
+    return Anchor(one, K / (K + others), level_BM.mean(axis=0))
 
 
 def _polished(optimum: Optimum, objective: ObjectiveAtScale, whole: ObjectiveAtScale, polytope: Polytope) -> Optimum:

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 
 from raymix import simplex
-from raymix.laws import Law, ResidualGP, bootstrap, make_law
+from raymix.laws import Law, ResidualGP, make_law
 from raymix.laws.base import Table, as_table
+from raymix.laws.bootstrap import resample_runs
 from raymix.laws.repetition import stocked
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import Rung, SearchSpace, Target
-from raymix.target.answer import MIN_TRIALS, answer
+from raymix.target.answer import MIN_TRIALS, Blended, anchor_of, answer
 from raymix.target.held_out import HeldOut, score_law
 from raymix.target.improvement import expected_improvement
 from raymix.target.near_optimal import exchangeable
-from raymix.target.objective import ObjectiveAtScale, objective_of
+from raymix.target.objective import ObjectiveAtScale
 from raymix.target.optimum import Optimum
 from raymix.target.reading import Baseline, Interval, Reading, epochs_of, far_notes, repeat_notes, set_around, verdict
 
@@ -92,10 +93,16 @@ def mixture_for(space: SearchSpace, table: Observations) -> Array:
 def refitted(
     objective: ObjectiveAtScale, space: SearchSpace, usable: Observations, n: int, rng: np.random.Generator
 ) -> list[ObjectiveAtScale]:
-    """The objective under `n` laws, each fitted to whole trials drawn with replacement."""
-    rows = (usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M)
-    laws = bootstrap(make_law(objective.law.name), *rows, n, rng, usable.unique_BK)
-    return [replace(objective, law=stocked(law, space.available_K)) for law in laws]
+    """The objective under `n` laws, each fitted to whole trials drawn with replacement; anchors are fitted anew too."""
+
+    def draw() -> ObjectiveAtScale:
+        rows = resample_runs(rows_of(space, usable), rng)
+        law = stocked(rows.fit(make_law(objective.law.name)), space.available_K)
+        if isinstance(objective, Blended):
+            return replace(objective, law=law, anchor=anchor_of(space, law, rows, objective.scale))
+        return replace(objective, law=law)
+
+    return [draw() for _ in range(n)]
 
 
 def recommend(
@@ -114,13 +121,12 @@ def recommend(
     target = target or space.target
     usable = table.usable()
     polytope = space.polytope(target)
-    objective = objective_of(space, law, target)
-    optimum, decided = answer(space, law, rows_of(space, usable), target)
+    optimum, objective = answer(space, law, rows_of(space, usable), target)
     rng = np.random.default_rng([seed, 1])
     drawn = refitted(objective, space, usable, N_DRAWS, rng)
     score, held_out = score_law(space, table, law)
     if keep_K is not None:
-        optimum = _kept(optimum, decided, polytope, keep_K, score["noise"])
+        optimum = _kept(optimum, objective, polytope, keep_K, score["noise"])
     more = expected_improvement(drawn, polytope, optimum.mixture_K)
     notes = [*law.notes_, *_extrapolation(usable, target, optimum.mixture_K)]
     notes += repeat_notes(space, objective, optimum.mixture_K)
