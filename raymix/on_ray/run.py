@@ -38,8 +38,9 @@ from raymix.study import Study
 from raymix.study.agenda import search_over
 from raymix.study.budget import planned_trials
 from raymix.study.ledger import Ledger, Trial
-from raymix.target.optimum import minimise, objective_of
-from raymix.target.recommend import fit_law
+from raymix.target.answer import believed
+from raymix.target.optimum import minimise
+from raymix.target.recommend import fit_law, rows_of
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +221,8 @@ class _Watcher:
             law = fit_law(self.space, self.ledger.table())
         except ValueError:  # too few trials yet
             return None
-        optimum = minimise(objective_of(self.space, law), self.space.polytope())
+        rows = rows_of(self.space, self.ledger.table().usable())
+        optimum = minimise(believed(self.space, law, rows, self.space.target), self.space.polytope())
         self.best_loss = optimum.value
         return optimum.mixture_K
 
