@@ -1,6 +1,7 @@
 """The default: the law with a process on its residuals, asked where its optimum at the target could lie.
 
-1. The first round fills space (`space_filling`), around the prior and towards the corners.
+1. The first round fills space (`space_filling`), around the prior and towards the corners; the first two where there
+   are as many domains as trials in two.
 2. Then most proposals are Thompson draws: of a law and a process drawn from what is believed (`belief`) the best
    candidate at the target is trained next. Draws differ where trials would change the optimum, and nowhere else.
 3. Every eighth proposal is a design point for the law: what tells most about the optimum (`information`).
@@ -32,6 +33,7 @@ from raymix.target.answer import MIN_TRIALS
 from raymix.target.recommend import mixture_for
 
 DESIGN_EVERY = 8
+FILLING_ROUNDS = 2  # at most
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class LawGuided:
         """See `Designer.suggest`."""
         known = learn(self.space, table)
         start = n_trials(table, pending)
-        if known is None or start < self.space.budget.per_round:
+        if known is None or start < filling(self.space):
             return SpaceFilling(self.space).suggest(table, pending, n, rng)
         learned, belief = known
         belief = belief.with_pending(*_as_matrices(pending, len(self.space.domains)))
@@ -74,6 +76,12 @@ class LawGuided:
         if len(set(usable.trial_ids)) < MIN_TRIALS or not measured_M.all():
             return prior_inside(self.space)
         return mixture_for(self.space, table)
+
+
+def filling(space: SearchSpace) -> int:
+    """How many trials fill space first: as many rounds as hold no more trials than there are domains."""
+    per_round = space.budget.per_round
+    return per_round * min(max(len(space.domains) // per_round, 1), FILLING_ROUNDS)
 
 
 def thompson(learned: Learned, belief: Belief, n: int, rng: np.random.Generator) -> Array:
