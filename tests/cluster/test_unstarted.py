@@ -45,6 +45,7 @@ def patient_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.mark.slow
 def test_a_trial_whose_worker_never_starts_is_begun_again(
     tmp_path: Path, patient_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +82,7 @@ class SlowToSetUp(tune.Trainable):  # type: ignore[misc]
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_an_actor_in_its_setup_has_its_worker(tmp_path: Path, patient_ray: None) -> None:
     actor = ray.remote(num_cpus=1)(SlowToSetUp).remote({"folder": str(tmp_path)})
     ready = actor.__ray_ready__.remote()
