@@ -52,7 +52,7 @@ def test_the_level_is_that_of_the_law_and_the_more_trials_the_more_are_differenc
         assert np.allclose(found.anchor.level_M, ratio_BM.mean(axis=0), rtol=1e-12)
         assert np.allclose(found.losses(trained_BK), plain.losses(trained_BK), rtol=0.1)  # of one level
         weights.append(found.anchor.weight)
-    assert weights == [3 / 4, 3 / 7, 3 / 19]  # K / (K + trials beyond the commonest size)
+    assert weights == [2 / 3, 2 / 6, 2 / 18]  # 2 / (2 + trials beyond the commonest size)
 
 
 def test_slopes_are_those_of_the_blended_losses_and_its_optimum_is_certified() -> None:

@@ -1,7 +1,7 @@
 """The default: the law with a process on its residuals, asked where its optimum at the target could lie.
 
-1. The first round fills space (`space_filling`), around the prior and towards the corners; the first two where there
-   are as many domains as trials in two.
+1. The first round fills space (`space_filling`) on the smallest rung, around the prior and towards the corners; the
+   first two where there are as many domains as trials in two.
 2. Then most proposals are Thompson draws: of a law and a process drawn from what is believed (`belief`) the best
    candidate at the target is trained next. Draws differ where trials would change the optimum, and nowhere else.
 3. Every eighth proposal is a design point for the law: what tells most about the optimum (`information`).
@@ -50,7 +50,7 @@ class LawGuided:
         known = learn(self.space, table)
         start = n_trials(table, pending)
         if known is None or start < filling(self.space):
-            return SpaceFilling(self.space).suggest(table, pending, n, rng)
+            return SpaceFilling(self.space, self.scales == "information").suggest(table, pending, n, rng)
         learned, belief = known
         belief = belief.with_pending(*_as_matrices(pending, len(self.space.domains)))
         mix_BK = thompson(learned, belief, n, rng)

@@ -16,7 +16,7 @@ from raymix import simplex
 from raymix.design.base import Proposal
 from raymix.design.evidence import best_seen
 from raymix.design.numbering import numbered
-from raymix.design.schedule import scale_of
+from raymix.design.schedule import rungs, scale_of
 from raymix.observations import Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import SearchSpace
@@ -30,6 +30,8 @@ class SpaceFilling:
     """Replicates of the prior first, then mixtures far from everything tried."""
 
     space: SearchSpace
+    smallest: bool = False
+    """All on the smallest rung; else every second trial after the first round on a larger one (`schedule`)."""
 
     def suggest(
         self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
@@ -43,7 +45,8 @@ class SpaceFilling:
         taken_BK = np.concatenate([tried(table, pending, polytope.n_domains), *(mix_K[None] for mix_K in mixtures)])
         candidates_BK = candidates(polytope, prior_K, rng, max(N_CANDIDATES, n))
         mixtures += list(candidates_BK[simplex.spread(candidates_BK, n - first, taken_BK)])
-        return numbered(self.space, mixtures, [scale_of(self.space, start + i) for i in range(n)], table, pending)
+        scales = [rungs(self.space)[0] if self.smallest else scale_of(self.space, start + i) for i in range(n)]
+        return numbered(self.space, mixtures, scales, table, pending)
 
     def recommend(self, table: Observations) -> Array:
         """The best mixture seen."""

@@ -3,10 +3,9 @@
 First the optimum of the law at the target, which has a certificate. Then what that law is known to miss:
 
 - Runs of several sizes. The law's mixture factor of what size brings has a weight per training domain, is mostly prior
-  until there are that many trials beyond the commonest size, and counts most at the target. So the law with one factor
-  for all sizes is blended in, brought to the law's level (which is better), with weight K / (K + trials at other
-  sizes). With one trial beyond the commonest size the error of differences between mixtures at a size not trained fell
-  by 12 to 45%; on one table of ten mixtures, two to eight of them larger too, it rose (benchmarks/LOG.md).
+  while few trials are beyond the commonest size, and counts most at the target. So the law with one factor for all
+  sizes is blended in, brought to the law's level (which is better), with weight 2 / (2 + trials at other sizes): more
+  helps published runs with one larger trial and misleads where the optimum moves with scale (benchmarks/LOG.md).
   A blend of convex laws is convex.
 - Runs at the target's own scale. The law bends past corners that a process on its residuals knows (`laws.residual`),
   which is not convex. So from the law's optimum on to that of law and process, as far as the law puts it within its own
@@ -33,6 +32,7 @@ from raymix.space import Rung, SearchSpace
 from raymix.target.objective import ObjectiveAtScale, objective_of
 from raymix.target.optimum import FLOORS, Optimum, constraints_of, floored, minimise, on_simplex
 
+ANCHOR_TRIALS = 2  # trials beyond the commonest size that what is not known of size counts for
 MIN_TRIALS = 4  # below that a law only repeats its priors
 SAME_SCALE = 0.3  # in logs of n_params and n_tokens: realised scales differ a little from nominal ones
 ABSURD = 1.0  # log loss: e times what the law says
@@ -128,12 +128,12 @@ def anchor_of(space: SearchSpace, law: Law, table: Table, scale: Sequence[float]
     if len(sizes) == 1 or not isinstance(law, TiedUnion):
         return None
     trials_S = np.array([len(np.unique(table.run_B[size_B == i])) for i in range(len(sizes))])
-    K, others = table.mix_BK.shape[1], int(trials_S.sum() - trials_S.max())
+    others = int(trials_S.sum() - trials_S.max())
     one = stocked(table.fit(TiedUnion(one_factor=True)), space.available_K)
     trained_BK = np.unique(table.mix_BK, axis=0)
     scale_B2 = np.tile(np.asarray(scale, float), (len(trained_BK), 1))
     level_BM = stocked(law, space.available_K).predict(trained_BK, scale_B2) / one.predict(trained_BK, scale_B2)
-    return Anchor(one, K / (K + others), level_BM.mean(axis=0))
+    return Anchor(one, ANCHOR_TRIALS / (ANCHOR_TRIALS + others), level_BM.mean(axis=0))
 
 
 def _polished(optimum: Optimum, objective: ObjectiveAtScale, whole: ObjectiveAtScale, polytope: Polytope) -> Optimum:
