@@ -8,8 +8,6 @@ there are trials agree again, and differ where nothing was trained. Every eval d
 its own. Its mean always counts (switched off where leave-one-out sees no gain, it lost: benchmarks/LOG.md, for the
 optimum is in a corner of what was seen), its variance only where the marginal likelihood prefers it to noise.
 
-With several sizes the law with one factor for all of them is blended in, as in the answer (`target.answer`).
-
 Letters: B points, R trials seen, K training domains, M eval domains, S draws.
 """
 
@@ -26,7 +24,6 @@ from raymix.laws import Law, ResidualGP
 from raymix.laws.posterior import SHARED, sample
 from raymix.simplex import Array
 from raymix.space import SearchSpace
-from raymix.target.answer import Anchor
 from raymix.target.objective import reduce_losses
 
 JITTER = 1e-9
@@ -55,10 +52,9 @@ class Belief:
     """sd of g per eval domain, in units of the kernel."""
     likelier_M: NDArray[np.bool_]
     """Whether the residuals are likelier under the process than as noise alone: only then draws vary by it."""
-    anchor: Anchor | None = None
 
     @classmethod
-    def of(cls, space: SearchSpace, law: ResidualGP, sites: Sites, anchor: Anchor | None = None) -> Belief:
+    def of(cls, space: SearchSpace, law: ResidualGP, sites: Sites) -> Belief:
         """Conditioned on the sites."""
         covariance_RR = law.kernel(sites.mix_RK, sites.scale_R2, sites.mix_RK, sites.scale_R2)
         covariance_RR += law.noise_ * np.eye(len(covariance_RR))
@@ -69,7 +65,7 @@ class Belief:
         white_M = np.maximum((residual_RM**2).mean(axis=0), MIN_VARIANCE)
         half_log_det = float(np.log(np.diag(root[0])).mean())
         likelier_M = half_log_det + 0.5 * np.log(variance_M) < 0.5 * np.log(white_M)
-        return cls(space, law, sites, root, np.sqrt(variance_M), np.asarray(likelier_M), anchor)
+        return cls(space, law, sites, root, np.sqrt(variance_M), np.asarray(likelier_M))
 
     @property
     def target_2(self) -> Array:
@@ -123,12 +119,9 @@ class Belief:
         return np.asarray(self._value(mix_BK, log_BM) + (np.exp(log_BM) * sd_BM) @ weight_M)
 
     def _value(self, mix_BK: Array, log_BM: Array) -> Array:
-        """Reduced losses, blended with those of the anchor, with the pull to the prior where the space has one."""
+        """Reduced losses, with the pull to the prior where the space has one."""
         weights_M, reduce = self.space.weights_M, self.space.objective.reduce
         value_B = reduce_losses(np.exp(log_BM), weights_M, reduce)
-        if self.anchor is not None:
-            other_B = reduce_losses(self.anchor.losses(mix_BK, self.target_2.tolist()), weights_M, reduce)
-            value_B = value_B + self.anchor.weight * (other_B - value_B)
         if self.space.objective.pull:
             log_ratio_BK = np.log(np.maximum(mix_BK, 1e-12) / np.maximum(self.space.prior_K(), 1e-6))
             value_B = value_B + self.space.objective.pull * (mix_BK * log_ratio_BK).sum(axis=1)

@@ -26,13 +26,11 @@ from raymix.design.evidence import prior_inside
 from raymix.design.information import Question
 from raymix.design.rows import Rows
 from raymix.design.schedule import rungs
-from raymix.laws import Law, ResidualGP, TiedUnion
-from raymix.laws.base import as_table
+from raymix.laws import HedgedUnion, Law, ResidualGP
 from raymix.laws.posterior import sample
 from raymix.observations import Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import SearchSpace
-from raymix.target.answer import Anchor, anchor_of
 from raymix.target.objective import ObjectiveAtScale, objective_of
 from raymix.target.optimum import constraints_of, minimise, on_simplex
 
@@ -65,17 +63,10 @@ class Learned:
     candidates_BK: Array
     question: Question
     """Which of the best candidates is best?"""
-    anchor: Anchor | None
     design_BK: Array
     """Mixtures all over the polytope: design points for the law."""
     design_BMS: Array
     """What each would tell (`information`), trained on the smallest rung."""
-
-    @property
-    def base(self) -> TiedUnion:
-        """The law without the process."""
-        assert isinstance(self.law.law_, TiedUnion)
-        return self.law.law_
 
 
 def learn(space: SearchSpace, table: Observations) -> tuple[Learned, Belief] | None:
@@ -93,7 +84,7 @@ def learn(space: SearchSpace, table: Observations) -> tuple[Learned, Belief] | N
     while len(_fits) > REMEMBERED:
         _fits.popitem(last=False)
     learned = _fits[key]
-    return learned, Belief.of(space, learned.law, _sites(usable, learned.optimum_K), learned.anchor)
+    return learned, Belief.of(space, learned.law, _sites(usable, learned.optimum_K))
 
 
 def _whole_trials(rows: Rows) -> int:
@@ -129,30 +120,25 @@ def _fit(space: SearchSpace, rows: Rows) -> Learned:
     law = ResidualGP().fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, space.own_M)
     polytope, objective = space.polytope(), objective_of(space, law.law_)
     optimum_K = minimise(objective, polytope).mixture_K
-    table = as_table(rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, space.own_M)
-    anchor = anchor_of(space, law.law_, table, space.target.scale)
-    belief = Belief.of(space, law, _sites(rows, optimum_K), anchor)
-    starts = [optimum_K]
-    if anchor is not None:
-        starts.append(minimise(objective_of(space, anchor.law), polytope).mixture_K)
+    belief = Belief.of(space, law, _sites(rows, optimum_K))
     seen_BK = belief.sites.mix_RK[np.argsort(belief.objective(belief.sites.mix_RK), kind="stable")[:N_BEST]]
     seen = [simplex.project(polytope, mix_K) for mix_K in seen_BK]
-    polished_BK = np.stack([polish(belief, polytope, objective, mix_K) for mix_K in (*starts, *seen[:1])])
+    polished_BK = np.stack([polish(belief, polytope, objective, mix_K) for mix_K in (optimum_K, *seen[:1])])
     drawn = sample(law.law_, N_DRAWS, rng) or []
     ends = [minimise(objective_of(space, draw), polytope, [optimum_K]).mixture_K for draw in drawn]
-    corners_BK = np.stack([*starts, *polished_BK, *ends, *seen])
+    corners_BK = np.stack([optimum_K, *polished_BK, *ends, *seen])
     candidates_BK = _candidates(polytope, objective, corners_BK, rng)
     near = np.argsort(objective.values(candidates_BK), kind="stable")[:N_NEAR]
     laws: Sequence[Law] = sample(law.law_, N_ASKED, rng) or [law.law_]
     question = Question.of(objective, laws, candidates_BK[near], _noise(law.law_))
     design_BK = space_filling.candidates(polytope, prior_inside(space), rng, N_DESIGN)
     design_BMS = question.features(design_BK, np.tile(rungs(space)[0], (len(design_BK), 1)))
-    return Learned(law, optimum_K, candidates_BK, question, anchor, design_BK, design_BMS)
+    return Learned(law, optimum_K, candidates_BK, question, design_BK, design_BMS)
 
 
 def _noise(law: Law) -> Array:
     """sd of log loss per eval domain (M,)."""
-    assert isinstance(law, TiedUnion)
+    assert isinstance(law, HedgedUnion)
     return law.sig_M_
 
 

@@ -1,11 +1,11 @@
 """Laws: what the losses are as a function of mixture and scale. One entry in LAWS per family.
 
 Read in this order: `base` (what a law is), `union` (the default), `union_forms` and `exposure` (its formula), `fitted`
-(rows in, predictions out), `fit` (the solver all laws share), `intervals` (how sure a fit is), `residual` (the
-Gaussian process on top), then `bootstrap` and `select` (how far to believe it). The published families are
-`separable` (what they share) and a file each: `exponential`, `log_linear`, `log_feature`, `effective_data`,
-`joint_exposure`, `chinchilla`, `bimix`, `apple`, `dcpt`, `power` (AutoScale's; `ddo` and `autoscale` are its method);
-`nested` is a pipeline of step, size and mixing laws, `average` blends any laws.
+(rows in, predictions out), `fit` (the solver all laws share), `intervals` (how sure a fit is), `hedged` (the default
+where sizes vary), `residual` (the Gaussian process on top), then `bootstrap` and `select` (how far to believe it). The
+published families are `separable` (what they share) and a file each: `exponential`, `log_linear`, `log_feature`,
+`effective_data`, `joint_exposure`, `chinchilla`, `bimix`, `apple`, `dcpt`, `power` (AutoScale's; `ddo` and `autoscale`
+are its method); `nested` is a pipeline of step, size and mixing laws, `average` blends any laws.
 """
 
 from typing import Any
@@ -19,6 +19,7 @@ from raymix.laws.chinchilla import Chinchilla
 from raymix.laws.dcpt import DCPT
 from raymix.laws.effective_data import EffectiveData
 from raymix.laws.exponential import M1, M2, M3, M4, Implicit, M4Published
+from raymix.laws.hedged import HedgedUnion
 from raymix.laws.joint_exposure import JointExposure
 from raymix.laws.log_feature import LogFeature, LogFeatureJoint
 from raymix.laws.log_linear import LogLinear
@@ -29,7 +30,7 @@ from raymix.laws.select import CVResult, cross_validate, cross_validate_sizes, n
 from raymix.laws.union import TiedUnion
 
 FAMILIES: tuple[type[Law], ...] = (
-    *(TiedUnion, ResidualGP, Average),
+    *(TiedUnion, HedgedUnion, ResidualGP, Average),
     *(M1, M2, M3, M4, M4Published, Implicit, LogLinear, LogFeature, EffectiveData),  # one scale
     *(LogFeatureJoint, JointExposure, BiMix, AppleAdditive, AppleJoint, DCPT, Chinchilla, PerDomainPower, Nested),
 )
@@ -69,6 +70,7 @@ __all__ = [
     "CVResult",
     "Chinchilla",
     "EffectiveData",
+    "HedgedUnion",
     "Implicit",
     "JointExposure",
     "Law",

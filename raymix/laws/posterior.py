@@ -13,6 +13,7 @@ import numpy as np
 
 from raymix.laws.average import Average
 from raymix.laws.base import Array, Law, changed
+from raymix.laws.hedged import HedgedUnion
 from raymix.laws.residual import ResidualGP
 
 SHARED = 0.5  # correlation of residuals between eval domains of one run: .4-.6 in published runs
@@ -21,12 +22,12 @@ SHARED = 0.5  # correlation of residuals between eval domains of one run: .4-.6 
 def sample(law: Law, n: int, rng: np.random.Generator) -> list[Law] | None:
     """`n` laws drawn from the posterior of `law`; None for a law without parameters and covariance.
 
-    Of a residual process and of an average the laws inside are drawn; process and weights stay.
+    Of a residual process and of a blend the laws inside are drawn; process and weights stay.
     """
     if isinstance(law, ResidualGP):
         bases = sample(law.law_, n, rng)
         return None if bases is None else [changed(law, law_=base) for base in bases]
-    if isinstance(law, Average):
+    if isinstance(law, Average | HedgedUnion):
         parts = [sample(part, n, rng) for part in law.laws_]
         known = [part for part in parts if part is not None]
         return (
@@ -50,10 +51,13 @@ def draw_params(mean_MP: Array, covariance_MPP: Array, n: int, rng: np.random.Ge
 
 def convex_parts(law: Law) -> Sequence[Law]:
     """The convex laws inside: `law` itself, what lies under its process, or the laws of an average."""
-    return [part for part in parts_of(law) if part.convex]
+    return [law] if law.convex else [part for each in _inside(law) for part in convex_parts(each)]
 
 
 def parts_of(law: Law) -> Sequence[Law]:
-    """The laws inside that have none inside: `law` itself, what lies under its process, or the laws of an average."""
-    inside: Sequence[Law] = [law.law_] if isinstance(law, ResidualGP) else getattr(law, "laws_", [])
-    return [part for each in inside for part in parts_of(each)] if inside else [law]
+    """The laws inside that have none inside: `law` itself, what lies under its process, or the laws of a blend."""
+    return [part for each in _inside(law) for part in parts_of(each)] or [law]
+
+
+def _inside(law: Law) -> Sequence[Law]:
+    return [law.law_] if isinstance(law, ResidualGP) else getattr(law, "laws_", [])

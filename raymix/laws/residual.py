@@ -22,9 +22,9 @@ from raymix.laws.base import Array, Flags, Ints, Law, Table, as_mixtures, as_sca
 from raymix.laws.bootstrap import fresh
 from raymix.laws.exposure import sigmoid
 from raymix.laws.fitted import CHUNK, chunks
+from raymix.laws.hedged import HedgedUnion
 from raymix.laws.repetition import at_rows
 from raymix.laws.rows import canonical_order, usable_rows, whole_runs
-from raymix.laws.union import TiedUnion
 
 SHARE_SCALE = 0.02  # phi is linear in shares below, logarithmic above: where published curves bend
 NAMES = ("log ell", "log w", "logit w0", "log ellN", "log ellD", "log nu", "log noise")
@@ -59,7 +59,7 @@ class ResidualGP:
     convex: ClassVar[bool] = False
     repeats: ClassVar[bool] = True
 
-    base: Law = field(default_factory=TiedUnion)
+    base: Law = field(default_factory=HedgedUnion)
     """The law underneath; a fresh copy of it is fitted."""
     warmup: float = 0.1
     """Rows before this part of a run's last D are left out."""

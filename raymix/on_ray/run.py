@@ -38,9 +38,9 @@ from raymix.study import Study
 from raymix.study.agenda import search_over
 from raymix.study.budget import planned_trials
 from raymix.study.ledger import Ledger, Trial
-from raymix.target.answer import believed
+from raymix.target.objective import objective_of
 from raymix.target.optimum import minimise
-from raymix.target.recommend import fit_law, rows_of
+from raymix.target.recommend import fit_law
 
 log = logging.getLogger(__name__)
 
@@ -221,8 +221,7 @@ class _Watcher:
             law = fit_law(self.space, self.ledger.table())
         except ValueError:  # too few trials yet
             return None
-        rows = rows_of(self.space, self.ledger.table().usable())
-        optimum = minimise(believed(self.space, law, rows, self.space.target), self.space.polytope())
+        optimum = minimise(objective_of(self.space, law), self.space.polytope())
         self.best_loss = optimum.value
         return optimum.mixture_K
 

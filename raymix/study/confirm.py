@@ -25,8 +25,7 @@ from raymix.space import Rung, Scale, SpaceError
 from raymix.space_study import Confirm
 from raymix.study.budget import flops_left, spent
 from raymix.study.ledger import Ledger, Trial
-from raymix.target.answer import believed
-from raymix.target.objective import reduce_losses
+from raymix.target.objective import objective_of, reduce_losses
 from raymix.target.reading import Interval
 from raymix.target.recommend import (
     N_DRAWS,
@@ -35,7 +34,6 @@ from raymix.target.recommend import (
     fit_law,
     mixture_for,
     refitted,
-    rows_of,
 )
 
 FIRST_SEED = 1000  # the search counts from 0, so these runs chose nothing
@@ -247,7 +245,7 @@ def _predicted(
     names = [name for name in mixtures if name != PROPOSAL]
     mix_BK = np.stack([space.mixture(mixtures[name]) for name in (PROPOSAL, *names)])
     at = Rung(n_params=scale.n_params, n_tokens=scale.n_tokens)
-    objective = believed(space, law, rows_of(space, usable), at)
+    objective = objective_of(space, law, at)
     drawn = refitted(objective, space, usable, N_DRAWS, np.random.default_rng([ledger.seed, 1]))
     value_B = objective.values(mix_BK)
     value_SB = np.stack([draw.values(mix_BK) for draw in drawn])

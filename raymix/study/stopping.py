@@ -20,12 +20,11 @@ from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.study.ledger import Ledger, Trial
-from raymix.target.answer import believed
 from raymix.target.held_out import noise_of_a_run
 from raymix.target.improvement import N_LAWS, expected_improvement
-from raymix.target.objective import reduce_losses
+from raymix.target.objective import objective_of, reduce_losses
 from raymix.target.optimum import minimise
-from raymix.target.recommend import fit_law, refitted, rows_of
+from raymix.target.recommend import fit_law, refitted
 
 TRIALS_PER_DOMAIN = 4  # the law has about two coefficients per domain: twice as many trials
 TRIALS_PER_RUNG = 4
@@ -56,7 +55,7 @@ def early_stop(space: SearchSpace, table: Observations, seed: int, n_trials: int
     if not space.budget.stop_early or not _seen_enough(space, usable):
         return None
     law = fit_law(space, table)
-    objective, polytope = believed(space, law, rows_of(space, usable), space.target), space.polytope()
+    objective, polytope = objective_of(space, law), space.polytope()
     rng = np.random.default_rng([seed, 2, n_trials])
     best_K = minimise(objective, polytope).mixture_K
     expected = expected_improvement(refitted(objective, space, usable, N_LAWS, rng), polytope, best_K)

@@ -1,30 +1,22 @@
 """The answer: the mixture that follows from a table of runs. A study recommends it, the benchmark scores it.
 
-First the optimum of the law at the target, which has a certificate. Then what that law is known to miss:
-
-- Runs of several sizes. The law's mixture factor of what size brings has a weight per training domain, is mostly prior
-  while few trials are beyond the commonest size, and counts most at the target. So the law with one factor for all
-  sizes is blended in, brought to the law's level (which is better), with weight 2 / (2 + trials at other sizes): more
-  helps published runs with one larger trial and misleads where the optimum moves with scale (benchmarks/LOG.md).
-  A blend of convex laws is convex.
-- Runs at the target's own scale. The law bends past corners that a process on its residuals knows (`laws.residual`),
-  which is not convex. So from the law's optimum on to that of law and process, as far as the law puts it within its own
-  sd; what that gives up under the law counts as gap. Read at a scale beyond the runs the process misled
-  (benchmarks/LOG.md).
+First the optimum of the law at the target, which has a certificate. Then, for runs at the target's own scale, what the
+law is known to miss: it bends past corners that a process on its residuals knows (`laws.residual`), which is not
+convex. So from the law's optimum on to that of law and process, as far as the law puts it within its own sd; what that
+gives up under the law counts as gap. Read at a scale beyond the runs the process misled (benchmarks/LOG.md).
 
 Letters: K training domains, M eval domains, T terms of the objective, G guardrails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy.optimize import minimize
 
 from raymix import simplex
-from raymix.laws import Law, ResidualGP, TiedUnion, make_law
+from raymix.laws import Law, ResidualGP, make_law
 from raymix.laws.base import Table
 from raymix.laws.repetition import at_rows, stocked
 from raymix.simplex import Array, Polytope
@@ -32,56 +24,10 @@ from raymix.space import Rung, SearchSpace
 from raymix.target.objective import ObjectiveAtScale, objective_of
 from raymix.target.optimum import FLOORS, Optimum, constraints_of, floored, minimise, on_simplex
 
-ANCHOR_TRIALS = 2  # trials beyond the commonest size that what is not known of size counts for
 MIN_TRIALS = 4  # below that a law only repeats its priors
 SAME_SCALE = 0.3  # in logs of n_params and n_tokens: realised scales differ a little from nominal ones
 ABSURD = 1.0  # log loss: e times what the law says
 GUARD_SLACK = 1e-6  # nats: what the optimum itself may be over a guardrail by rounding
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """The law with one factor, and how much it counts at a scale while other sizes are hardly known."""
-
-    law: Law
-    weight: float
-    level_M: Array
-    """Of the other law at that scale over its own, in the mean over the mixtures trained."""
-
-    def losses(self, mix_BK: Array, scale: Sequence[float]) -> Array:
-        """Losses (B, M) at the level of the other law."""
-        return np.asarray(self.level_M * self.law.predict(mix_BK, np.tile(np.asarray(scale, float), (len(mix_BK), 1))))
-
-
-@dataclass(frozen=True)
-class Blended(ObjectiveAtScale):
-    """An objective under a law and its anchor, if it has one; guardrails are those of the law."""
-
-    anchor: Anchor | None = None
-
-    def losses(self, mix_BK: Array) -> Array:
-        """Blended losses (B, M)."""
-        loss_BM = super().losses(mix_BK)
-        if self.anchor is None:
-            return loss_BM
-        return loss_BM + self.anchor.weight * (self.anchor.losses(np.atleast_2d(mix_BK), self.scale) - loss_BM)
-
-    def jacobian(self, mix_K: Array) -> Array:
-        """Their slopes (M, K)."""
-        slope_MK = super().jacobian(mix_K)
-        if self.anchor is None:
-            return slope_MK
-        other_MK = self.anchor.law.gradient(mix_K[None], np.asarray(self.scale, float)[None])[0]
-        return np.asarray(slope_MK + self.anchor.weight * (self.anchor.level_M[:, None] * other_MK - slope_MK))
-
-    def guards(self, mix_K: Array) -> tuple[Array, Array]:
-        """See `ObjectiveAtScale.guards`."""
-        return self._plain.guards(mix_K)
-
-    @property
-    def _plain(self) -> ObjectiveAtScale:
-        parts = (self.law, self.scale, self.weights_M, self.reduce, self.ceiling_M, self.pull, self.prior_K)
-        return ObjectiveAtScale(*parts)
 
 
 def answer(
@@ -92,22 +38,12 @@ def answer(
     `process` is the law with a process on its residuals, where it is fitted already.
     """
     target = target or space.target
-    objective, polytope = believed(space, law, table, target), space.polytope(target)
+    objective, polytope = objective_of(space, law, target), space.polytope(target)
     optimum = minimise(objective, polytope)
-    if isinstance(objective, Blended) and objective.anchor is not None:
-        how = f"on the law and, with weight {objective.anchor.weight:.2f}, one that has one factor for all sizes"
-        return replace(optimum, method=f"{optimum.method} {how}"), objective
     if law.convex and objective.reduce == "mean" and _trained_at(table, target) and not _absurd(table, law):
         whole = stocked(process or table.fit(ResidualGP(make_law(law.name))), space.available_K)
         optimum = _polished(optimum, objective, replace(objective, law=whole), polytope)
     return optimum, objective
-
-
-def believed(space: SearchSpace, law: Law, table: Table, target: Rung) -> ObjectiveAtScale:
-    """The objective at `target` under a law and the rows it was fitted to: with its anchor where it has one."""
-    objective = objective_of(space, law, target)
-    anchor = anchor_of(space, law, table, target.scale)
-    return objective if anchor is None else Blended(**vars(objective), anchor=anchor)
 
 
 def _trained_at(table: Table, target: Rung) -> bool:
@@ -120,20 +56,6 @@ def _absurd(table: Table, law: Law) -> bool:
     """Whether a loss is nowhere near the law: its Huber loss bears that, the process would follow it."""
     predicted_BM = at_rows(law, table).predict(table.mix_BK, table.scale_B2)
     return bool(np.nanmax(np.abs(np.log(table.loss_BM / predicted_BM))) > ABSURD)
-
-
-def anchor_of(space: SearchSpace, law: Law, table: Table, scale: Sequence[float]) -> Anchor | None:
-    """What the default law is blended with at a scale; None for other laws, and where all trials have one size."""
-    sizes, size_B = np.unique(np.round(np.log(table.scale_B2[:, 0]), 1), return_inverse=True)
-    if len(sizes) == 1 or not isinstance(law, TiedUnion):
-        return None
-    trials_S = np.array([len(np.unique(table.run_B[size_B == i])) for i in range(len(sizes))])
-    others = int(trials_S.sum() - trials_S.max())
-    one = stocked(table.fit(TiedUnion(one_factor=True)), space.available_K)
-    trained_BK = np.unique(table.mix_BK, axis=0)
-    scale_B2 = np.tile(np.asarray(scale, float), (len(trained_BK), 1))
-    level_BM = stocked(law, space.available_K).predict(trained_BK, scale_B2) / one.predict(trained_BK, scale_B2)
-    return Anchor(one, ANCHOR_TRIALS / (ANCHOR_TRIALS + others), level_BM.mean(axis=0))
 
 
 def _polished(optimum: Optimum, objective: ObjectiveAtScale, whole: ObjectiveAtScale, polytope: Polytope) -> Optimum:

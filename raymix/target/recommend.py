@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from raymix import simplex
-from raymix.laws import Law, ResidualGP, make_law
+from raymix.laws import HedgedUnion, Law, ResidualGP, make_law
 from raymix.laws.base import Table, as_table
 from raymix.laws.bootstrap import resample_runs
 from raymix.laws.repetition import stocked
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import Rung, SearchSpace, Target
-from raymix.target.answer import MIN_TRIALS, Blended, anchor_of, answer
+from raymix.target.answer import MIN_TRIALS, answer
 from raymix.target.held_out import HeldOut, score_law
 from raymix.target.improvement import expected_improvement
 from raymix.target.near_optimal import exchangeable
@@ -59,7 +59,7 @@ class NotEnoughTrialsError(ValueError):
     """Too few finished trials to fit a law; the message says how many there are and why the others failed."""
 
 
-def fit_law(space: SearchSpace, table: Observations, name: str = "union") -> Law:
+def fit_law(space: SearchSpace, table: Observations, name: str = HedgedUnion.name) -> Law:
     """The law on all usable rows.
 
     Raises:
@@ -93,14 +93,11 @@ def mixture_for(space: SearchSpace, table: Observations) -> Array:
 def refitted(
     objective: ObjectiveAtScale, space: SearchSpace, usable: Observations, n: int, rng: np.random.Generator
 ) -> list[ObjectiveAtScale]:
-    """The objective under `n` laws, each fitted to whole trials drawn with replacement; anchors are fitted anew too."""
+    """The objective under `n` laws, each fitted to whole trials drawn with replacement."""
 
     def draw() -> ObjectiveAtScale:
         rows = resample_runs(rows_of(space, usable), rng)
-        law = stocked(rows.fit(make_law(objective.law.name)), space.available_K)
-        if isinstance(objective, Blended):
-            return replace(objective, law=law, anchor=anchor_of(space, law, rows, objective.scale))
-        return replace(objective, law=law)
+        return replace(objective, law=stocked(rows.fit(make_law(objective.law.name)), space.available_K))
 
     return [draw() for _ in range(n)]
 

@@ -101,11 +101,11 @@ def test_a_question_needs_no_law_of_a_certain_kind() -> None:
     found = known()[0]
     near_QK = found.candidates_BK[:3]
     objective = replace(_objective(found))
-    asked = Question.of(objective, [found.law, found.base], near_QK, np.full(4, 0.01))
+    asked = Question.of(objective, [found.law, found.law.law_], near_QK, np.full(4, 0.01))
     assert asked.variance >= 0
 
 
 def _objective(found: Learned):  # type: ignore[no-untyped-def]
     from raymix.target.objective import objective_of
 
-    return objective_of(SPACE, found.base)
+    return objective_of(SPACE, found.law.law_)
