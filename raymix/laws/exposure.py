@@ -109,16 +109,31 @@ def factor(
     )
 
 
+def times_tokens(power_MQK: Array, at: Points) -> tuple[Array, Points]:
+    """d r_j^b of every row (M, B, K), of which F is e + d sum_j w_j r_j^b: an offset that does not grow with d."""
+    power_MBK = power_MQK if at.mixture_B is None else np.take(power_MQK, at.mixture_B, axis=1)
+    return power_MBK * np.exp(at.log_d_B)[:, None], at.apart()
+
+
 def log_factor_slope(
-    mix_BK: Array, weight_MK: Array, offset_M: Array, b_M: Array, worth: Worth | None = None
+    mix_BK: Array,
+    weight_MK: Array,
+    offset_M: Array,
+    b_M: Array,
+    worth: Worth | None = None,
+    log_d_B: Array | None = None,
 ) -> tuple[Array, Array]:
-    """log F (M, B) and d log F / dr (M, B, K); shares below GRADIENT_FLOOR give the slope at the floor."""
+    """log F (M, B) and d log F / dr (M, B, K); shares below GRADIENT_FLOOR give the slope at the floor.
+
+    With `log_d_B` F is that of `times_tokens`.
+    """
     log_floor_BK = np.log(np.maximum(mix_BK, GRADIENT_FLOOR))
+    weight_MBK = weight_MK[:, None, :] if log_d_B is None else weight_MK[:, None, :] * np.exp(log_d_B)[:, None]
     if worth is None:
-        slope_MBK = np.exp((b_M[:, None, None] - 1) * log_floor_BK) * weight_MK[:, None, :]
+        slope_MBK = np.exp((b_M[:, None, None] - 1) * log_floor_BK) * weight_MBK
         whole_MB = offset_M[:, None] + np.einsum("mbk,bk->mb", slope_MBK, mix_BK)
     else:
-        slope_MBK = np.exp((b_M[:, None, None] - 1) * (log_floor_BK + worth.log_MBK)) * weight_MK[:, None, :]
+        slope_MBK = np.exp((b_M[:, None, None] - 1) * (log_floor_BK + worth.log_MBK)) * weight_MBK
         whole_MB = offset_M[:, None] + (slope_MBK * mix_BK * np.exp(worth.log_MBK)).sum(axis=2)
         slope_MBK *= worth.slope_MBK
     return np.log(whole_MB), slope_MBK * b_M[:, None, None] / whole_MB[..., None]

@@ -1,15 +1,20 @@
-"""The default law where runs have several sizes: the union law, hedged with its shape of one mixture factor.
+"""The default law: the union law, hedged between shapes that few runs cannot tell apart but that differ at the target.
 
-    L = (1 - w) L_two + w k L_one,      w = 2 / (2 + trials beyond the commonest size)
+    L = (1 - w) L' + w k L_one,      L' = (1 - v) L_shares + v L_tokens,      w = 2 / (2 + trials beyond one size)
 
-The union law's mixture factor of what size brings has a weight per training domain (`union`). While few trials are
-beyond the commonest size those weights are mostly prior, and they count most at a larger target. One factor for all
-sizes has nothing to guess there; its level is worse, so k = L_two / L_one at the mean mixture of the runs brings it to
-the other's. Each part is convex in the mixture, and so is the whole. With one size this is the union law itself.
+Where tokens vary: the offset e of the mixture factor is of shares, or of tokens that do not grow with the run, as in
+AutoScale (`union_forms`). A law with the first misses at the target what a law with the second knows, and the other
+way round; residuals tell which: v / (1 - v) = (sig_shares / sig_tokens)^runs, in the geometric mean over eval domains,
+whose residuals are not independent. On published runs v is near a half, where both predict alike, or near 0.
 
-With one trial beyond the commonest size the error of differences between mixtures at a size not trained fell by 11 to
-37% on published runs; more weight on one factor helps them further and misleads where the optimum moves with scale
-(benchmarks/LOG.md, "Few trials beyond one size").
+Where sizes vary: the mixture factor of what size brings has a weight per training domain, mostly prior while few trials
+are beyond the commonest size, and counts most at a larger target. One factor for all sizes has nothing to guess there;
+its level is worse, so k = L' / L_one at the mean mixture of the runs. With one trial beyond the commonest size the
+error of differences between mixtures at a size not trained fell by 11 to 37% on published runs; more weight helps them
+further and misleads where the optimum moves with scale.
+
+Each part is convex in the mixture, and so is the whole. At one scale it is the union law itself. What was measured is
+in benchmarks/LOG.md ("Few trials beyond one size", "An offset that does not grow with the tokens").
 """
 
 from __future__ import annotations
@@ -21,25 +26,28 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from raymix.laws.base import Array, Table, as_mixtures, as_scales, as_table
+from raymix.laws.exposure import sigmoid
 from raymix.laws.rows import canonical_order, distinct
 from raymix.laws.union import TiedUnion
 
 TRIALS = 2  # beyond the commonest size, that the shape with one factor counts for
+NEGLIGIBLE = 0.02  # a weight below which an offset is left out
 
 
 @dataclass
 class HedgedUnion:
-    """Two tied union laws, with a factor for size and without; learned values end in `_`."""
+    """Tied union laws of up to three shapes; learned values end in `_`."""
 
     name: ClassVar[str] = "hedged_union"
     convex: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
 
     laws_: list[TiedUnion] = field(init=False, repr=False)
-    """The union law; where sizes vary, also the one with one factor."""
-    weight_: float = field(init=False, repr=False)
-    """Of the second."""
+    """With the offsets that the runs allow; where sizes vary, at last the one with one factor."""
+    weight_F_: Array = field(init=False, repr=False)
     middle_K_: Array = field(init=False, repr=False)
+    one_factor_: bool = field(init=False, repr=False)
+    """Whether the last law is the one with one factor."""
     notes_: list[str] = field(init=False, repr=False)
 
     def fit(
@@ -51,48 +59,47 @@ class HedgedUnion:
         own_M: ArrayLike | None = None,
         unique_BK: ArrayLike | None = None,
     ) -> Self:
-        """Fit both; see `base.Law.fit` and `TiedUnion.fit`."""
+        """Fit all shapes; see `base.Law.fit` and `TiedUnion.fit`."""
         table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK))
-        others = _beyond(table)
-        made = (TiedUnion(), TiedUnion(one_factor=True)) if others else (TiedUnion(),)
-        self.laws_ = [_fitted(law, table) for law in made]
-        self.weight_ = TRIALS / (TRIALS + others) if others else 0.0
-        self.middle_K_ = np.unique(table.mix_BK, axis=0).mean(axis=0)
+        self.laws_, weights = _by_offset(table)
         self.notes_ = list(self.laws_[0].notes_)
+        others = _beyond(table)
+        self.one_factor_ = others > 0
         if others:
-            shared = f"with weight {self.weight_:.2f} one mixture factor stands for all sizes"
-            self.notes_.append(f"{shared}: trials beyond the commonest size: {others}")
+            w = TRIALS / (TRIALS + others)
+            likelier = self.laws_[int(np.argmax(weights))].fixed_offset
+            self.laws_.append(_fitted(TiedUnion(one_factor=True, fixed_offset=likelier), table))
+            weights = [*((1 - w) * np.array(weights)).tolist(), w]
+            self.notes_.append(f"{others} trials beyond the commonest size: one mixture factor for all counts {w:.2f}")
+        self.weight_F_ = np.array(weights)
+        self.middle_K_ = np.unique(table.mix_BK, axis=0).mean(axis=0)
         return self
 
     def predict(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """Losses (B, M) in nats per token."""
         mix, scale = self._queries(mix_BK, scale_B2)
-        loss_BM = self.laws_[0].predict(mix, scale)
-        for one in self.laws_[1:]:
-            loss_BM += self.weight_ * (self._level(scale) * one.predict(mix, scale) - loss_BM)
-        return loss_BM
+        return np.tensordot(self.weight_F_, self._levelled(mix, scale), axes=1)
 
     def gradient(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """dL/dr (B, M, K); the level does not depend on the mixture."""
         mix, scale = self._queries(mix_BK, scale_B2)
-        slope_BMK = self.laws_[0].gradient(mix, scale)
-        for one in self.laws_[1:]:
-            slope_BMK += self.weight_ * (self._level(scale)[..., None] * one.gradient(mix, scale) - slope_BMK)
-        return slope_BMK
+        slope_FBMK = np.stack([law.gradient(mix, scale) for law in self.laws_])
+        if self.one_factor_:
+            slope_FBMK[-1] *= self._level(scale)[..., None]
+        return np.tensordot(self.weight_F_, slope_FBMK, axes=1)
 
     def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
-        """sd of log loss (B, M) for a new run: each part's own, and how far they are apart."""
+        """sd of log loss (B, M) for a new run: sqrt of sum_f w_f (sd_f^2 + (log L_f - log L)^2)."""
         mix, scale = self._queries(mix_BK, scale_B2)
-        sd_BM = self.laws_[0].sd(mix, scale)
-        for one in self.laws_[1:]:
-            apart_BM = np.log(self._level(scale) * one.predict(mix, scale) / self.laws_[0].predict(mix, scale))
-            w = self.weight_
-            sd_BM = np.sqrt((1 - w) * sd_BM**2 + w * one.sd(mix, scale) ** 2 + w * (1 - w) * apart_BM**2)
-        return sd_BM
+        loss_FBM = self._levelled(mix, scale)
+        apart_FBM = np.log(loss_FBM / np.tensordot(self.weight_F_, loss_FBM, axes=1))
+        sd_FBM = np.stack([law.sd(mix, scale) for law in self.laws_])
+        return np.sqrt(np.tensordot(self.weight_F_, sd_FBM**2 + apart_FBM**2, axes=1))
 
     def to_json(self) -> dict[str, Any]:
         """Learned values as plain JSON values."""
-        learned = {"weight_": self.weight_, "middle_K_": self.middle_K_.tolist(), "notes_": list(self.notes_)}
+        learned = {"weight_F_": self.weight_F_.tolist(), "middle_K_": self.middle_K_.tolist()}
+        learned |= {"one_factor_": self.one_factor_, "notes_": list(self.notes_)}
         return {"law": self.name, "settings": {}, "laws": [law.to_json() for law in self.laws_], "learned": learned}
 
     @classmethod
@@ -100,24 +107,49 @@ class HedgedUnion:
         """The law that `to_json` described."""
         law, learned = cls(), data["learned"]
         law.laws_ = [TiedUnion.from_json(part) for part in data["laws"]]
-        law.weight_, law.middle_K_ = float(learned["weight_"]), np.array(learned["middle_K_"])
-        law.notes_ = list(learned["notes_"])
+        law.weight_F_, law.middle_K_ = np.array(learned["weight_F_"]), np.array(learned["middle_K_"])
+        law.one_factor_, law.notes_ = bool(learned["one_factor_"]), list(learned["notes_"])
         return law
 
     @property
     def sig_M_(self) -> Array:
-        """sd of log loss of a run about the union law (M,)."""
-        return self.laws_[0].sig_M_
+        """sd of log loss of a run about the law (M,): that of its likeliest shape."""
+        return np.asarray(np.min([law.sig_M_ for law in self._by_offset], axis=0))
 
-    def _level(self, scale_B2: Array) -> Array:
+    @property
+    def _by_offset(self) -> list[TiedUnion]:
+        return self.laws_[:-1] if self.one_factor_ else self.laws_
+
+    def _levelled(self, mix: Array, scale: Array) -> Array:
+        """Losses of all shapes (F, B, M), that with one factor at the level of the others."""
+        loss_FBM = np.stack([law.predict(mix, scale) for law in self.laws_])
+        if self.one_factor_:
+            loss_FBM[-1] *= self._level(scale)
+        return loss_FBM
+
+    def _level(self, scale: Array) -> Array:
         """k (B, M)."""
-        middle_BK = np.tile(self.middle_K_, (len(scale_B2), 1))
-        two_BM, one_BM = (law.predict(middle_BK, scale_B2) for law in self.laws_)
-        return np.asarray(two_BM / one_BM)
+        middle_BK = np.tile(self.middle_K_, (len(scale), 1))
+        weight_f = self.weight_F_[:-1] / self.weight_F_[:-1].sum()
+        others_BM = sum(w * law.predict(middle_BK, scale) for w, law in zip(weight_f, self._by_offset, strict=True))
+        return np.asarray(others_BM / self.laws_[-1].predict(middle_BK, scale))
 
     def _queries(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> tuple[Array, Array]:
         mix = as_mixtures(mix_BK, len(self.middle_K_))
         return mix, as_scales(scale_B2, len(mix))
+
+
+def _by_offset(table: Table) -> tuple[list[TiedUnion], list[float]]:
+    """The union law with either offset, and their weights; one alone where tokens do not vary or residuals tell."""
+    shares = _fitted(TiedUnion(), table)
+    if len(distinct(table.scale_B2[:, 1])) == 1:
+        return [shares], [1.0]
+    tokens = _fitted(TiedUnion(fixed_offset=True), table)
+    runs = len(np.unique(table.run_B))
+    v = float(sigmoid(runs * np.log(shares.sig_M_ / tokens.sig_M_).mean()))
+    if v < NEGLIGIBLE:
+        return [shares], [1.0]
+    return ([tokens], [1.0]) if v > 1 - NEGLIGIBLE else ([shares, tokens], [1 - v, v])
 
 
 def _beyond(table: Table) -> int:

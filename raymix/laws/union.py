@@ -42,6 +42,9 @@ class TiedUnion(FittedLaw):
     one_factor: bool = False
     """One mixture factor even where sizes vary: what a table with few trials beyond one size can tell."""
 
+    fixed_offset: bool = False
+    """The offset e is of tokens, which do not grow with the run, not of shares (see `union_forms`)."""
+
     told_2_: Ints = field(init=False, repr=False)  # whether unique tokens were known, whether any was a repeat
 
     def fit(
@@ -75,8 +78,8 @@ class TiedUnion(FittedLaw):
         """One of four regimes by what the scales can tell."""
         sizes, tokens = self.varies_2_.astype(bool).tolist()
         if sizes and not self.one_factor:
-            return TwoFactors(self.n_domains_, not tokens, self.saw_repeats_)
-        return OneFactor(self.n_domains_, not tokens, self.saw_repeats_, sized=sizes)
+            return TwoFactors(self.n_domains_, not tokens, self.saw_repeats_, self.fixed_offset)
+        return OneFactor(self.n_domains_, not tokens, self.saw_repeats_, sizes, self.fixed_offset)
 
     def _look_at(self, table: Table) -> None:
         super()._look_at(table)

@@ -4,8 +4,9 @@ Two factors (several sizes, unless one factor is asked for):
     L = E + A n^-al (e + sum_j u_j r_j^b)^-al + B d^-be (e + sum_j t_j r_j^b)^-be
 One factor (one size, where the two cannot be told apart; or few trials beyond one size, where they hardly can):
     L = E + [A n^-al + B d^-be + C] (e + sum_j t_j r_j^b)^-q
-with n = N/N0 and d = D/D0. It unites Chinchilla (arXiv 2203.15556 eq. 2) with effective exposure:
-a share r_j counts as t_j r_j^b of useful data, and, in the size term, as u_j r_j^b of used capacity.
+with n = N/N0 and d = D/D0. It unites Chinchilla (arXiv 2203.15556 eq. 2) with effective exposure: a share r_j counts as
+t_j r_j^b of useful data, and, in the size term, as u_j r_j^b of used capacity. With `fixed_offset` e is of tokens, not
+of shares: e / d in place of e in the factor of tokens, as AutoScale has it (arXiv 2407.20177).
 Parameters are logs, but for E = cap sigmoid(.) with cap = .98 min L, and b = sigmoid(.). Where runs repeated tokens, t
 acts on what the shares are worth, r_j g_j(R*), and log R* is the last parameter (see `repetition`).
 """
@@ -16,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from raymix.laws.base import Array, Ints
-from raymix.laws.exposure import Factor, Points, factor, log_factor, log_factor_slope, powers, sigmoid
+from raymix.laws.exposure import Factor, Points, factor, log_factor, log_factor_slope, powers, sigmoid, times_tokens
 from raymix.laws.fit import Prior
 from raymix.laws.repetition import REPEAT_PRIOR, REPEAT_VALUE, Worth, worth
 
@@ -61,6 +62,7 @@ class TwoFactors:
     n_domains: int
     one_d: bool = False
     repeats: bool = False
+    fixed_offset: bool = False
     scalars: tuple[str, ...] = ("E", "A", "al", "B", "be", "b", "e")
 
     @property
@@ -84,13 +86,17 @@ class TwoFactors:
         power_MQK = powers(b_M, at)
         data_at, worn = _worn(params_MP, at, self.repeats)
         data_power_MQK = power_MQK if worn is None else powers(b_M, data_at, worn)
+        if self.fixed_offset:
+            data_power_MQK, data_at = times_tokens(data_power_MQK, data_at)
         if want_jacobian:
             by_u = factor(power_MQK, u_MK, offset_M, b_M, at)
             by_t = factor(data_power_MQK, t_MK, offset_M, b_M, data_at, worn)
             log_u_MQ, log_t_MQ = by_u.log_MQ, by_t.log_MQ
         else:
             log_u_MQ, log_t_MQ = log_factor(power_MQK, u_MK, offset_M), log_factor(data_power_MQK, t_MK, offset_M)
-        size_x_MB, data_x_MB = at.log_n_B + at.rows(log_u_MQ), at.log_d_B + data_at.rows(log_t_MQ)
+        size_x_MB, data_x_MB = at.log_n_B + at.rows(log_u_MQ), data_at.rows(log_t_MQ)
+        if not self.fixed_offset:
+            data_x_MB = at.log_d_B + data_x_MB
         size_MB = np.exp(A[:, None] - al_M1 * size_x_MB)
         data_MB = np.exp(B[:, None] - be_M1 * data_x_MB)
         floor_M1 = (cap_M * share_M)[:, None]
@@ -119,7 +125,10 @@ class TwoFactors:
         _, worn = _worn(params_MP, at, self.repeats)
         size, data = (A, al, at.log_n_B, u_MK, None), (B, be, at.log_d_B, t_MK, worn)
         for level, power, log_x_B, weight_MK, repeated in (size, data):
-            log_F_MB, by_r_MBK = log_factor_slope(mix_BK, weight_MK, np.exp(e), sigmoid(b), repeated)
+            log_d_B = at.log_d_B if self.fixed_offset and weight_MK is t_MK else None
+            log_F_MB, by_r_MBK = log_factor_slope(mix_BK, weight_MK, np.exp(e), sigmoid(b), repeated, log_d_B)
+            if log_d_B is not None:
+                log_F_MB = log_F_MB - log_d_B
             power_M1 = np.exp(power)[:, None]
             term_MB = np.exp(level[:, None] - power_M1 * (log_x_B + log_F_MB))
             slope_MBK -= (power_M1 * term_MB)[..., None] * by_r_MBK
@@ -135,6 +144,7 @@ class OneFactor:
     one_d: bool = False
     repeats: bool = False
     sized: bool = False
+    fixed_offset: bool = False
     scalars: tuple[str, ...] = ("E", "A", "al", "B", "be", "C", "q", "b", "e")
 
     @property
@@ -159,11 +169,15 @@ class OneFactor:
         al_M1, be_M1, q_M1 = np.exp(al)[:, None], np.exp(be)[:, None], np.exp(q)[:, None]
         at, worn = _worn(params_MP, at, self.repeats)
         power_MQK = powers(b_M, at, worn)
+        if self.fixed_offset:
+            power_MQK, at = times_tokens(power_MQK, at)
         if want_jacobian:
             by_t = factor(power_MQK, t_MK, offset_M, b_M, at, worn)
             log_F_MQ = by_t.log_MQ
         else:
             log_F_MQ = log_factor(power_MQK, t_MK, offset_M)
+        if self.fixed_offset:
+            log_F_MQ = log_F_MQ - at.log_d_B
         shrink_MQ = np.exp(-q_M1 * log_F_MQ)
         shrink_MB = at.rows(shrink_MQ)
         size_MB = np.exp(A[:, None] - al_M1 * at.log_n_B) * shrink_MB
@@ -189,7 +203,11 @@ class OneFactor:
         """dL/dr (M, B, K)."""
         _, A, al, B, be, C, q, b, e = _scalars(params_MP, 9)
         t_MK, (_, worn) = np.exp(params_MP[:, 9 : 9 + self.n_domains]), _worn(params_MP, at, self.repeats)
-        log_F_MB, by_r_MBK = log_factor_slope(mix_BK, t_MK, np.exp(e), sigmoid(b), worn)
+        log_F_MB, by_r_MBK = log_factor_slope(
+            mix_BK, t_MK, np.exp(e), sigmoid(b), worn, at.log_d_B if self.fixed_offset else None
+        )
+        if self.fixed_offset:
+            log_F_MB = log_F_MB - at.log_d_B
         size_MB = np.exp(A[:, None] - np.exp(al)[:, None] * at.log_n_B)
         data_MB = np.exp(B[:, None] - np.exp(be)[:, None] * at.log_d_B)
         q_M1 = np.exp(q)[:, None]

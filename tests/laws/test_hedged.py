@@ -1,4 +1,4 @@
-"""Of few trials beyond one size: differences of the law with one factor, at the level of the law with two."""
+"""Shapes that few runs cannot tell apart: how much each counts, at which level, and that runs tell where they can."""
 
 from __future__ import annotations
 
@@ -27,16 +27,30 @@ def trained(larger: int) -> Table:
 
 
 def fitted(larger: int) -> HedgedUnion:
-    law = trained(larger).fit(HedgedUnion())
+    return hedged(trained(larger))
+
+
+def hedged(table: Table) -> HedgedUnion:
+    law = table.fit(HedgedUnion())
     assert isinstance(law, HedgedUnion)
     return law
+
+
+def of_offset(tokens: float, shares: float) -> Table:
+    """Thirty runs of three lengths, each eval domain a power law of its domain's tokens with these offsets."""
+    rng = np.random.default_rng(0)
+    mix_BK, d_B1 = rng.dirichlet(np.ones(3) / 2, 30), np.tile([0.25, 1.0, 4.0], 10)[:, None]
+    loss_BM = 1.5 + 0.6 * (tokens + d_B1 * (mix_BK + shares)) ** -0.3
+    loss_BM *= np.exp(0.005 * rng.normal(size=mix_BK.shape))
+    scale_B2 = np.hstack([np.full((30, 1), 1e7), 1e9 * d_B1])
+    return as_table(mix_BK, scale_B2, loss_BM, np.arange(30), np.arange(3))
 
 
 def at_target(mix_BK: Array) -> tuple[Array, Array]:
     return mix_BK, np.tile(TARGET, (len(mix_BK), 1))
 
 
-def test_of_one_size_it_is_the_union_law() -> None:
+def test_at_one_scale_it_is_the_union_law() -> None:
     table = trained(0)
     law, union = fitted(0), table.fit(TiedUnion())
     assert np.array_equal(law.predict(table.mix_BK, table.scale_B2), union.predict(table.mix_BK, table.scale_B2))
@@ -46,20 +60,43 @@ def test_of_one_size_it_is_the_union_law() -> None:
 
 def test_the_more_trials_beyond_one_size_the_less_one_factor_counts() -> None:
     laws = {larger: fitted(larger) for larger in (1, 4, 16)}
-    assert [law.weight_ for law in laws.values()] == [2 / 3, 2 / 6, 2 / 18]  # 2 / (2 + larger)
-    assert "weight 0.33" in laws[4].notes_[-1]
+    assert np.allclose([law.weight_F_[-1] for law in laws.values()], [2 / 3, 2 / 6, 2 / 18])  # 2 / (2 + larger)
+    assert all(law.weight_F_.sum() == pytest.approx(1) for law in laws.values())
+    assert "counts 0.33" in laws[4].notes_[-1]
 
 
-def test_one_factor_is_read_at_the_level_of_the_other_law() -> None:
+def test_one_factor_is_read_at_the_level_of_the_other_laws() -> None:
     law = fitted(4)
-    two, one = law.laws_
+    *others, one = law.laws_
+    share = law.weight_F_[:-1] / law.weight_F_[:-1].sum()
+
+    def of_the_others(mix_BK: Array) -> Array:
+        return np.tensordot(share, np.stack([other.predict(*at_target(mix_BK)) for other in others]), axes=1)
+
     middle_1K = np.unique(trained(4).mix_BK, axis=0).mean(axis=0, keepdims=True)
-    assert np.allclose(law.predict(*at_target(middle_1K)), two.predict(*at_target(middle_1K)), rtol=1e-12)
+    assert np.allclose(law.predict(*at_target(middle_1K)), of_the_others(middle_1K), rtol=1e-12)
     mix_BK = np.random.default_rng(1).dirichlet(np.ones(3), 20)
-    level_M = two.predict(*at_target(middle_1K))[0] / one.predict(*at_target(middle_1K))[0]
-    blend_BM = 2 / 3 * two.predict(*at_target(mix_BK)) + 1 / 3 * level_M * one.predict(*at_target(mix_BK))
+    level_M = of_the_others(middle_1K)[0] / one.predict(*at_target(middle_1K))[0]
+    blend_BM = 2 / 3 * of_the_others(mix_BK) + 1 / 3 * level_M * one.predict(*at_target(mix_BK))
     assert np.allclose(law.predict(*at_target(mix_BK)), blend_BM, rtol=1e-12)
-    assert (law.sd(*at_target(mix_BK)) >= np.minimum(two.sd(*at_target(mix_BK)), one.sd(*at_target(mix_BK)))).all()
+
+
+def test_runs_of_several_lengths_tell_an_offset_of_tokens() -> None:
+    law = hedged(of_offset(tokens=0.1, shares=0.0))
+    assert [part.fixed_offset for part in law.laws_] == [True]
+
+
+def test_where_runs_do_not_tell_both_count_and_their_distance_is_doubt() -> None:
+    table = of_offset(tokens=0.0, shares=0.02)
+    law = hedged(table)
+    assert sorted(part.fixed_offset for part in law.laws_) == [False, True]
+    far_BK, far_B2 = np.eye(3), np.tile([1e7, 1e11], (3, 1))
+    own_FBM = np.stack([part.sd(far_BK, far_B2) for part in law.laws_])
+    apart_BM = np.abs(np.subtract(*(np.log(part.predict(far_BK, far_B2)) for part in law.laws_)))
+    spread_BM = np.sqrt(law.weight_F_.prod()) * apart_BM
+    squares_BM = np.tensordot(law.weight_F_, own_FBM**2, axes=1) + spread_BM**2
+    assert np.allclose(law.sd(far_BK, far_B2), np.sqrt(squares_BM), rtol=1e-2)  # of losses, not of their logs
+    assert not law.one_factor_
 
 
 def test_its_optimum_is_certified() -> None:

@@ -8,7 +8,8 @@ from raymix.laws.exposure import points
 from raymix.laws.union_forms import Form, OneFactor, TwoFactors
 from raymix.testing import synthetic_runs
 
-FORMS = (TwoFactors(3), OneFactor(3), OneFactor(3, one_d=True))
+FIXED = (TwoFactors(3, fixed_offset=True), OneFactor(3, fixed_offset=True))
+FORMS = (TwoFactors(3), OneFactor(3), OneFactor(3, one_d=True), *FIXED)
 
 
 def test_two_factors_by_hand() -> None:
@@ -34,7 +35,25 @@ def test_one_factor_by_hand() -> None:
     assert np.exp(log_11[0, 0]) == pytest.approx(want, rel=1e-13)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=["two factors", "one factor", "one factor, one D"])
+def test_a_fixed_offset_is_divided_by_the_tokens() -> None:
+    """The same by hand with e / d: in the factor of tokens alone, or in the only one."""
+    share_K = np.array([0.25, 0.75, 0.0])
+    at = points(share_K[None], np.array([[2e6, 4e9]]), 1e6, 1e9, merge=False)
+    level = [0.0, np.log(0.8), np.log(0.5), np.log(0.6), np.log(0.25), 0.0, np.log(0.1)]
+    t, u = np.array([1.0, 0.5, 9.0]), np.array([2.0, 1.0, 9.0])
+    fixed_t, factor_u = 0.1 / 4 + t @ np.sqrt(share_K), 0.1 + u @ np.sqrt(share_K)
+    want = 0.5 * 1.7 + 0.8 * (2 * factor_u) ** -0.5 + 0.6 * (4 * fixed_t) ** -0.25
+    log_11, _ = FIXED[0].evaluate(np.array([[*level, *np.log(t), *np.log(u)]]), at, np.array([1.7]), False)
+    assert np.exp(log_11[0, 0]) == pytest.approx(want, rel=1e-13)
+    logs = [np.log(x) for x in (0.8, 0.5, 0.6, 0.25, 0.3, 0.2)]
+    want = 0.5 * 1.7 + (0.8 * 2**-0.5 + 0.6 * 4**-0.25 + 0.3) * fixed_t**-0.2
+    log_11, _ = FIXED[1].evaluate(np.array([[0.0, *logs, 0.0, np.log(0.1), *np.log(t)]]), at, np.array([1.7]), False)
+    assert np.exp(log_11[0, 0]) == pytest.approx(want, rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    "form", FORMS, ids=["two factors", "one factor", "one factor, one D", "two, fixed offset", "one, fixed offset"]
+)
 def test_jacobian_is_the_slope_of_log_loss(form: Form) -> None:
     runs = synthetic_runs(n_domains=3)
     prior = form.prior(np.log([3.0, 2.0, 4.0]), np.array([0, -1, 2]))
