@@ -20,7 +20,7 @@ in benchmarks/LOG.md ("Few trials beyond one size", "An offset that does not gro
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,6 +42,9 @@ class HedgedUnion:
     convex: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
 
+    offset: Literal["auto", "shares", "tokens"] = "auto"
+    """What the offset is of; auto: as the runs tell."""
+
     laws_: list[TiedUnion] = field(init=False, repr=False)
     """With the offsets that the runs allow; where sizes vary, at last the one with one factor."""
     weight_F_: Array = field(init=False, repr=False)
@@ -61,7 +64,7 @@ class HedgedUnion:
     ) -> Self:
         """Fit all shapes; see `base.Law.fit` and `TiedUnion.fit`."""
         table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK))
-        self.laws_, weights = _by_offset(table)
+        self.laws_, weights = _by_offset(table, self.offset)
         self.notes_ = list(self.laws_[0].notes_)
         others = _beyond(table)
         self.one_factor_ = others > 0
@@ -100,16 +103,28 @@ class HedgedUnion:
         """Learned values as plain JSON values."""
         learned = {"weight_F_": self.weight_F_.tolist(), "middle_K_": self.middle_K_.tolist()}
         learned |= {"one_factor_": self.one_factor_, "notes_": list(self.notes_)}
-        return {"law": self.name, "settings": {}, "laws": [law.to_json() for law in self.laws_], "learned": learned}
+        settings = {"offset": self.offset}
+        return {
+            "law": self.name,
+            "settings": settings,
+            "laws": [law.to_json() for law in self.laws_],
+            "learned": learned,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The law that `to_json` described."""
-        law, learned = cls(), data["learned"]
+        law, learned = cls(**data["settings"]), data["learned"]
         law.laws_ = [TiedUnion.from_json(part) for part in data["laws"]]
         law.weight_F_, law.middle_K_ = np.array(learned["weight_F_"]), np.array(learned["middle_K_"])
         law.one_factor_, law.notes_ = bool(learned["one_factor_"]), list(learned["notes_"])
         return law
+
+    def resampled(self, rng: np.random.Generator) -> HedgedUnion:
+        """An unfitted law with one of the offsets, each as often as it counts: for fits to resampled runs."""
+        weight_f = self.weight_F_[: len(self._by_offset)] / self.weight_F_[: len(self._by_offset)].sum()
+        chosen = self._by_offset[int(rng.choice(len(weight_f), p=weight_f))]
+        return HedgedUnion("tokens" if chosen.fixed_offset else "shares")
 
     @property
     def sig_M_(self) -> Array:
@@ -139,8 +154,10 @@ class HedgedUnion:
         return mix, as_scales(scale_B2, len(mix))
 
 
-def _by_offset(table: Table) -> tuple[list[TiedUnion], list[float]]:
+def _by_offset(table: Table, offset: str) -> tuple[list[TiedUnion], list[float]]:
     """The union law with either offset, and their weights; one alone where tokens do not vary or residuals tell."""
+    if offset != "auto":
+        return [_fitted(TiedUnion(fixed_offset=offset == "tokens"), table)], [1.0]
     shares = _fitted(TiedUnion(), table)
     if len(distinct(table.scale_B2[:, 1])) == 1:
         return [shares], [1.0]

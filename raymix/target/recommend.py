@@ -97,7 +97,8 @@ def refitted(
 
     def draw() -> ObjectiveAtScale:
         rows = resample_runs(rows_of(space, usable), rng)
-        return replace(objective, law=stocked(rows.fit(make_law(objective.law.name)), space.available_K))
+        law = objective.law.resampled(rng) if isinstance(objective.law, HedgedUnion) else make_law(objective.law.name)
+        return replace(objective, law=stocked(rows.fit(law), space.available_K))
 
     return [draw() for _ in range(n)]
 

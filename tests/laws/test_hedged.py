@@ -84,6 +84,7 @@ def test_one_factor_is_read_at_the_level_of_the_other_laws() -> None:
 def test_runs_of_several_lengths_tell_an_offset_of_tokens() -> None:
     law = hedged(of_offset(tokens=0.1, shares=0.0))
     assert [part.fixed_offset for part in law.laws_] == [True]
+    assert law.resampled(np.random.default_rng(0)).offset == "tokens"
 
 
 def test_where_runs_do_not_tell_both_count_and_their_distance_is_doubt() -> None:
@@ -97,6 +98,7 @@ def test_where_runs_do_not_tell_both_count_and_their_distance_is_doubt() -> None
     squares_BM = np.tensordot(law.weight_F_, own_FBM**2, axes=1) + spread_BM**2
     assert np.allclose(law.sd(far_BK, far_B2), np.sqrt(squares_BM), rtol=1e-2)  # of losses, not of their logs
     assert not law.one_factor_
+    assert {law.resampled(np.random.default_rng(i)).offset for i in range(20)} == {"shares", "tokens"}
 
 
 def test_its_optimum_is_certified() -> None:
