@@ -20,7 +20,7 @@ def law_file(name: str = "union") -> LawFile:
     return LawFile(RUNS.fit(make_law(name)), DOMAINS, EVALS, np.array([0.5, 0.25, 0.25]), TRAINED, choice)
 
 
-@pytest.mark.parametrize("name", ["union", "residual_gp", "nested", "average"])
+@pytest.mark.parametrize("name", ["union", "hedged_union", "residual_gp", "nested", "average"])
 def test_what_was_written_is_read_back_exactly(name: str, tmp_path: Path) -> None:
     found = law_file(name)
     write_law(tmp_path / "law.json", found)

@@ -26,7 +26,7 @@ def test_law_keeps_contract(name: str, check: Callable[[Callable[[], Law], World
     check(lambda: make_law(name), WORLDS.get(name, synthetic_runs))
 
 
-@pytest.mark.parametrize("name", ["union", "residual_gp", "average"])
+@pytest.mark.parametrize("name", ["union", "hedged_union", "residual_gp", "average"])
 def test_law_finds_the_truth_in_ragged_losses(name: str) -> None:
     runs = synthetic_runs()
     ragged_BM = runs.loss_BM.copy()
