@@ -31,7 +31,7 @@ from raymix.laws.rows import canonical_order, distinct
 from raymix.laws.union import TiedUnion
 
 TRIALS = 2  # beyond the commonest size, that the shape with one factor counts for
-NEGLIGIBLE = 0.02  # a weight below which an offset is left out
+NEGLIGIBLE = 0.05  # a weight below which a shape is left out: a fit of it costs more than it tells
 
 
 @dataclass
@@ -67,9 +67,9 @@ class HedgedUnion:
         self.laws_, weights = _by_offset(table, self.offset)
         self.notes_ = list(self.laws_[0].notes_)
         others = _beyond(table)
-        self.one_factor_ = others > 0
-        if others:
-            w = TRIALS / (TRIALS + others)
+        w = TRIALS / (TRIALS + others)
+        self.one_factor_ = others > 0 and w >= NEGLIGIBLE
+        if self.one_factor_:
             likelier = self.laws_[int(np.argmax(weights))].fixed_offset
             self.laws_.append(_fitted(TiedUnion(one_factor=True, fixed_offset=likelier), table))
             weights = [*((1 - w) * np.array(weights)).tolist(), w]
