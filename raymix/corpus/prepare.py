@@ -92,8 +92,14 @@ def default_cache() -> Path:
 def _alone(staging: Path) -> Iterator[Path]:
     """The folder of parts, for one preparation at a time; it stays when the block fails, so that work is not lost."""
     while True:
-        staging.mkdir(parents=True, exist_ok=True)
-        with (staging / "lock").open("w") as lock:
+        try:
+            staging.mkdir(parents=True, exist_ok=True)
+            opened = (staging / "lock").open("w")
+        except (FileExistsError, FileNotFoundError):
+            if staging.exists() and not staging.is_dir():
+                raise
+            continue  # taken away between two looks
+        with opened as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -19,6 +19,7 @@ import pytest
 from raymix.corpus import CorpusError, files, parts, prepare, workers
 from raymix.corpus.files import Chunk
 from raymix.corpus.parts import Job, Part
+from raymix.corpus.prepare import _alone
 from raymix.corpus.workers import Feed
 from raymix.space import SearchSpace, Source, SpaceError, Tokenizer
 
@@ -155,6 +156,27 @@ def test_two_preparations_of_one_corpus_do_it_once(
     assert len(found) == 3
     assert len(set(found)) == 1
     assert len(count) == len(set(count))
+
+
+@pytest.mark.parametrize("moment", ["mkdir", "open"])
+def test_a_folder_taken_away_before_it_is_locked_is_made_again(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another preparation ends between our making the folder and our locking it, or between two looks of mkdir."""
+    staging, whole, times = tmp_path / "parts", getattr(Path, moment), []
+
+    def late(path: Path, *args: Any, **settings: Any) -> Any:
+        if path in (staging, staging / "lock") and not times:
+            times.append(path)
+            if moment == "mkdir":
+                raise FileExistsError(path)
+            staging.rmdir()
+        return whole(path, *args, **settings)
+
+    monkeypatch.setattr(Path, moment, late)
+    with _alone(staging) as found:
+        assert found.is_dir()
+    assert times
 
 
 def test_lock_is_free_once_its_holder_is_dead(large: SearchSpace, tmp_path: Path) -> None:
