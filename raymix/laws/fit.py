@@ -19,6 +19,7 @@ HUBER = 1.5  # in units of sig; 96% efficient under normal errors (Huber 1981)
 DAMPING = 1e-2  # first lambda; damping by diag H needs 3-10 times the iterations in the flat valleys of b, e, u
 DAMPING_STEP = 4.0  # lambda / 4 on success, x 4 on failure
 MAX_TRIES = 12  # of lambda per iteration
+MAX_DAMPING = 1e8  # no step this short lowers the cost: stuck. Easy ground may have led lambda to 1e-10
 MAX_STEP = 2.0  # per parameter and iteration; parameters are logs or logits
 MAX_ITERATIONS = 200  # 60 is enough for 19 in 20 eval domains; the rest then reach the optimum too
 TOLERANCE = 1e-7  # relative decrease of the cost
@@ -137,7 +138,7 @@ def _iterate(
         trying = trying[~(better | done_A[trying])]
         if not len(trying):
             break
-    return done_A, ~moved_A & ~done_A
+    return done_A, ~moved_A & ~done_A & (damping_M[active_A] > MAX_DAMPING)
 
 
 def _damped_step(slope_AP: Array, hessian_APP: Array, damping_A: Array) -> tuple[Array, Array]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from raymix.laws import fit
 from raymix.laws.base import Array, Ints
 from raymix.laws.fit import FIRST_SIG, HUBER, SIG_RANGE, Prior, Problem, fit_map, noise_by_evidence, pool, solve
 
@@ -111,3 +112,19 @@ def test_non_finite_region_is_stepped_back_from() -> None:
     found = solve(Problem(evaluate, np.array([[1.0]]), np.ones((1, 1))), prior, np.array([FIRST_SIG]), prior.mean_MP)
     assert found.converged_M.all()
     assert found.params_MP[0, 0] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_damping_worn_down_by_easy_ground_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The curved valley of Rosenbrock needs a lambda near 1; the twelve tries of one iteration end far below it."""
+    monkeypatch.setattr(fit, "DAMPING", 1e-12)
+
+    def evaluate(params_AP: Array, active_A: Ints, want_jacobian: bool) -> tuple[Array, Array | None]:
+        x_A, y_A = params_AP.T
+        log_AB = np.stack([10 * (y_A - x_A**2), x_A], axis=1)
+        one_A, none_A = np.ones_like(x_A), np.zeros_like(x_A)
+        return log_AB, np.stack([np.stack([-20 * x_A, one_A], axis=1), np.stack([10 * one_A, none_A], axis=1)], axis=1)
+
+    prior = Prior(np.array([[-1.2, 1.0]]), np.full((1, 2), 1e4))
+    found = solve(Problem(evaluate, np.array([[0.0, 1.0]]), np.ones((1, 2))), prior, np.ones(1), prior.mean_MP)
+    assert found.converged_M.all()
+    np.testing.assert_allclose(found.params_MP, 1, atol=1e-3)
