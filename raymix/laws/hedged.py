@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike
 
 from raymix.laws.base import Array, Table, as_mixtures, as_scales, as_table
 from raymix.laws.exposure import sigmoid
+from raymix.laws.intervals import outside
 from raymix.laws.rows import canonical_order, distinct
 from raymix.laws.union import TiedUnion
 
@@ -92,10 +93,14 @@ class HedgedUnion:
         return np.tensordot(self.weight_F_, slope_FBMK, axes=1)
 
     def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
-        """sd of log loss (B, M) for a new run: sqrt of sum_f w_f (sd_f^2 + (log L_f - log L)^2)."""
+        """sd of log loss (B, M) for a new run: sqrt of sum_f w_f (sd_f^2 + (log L_f - log L)^2).
+
+        The second term counts outside the scales seen; within them each shape's sd holds its own misfit already.
+        """
         mix, scale = self._queries(mix_BK, scale_B2)
         loss_FBM = self._levelled(mix, scale)
         apart_FBM = np.log(loss_FBM / np.tensordot(self.weight_F_, loss_FBM, axes=1))
+        apart_FBM *= outside(scale, self.laws_[0].seen_22_)[:, None]
         sd_FBM = np.stack([law.sd(mix, scale) for law in self.laws_])
         return np.sqrt(np.tensordot(self.weight_F_, sd_FBM**2 + apart_FBM**2, axes=1))
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from raymix.laws.base import Array, Ints
+from raymix.laws.base import Array, Flags, Ints
 from raymix.laws.fit import Problem, Solution, freedom, huber_weight
 
 SD_BEYOND = 1.5  # widening outside the scales seen
@@ -47,8 +47,12 @@ def log_sd(jac_MPB: Array, covariance_MPP: Array, sig_M: Array) -> Array:
 
 def beyond(scale_B2: Array, seen_22: Array, widen: float) -> Array:
     """The factor of each row (B,): `widen` at scales seen, SD_BEYOND or more outside them."""
-    outside_B = ((scale_B2 < seen_22[0]) | (scale_B2 > seen_22[1])).any(axis=1)
-    return np.where(outside_B, max(SD_BEYOND, widen), widen)
+    return np.where(outside(scale_B2, seen_22), max(SD_BEYOND, widen), widen)
+
+
+def outside(scale_B2: Array, seen_22: Array) -> Flags:
+    """Which rows (B,) are outside the least and greatest n_params and n_tokens seen."""
+    return np.asarray(((scale_B2 < seen_22[0]) | (scale_B2 > seen_22[1])).any(axis=1))
 
 
 def widening(
