@@ -1,6 +1,6 @@
 """The default: the law with a process on its residuals, asked where its optimum at the target could lie.
 
-1. The first round fills space (`space_filling`) on the smallest rung, around the prior and towards the corners; the
+1. The first round fills space (`space_filling`) on the smallest rung, corners and mixtures in turn; the
    first two where there are as many domains as trials in two.
 2. Then most proposals are Thompson draws: of a law and a process drawn from what is believed (`belief`) the best
    candidate at the target is trained next. Draws differ where trials would change the optimum, and nowhere else.

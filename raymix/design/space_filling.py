@@ -3,7 +3,8 @@
 Scattered mixtures alone leave the corners unseen, and a law without corners does not know its floor (the loss that is
 left when a domain has all the share). Corners alone, which are what is farthest apart, leave the inside to the law's
 priors: where domains stand in for each other an answer from sixteen of them was worse than the prior
-(benchmarks/LOG.md, "Corners and mixtures in turn"). So every second trial goes towards a vertex, each once.
+(benchmarks/LOG.md, "Corners and mixtures in turn"). So every second of the first 2 K trials goes towards a vertex,
+none twice; the prior and its replicates take the first places.
 """
 
 from __future__ import annotations

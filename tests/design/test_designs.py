@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from raymix import simplex
-from raymix.design import Halving, Perturbations, RandomDirichlet
+from raymix.design import Halving, Perturbations, RandomDirichlet, SpaceFilling
 from raymix.design.halving import grid
 from raymix.design.random_dirichlet import dirichlet, into
+from raymix.design.space_filling import concentrated
 from raymix.simplex import Polytope
 from tests.design.worlds import observed, play, regret, space
 
@@ -68,3 +69,14 @@ def test_into_is_the_projection_where_there_are_bounds_alone() -> None:
 def test_into_keeps_groups() -> None:
     box = Polytope(np.zeros(4), np.ones(4), np.array([[1.0, 1.0, 0, 0]]), np.array([0.2]))
     assert box.contains(into(box, np.random.default_rng(0).dirichlet(np.ones(4), size=50))).all()
+
+
+def test_filling_takes_corners_and_mixtures_in_turn() -> None:
+    """Corners alone leave the inside to the law's priors; mixtures alone leave its floor unseen."""
+    asked = space(4)
+    mix_BK = np.array([proposal.mixture_K for proposal in play(SpaceFilling(asked), 12)])
+    corner_BK = np.isclose(mix_BK[:, None], concentrated(asked.polytope())[None], rtol=0, atol=1e-9).all(axis=2)
+    first = 1 + asked.budget.replicates
+    assert corner_BK.any(axis=1).tolist() == [i % 2 == 0 and first <= i < 8 for i in range(12)]
+    assert corner_BK.sum(axis=0).max() == 1, "no corner twice"
+    assert len(np.unique(mix_BK.round(9), axis=0)) == 12 - asked.budget.replicates

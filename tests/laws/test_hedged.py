@@ -122,3 +122,10 @@ def test_draws_vary_both_parts_and_a_file_keeps_them(larger: int) -> None:
     assert np.array_equal(again.predict(*at_target(mix_BK)), law.predict(*at_target(mix_BK)))
     process = trained(larger).fit(ResidualGP())
     assert [part.name for part in convex_parts(process)] == ["hedged_union"]
+
+
+def test_the_distance_between_shapes_is_doubt_outside_the_scales_seen_only() -> None:
+    law, mix_BK = fitted(2), np.array([[0.7, 0.2, 0.1]])
+    for scale, counts in ((np.array([1e5, 5e5]), False), (TARGET, True)):
+        own = np.sqrt(np.tensordot(law.weight_F_, [part.sd(mix_BK, scale) ** 2 for part in law.laws_], axes=1))
+        assert (law.sd(mix_BK, scale) > own * (1 + 1e-9)).all() == counts
