@@ -74,12 +74,16 @@ class Checkpoints:
         folder: made when first saved to.
         every_seconds: time between two saves.
         mirror: where every snapshot is copied to. What fails there is said and ends nothing.
+        keep_end: save the state at the run's end too, for a longer run that goes on from it.
     """
 
-    def __init__(self, folder: str | Path, every_seconds: float = 60.0, mirror: Mirror | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, every_seconds: float = 60.0, mirror: Mirror | None = None, keep_end: bool = False
+    ) -> None:
         self.folder = Path(folder)
         self.mirror = mirror
         self.every_seconds = every_seconds
+        self.keep_end = keep_end
         self.stopping = False
         """Set it (from a signal handler, say) to have the run saved after its step and ended by `Interrupted`."""
         self._saved_at = time.monotonic()

@@ -2,7 +2,8 @@
 
 Every prefix of a run (of a stage, where the mixture changes) is within one sequence of its mixture, and the i-th
 sequence drawn from a domain depends on (seed, domain name, i) alone. So two mixtures with the same seed read the
-same text as far as they can (common random numbers), and a run can be taken up at any step.
+same text as far as they can (common random numbers), and a run can be taken up at any step. A longer run that goes on
+from a shorter one (`after`) begins with that one's batches.
 
 Simulated epoching: a proxy is given only as many unique tokens of a domain as make it repeat them as often as the
 target would, U_k = available_k x D_proxy / D_target (the data constraint of Muennighoff et al., arXiv 2305.16264,
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +31,7 @@ from raymix.space import SearchSpace
 from raymix.stages import Stage
 
 Ints = NDArray[np.int64]
+ENOUGH = 0.9  # of the sequences that a longer run has more: with fewer the shard is at its end
 SUBSET = -1  # stands where an epoch number would, for the draw of the unique sequences
 
 
@@ -46,6 +48,8 @@ class Batches:
     shape: ProxyShape
     unique_K: Ints
     """Sequences each domain may draw from."""
+    before: Batches | None = None
+    """The shorter run that this one goes on from."""
 
     @classmethod
     def of(
@@ -71,6 +75,10 @@ class Batches:
             for shard, domain in zip(shards, space.domains, strict=True)
         ]
         return cls(shards, space.domain_names, tuple(stages), seed, shape, np.asarray(unique, dtype=np.int64))
+
+    def after(self, before: Batches, shape: ProxyShape) -> Batches:
+        """This run as one that goes on from `before`, of the same mixture and seed; `shape` as `going_on` has it."""
+        return replace(self, before=before, shape=shape)
 
     def __len__(self) -> int:
         return self.shape.n_steps
@@ -109,12 +117,25 @@ class Batches:
     @cached_property
     def _start_of(self) -> Ints:
         start = np.empty(len(self._domain_of), dtype=np.int64)
-        for k, (name, shard, unique) in enumerate(zip(self.names, self.shards, self.unique_K, strict=True)):
+        for k, (name, shard) in enumerate(zip(self.names, self.shards, strict=True)):
             places = np.flatnonzero(self._domain_of == k)
             subset = _permutation(self.seed, name, SUBSET, shard_sequences(len(shard), self.shape.context))
-            chosen = sequence_order(self.seed, name, int(unique), len(places))
-            start[places] = subset[chosen] * self.shape.context
+            start[places] = subset[self._chosen(k, len(places))] * self.shape.context
         return start
+
+    def _chosen(self, k: int, n_draws: int) -> Ints:
+        """Which of a domain's sequences each draw takes. After a shorter run those it could not draw from come first:
+        so each is read as often in the end as in a run of this length from the start, where the shard holds enough.
+        """
+        name, unique = self.names[k], int(self.unique_K[k])
+        if self.before is None:
+            return sequence_order(self.seed, name, unique, n_draws)
+        drawn = int(np.count_nonzero(self.before._domain_of == k))
+        used, longer = int(self.before.unique_K[k]), self.shape.n_tokens / self.before.shape.n_tokens
+        first = used if unique - used >= max(ENOUGH * (longer - 1) * used, 1) else 0
+        begun = self.before._chosen(k, min(n_draws, drawn))
+        rest = sequence_order(self.seed, f"{name}, after {drawn}", unique - first, n_draws - len(begun))
+        return np.concatenate([begun, first + rest])
 
 
 def recipe_stages(space: SearchSpace, mixture_K: Array, n_tokens: float) -> list[Stage]:

@@ -15,8 +15,8 @@ from raymix.space import SearchSpace
 def row_of(
     space: SearchSpace, corpus: Corpus, batches: Batches, n_steps: int, losses: Mapping[str, EvalLoss]
 ) -> dict[str, Any]:
-    """Columns after `n_steps` steps, all but the seconds."""
-    shape = batches.shape
+    """Columns after `n_steps` steps, all but the seconds; `flops` without those of a run that this one goes on from."""
+    shape, begun = batches.shape, batches.before
     n_tokens = n_steps * shape.tokens_per_step
     row: dict[str, Any] = {"n_params": float(shape.n_params), "n_tokens": float(n_tokens)}
     for name, loss in losses.items():
@@ -28,7 +28,7 @@ def row_of(
     if not space.recipe.stages and len(batches.stages) > 1 and n_steps:
         drawn_K = batches.drawn_K(n_steps)
         row |= _by_domain("mixture", space, drawn_K / drawn_K.sum())
-    return {**row, "flops": shape.flops_per_token * n_tokens}
+    return {**row, "flops": shape.flops_per_token * (n_tokens - (begun.shape.n_tokens if begun else 0))}
 
 
 def _by_domain(prefix: str, space: SearchSpace, values_K: Any) -> dict[str, float]:

@@ -23,6 +23,7 @@ from raymix.proxy.compiled import worth_compiling
 from raymix.proxy.distributed import ALONE, World
 from raymix.proxy.downstream import measure
 from raymix.proxy.evaluate import EvalLoss, evaluate, held_out
+from raymix.proxy.going_on import Before, planned
 from raymix.proxy.loop import Diverged, Run
 from raymix.proxy.plan import Batches
 from raymix.proxy.recipe import ProxyShape, resolve
@@ -45,6 +46,7 @@ def train_proxy(
     threads: int | None = None,
     attention: str | None = None,
     checkpoints: Checkpoints | None = None,
+    before: Before | None = None,
     keep: Path | None = None,
     world: World = ALONE,
     alive: Callable[[], None] = lambda: None,
@@ -64,7 +66,10 @@ def train_proxy(
         device: "cpu", "cuda", "cuda:1"; a GPU where there is one if left out.
         threads: CPU threads; as torch finds them if left out. Sets the process's number.
         attention: "eager" or "sdpa"; the faster of the two, measured, if left out.
-        checkpoints: where to save the run and take it up again; rows reported before come again, the same.
+        checkpoints: where to save the run and take it up again; rows reported before come again, the same. Its end is
+            saved too where `checkpoints.keep_end` says so.
+        before: a shorter run of this mixture, size and seed that this one goes on from. Its rows do not come again, and
+            `flops` and `seconds` are what is added to it.
         keep: a folder for the trained model as it was evaluated at the end, as transformers reads it.
         world: which process of how many this is, where several train one proxy (raymix/proxy/distributed.py).
         alive: called after every step and every evaluated domain, by the first process alone.
@@ -77,12 +82,18 @@ def train_proxy(
     started = time.perf_counter()
     if threads is not None:
         torch.set_num_threads(threads)
-    shape = resolve(space.recipe, n_params, n_tokens, corpus.vocab, space.folder)
-    batches = _plan(corpus, space, mixture, seed, shape)
-    shape = batches.shape
-    stages = [[*stage.mixture_K, stage.n_tokens] for stage in batches.stages]
-    run_id = identity(asdict(shape), stages, batches.unique_K.tolist(), seed, corpus.hash)
+
+    def fresh(length: float) -> Batches:
+        shape = resolve(space.recipe, n_params, length, corpus.vocab, space.folder)
+        return _plan(corpus, space, mixture, seed, shape)
+
+    batches = planned(fresh, n_tokens, before.lengths if before else ())
+    shape, first = batches.shape, batches.before.shape.n_steps if batches.before else 0
+    run_id = identity(*_what_decides(batches), corpus.hash)
     found = checkpoints.latest(run_id) if checkpoints is not None else None
+    if found is None and batches.before is not None and before is not None and before.checkpoints is not None:
+        found = before.checkpoints.latest(identity(*_what_decides(batches.before), corpus.hash))
+        found = found and replace(found, notes={**found.notes, "rows": [], "seconds": 0.0})
     # What decides the bits is what the run began with, not what would be chosen now.
     on = models.pick_device(device)
     compiled = found.notes["compiled"] if found else worth_compiling(space.recipe.compile, shape, on)
@@ -91,7 +102,7 @@ def train_proxy(
     if found is not None:
         training.restore(found)
     yield from training.rows
-    if shape.init_from is not None and not training.rows and world.rank == 0:
+    if shape.init_from is not None and not training.rows and not first and world.rank == 0:
         yield training.row(0)
     for step in range(found.step if found else 0, shape.n_steps):
         run.step(step, batches[step])
@@ -99,16 +110,25 @@ def train_proxy(
             alive()
         if step + 1 in shape.checkpoint_steps:
             run.look(step)
-            if world.rank == 0:
+            if world.rank == 0 and step + 1 > first:
                 yield training.row(step + 1)
         if checkpoints is not None and world.rank == 0 and checkpoints.due() and step + 1 < shape.n_steps:
             checkpoints.save(run_id, training.snapshot(step + 1))
             if checkpoints.stopping:
                 raise Interrupted(f"asked to stop; saved at step {step + 1} of {shape.n_steps}")
+    if checkpoints is not None and checkpoints.keep_end and world.rank == 0:
+        checkpoints.save(run_id, training.snapshot(shape.n_steps))
     if keep is not None and world.rank == 0:
         run.swap()
         run.model.save_pretrained(keep)
         run.swap()
+
+
+def _what_decides(batches: Batches) -> list[Any]:
+    """Of the weights that a run ends with, but for the corpus: a snapshot of another run must not be taken up."""
+    stages = [[*stage.mixture_K, stage.n_tokens] for stage in batches.stages]
+    found = [asdict(batches.shape), stages, batches.unique_K.tolist(), batches.seed]
+    return found if batches.before is None else [*found, _what_decides(batches.before)]
 
 
 def _plan(
