@@ -32,7 +32,8 @@ import numpy as np
 from raymix.design import make_designer
 from raymix.space import SearchSpace
 from raymix.store import Store
-from raymix.study.ledger import Ledger, Trial
+from raymix.study.ledger import Ledger
+from raymix.study.trial import Trial
 
 DOMAINS = tuple(f"domain{k}" for k in range(5))
 IDLE_SECONDS = 0.02  # the longest Tune's loop is held when nothing happens

@@ -20,8 +20,9 @@ from raymix.space import SearchSpace
 from raymix.store import StoreError
 from raymix.study.agenda import Thought, act, more, next_trials, search_over, thinking
 from raymix.study.evidence import take_evidence
-from raymix.study.ledger import Ledger, Trial
+from raymix.study.ledger import Ledger
 from raymix.study.stopping import clearly_poor
+from raymix.study.trial import Trial
 
 log = logging.getLogger(__name__)
 

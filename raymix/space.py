@@ -60,7 +60,14 @@ __all__ = [
 ]
 
 
-HOW_IT_IS_RUN = ("micro_batch", "compile", "checkpoint_seconds", "hang_seconds", "keep_weights")  # of a recipe
+HOW_IT_IS_RUN = (
+    "micro_batch",
+    "compile",
+    "checkpoint_seconds",
+    "hang_seconds",
+    "keep_weights",
+    "promote",
+)  # of a recipe
 LEAST_SEARCH = 4  # trials without which there is no law, and so no proposal to confirm
 
 
@@ -313,6 +320,6 @@ class SearchSpace(Frozen):
     def hash(self) -> str:
         """sha256 over what changes the meaning of an observation: all but objective, constraints and how it is run."""
         left_out: dict[str, Any] = dict.fromkeys(("budget", "objective", "constraints", "confirm", "reuse"), True)
-        left_out = {**left_out, "recipe": set(HOW_IT_IS_RUN), "ladder": {"__all__": {"resources"}}}
+        left_out = {**left_out, "recipe": HOW_IT_IS_RUN, "ladder": {"__all__": {"resources"}}}
         kept = self.model_dump(mode="json", exclude=left_out | ({} if self.metrics else {"metrics": True}))
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

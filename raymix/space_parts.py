@@ -290,6 +290,14 @@ class Recipe(Frozen):
     when it may have to compile."""
     keep_weights: bool = False
     """Leave the trained model in the study: checkpoints/<trial_id>/final, as transformers reads it."""
+    promote: bool = True
+    """Let a trial go on from an ended one of its mixture, size and seed with fewer tokens, where that is possible."""
+
+    @property
+    def promotes(self) -> bool:
+        """Whether trials may go on: a run is the beginning of a longer one where nothing depends on its length."""
+        fixed = self.rates == "width" or (self.learning_rate is not None and self.batch != "auto")
+        return self.promote and fixed and self.schedule != "cosine" and not self.stages
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -20,7 +20,8 @@ from raymix.store import Store
 from raymix.study.agenda import next_trials, over
 from raymix.study.budget import spent
 from raymix.study.confirm import FIRST_SEED, confirmation, confirmed_mixture, largest_affordable
-from raymix.study.ledger import Ledger, Trial
+from raymix.study.ledger import Ledger
+from raymix.study.trial import Trial
 from tests import worlds
 
 SMALL, LARGE = rungs(worlds.space())

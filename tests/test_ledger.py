@@ -5,8 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raymix.design import Proposal, cost
+from raymix.space import Scale
 from raymix.store import Store
+from raymix.study.budget import spent
 from raymix.study.ledger import Ledger
+from raymix.study.trial import Trial
 from raymix.target.optimum import ObjectiveAtScale, minimise
 from raymix.target.recommend import NotEnoughTrialsError, fit_law, recommend
 from tests import worlds
@@ -124,3 +128,47 @@ def test_near_optimal_with_a_share_fixed_at_zero_and_another_bounded_below() -> 
     found, _ = recommend(ledger.space, ledger.table(), fit_law(ledger.space, ledger.table()))
     assert found.mixture["web"] == 0.0
     assert found.near_optimal["code"]["low"] >= 0.3 - 1e-9
+
+
+LENGTHS = [{"n_params": 1e5, "n_tokens": n} for n in (5e5, 1e6, 4e6)]
+
+
+def _ended(ledger: Ledger, proposal: Proposal) -> Trial:
+    (trial,) = ledger.propose([proposal])
+    for row in worlds.rows(trial):
+        ledger.observe(trial.trial_id, row)
+    return trial
+
+
+def test_more_tokens_of_a_mixture_go_on_from_its_trial(tmp_path: Path) -> None:
+    ledger = Ledger(worlds.space(ladder=LENGTHS), store=Store(tmp_path))
+    mix_K, few, more, most = np.array([0.2, 0.3, 0.5]), *(Scale(1e5, n) for n in (5e5, 1e6, 4e6))
+    first = _ended(ledger, Proposal(mix_K, few, 0))
+    assert (first.continues, first.after) == ("", ())
+    second = _ended(ledger, Proposal(mix_K, more, 0))
+    (third,) = ledger.propose([Proposal(mix_K, most, 0)])
+    assert (second.continues, second.after) == (first.trial_id, (5e5,))
+    assert (third.continues, tuple(third.after)) == (second.trial_id, (5e5, 1e6))
+    again = Ledger(worlds.space(ladder=LENGTHS), store=Store(tmp_path))
+    assert [t.to_json() for t in again.pending()] == [third.to_json()]
+    # What it goes on from is paid for: in all as much as one run of 4e6 tokens.
+    assert spent(again).flops == pytest.approx(cost(most))
+    assert Ledger(worlds.space(ladder=LENGTHS)).propose([Proposal(mix_K, most, 0)])[0].trial_id != third.trial_id
+
+
+def test_what_is_not_the_same_run_starts_anew() -> None:
+    ledger = Ledger(worlds.space(ladder=LENGTHS))
+    mix_K, few, more = np.array([0.2, 0.3, 0.5]), Scale(1e5, 5e5), Scale(1e5, 1e6)
+    (pending,) = ledger.propose([Proposal(mix_K, few, 0)])
+    ledger.propose([Proposal(mix_K, few, 1)])
+    others = [Proposal(mix_K, more, 0), Proposal(mix_K, more, 1), Proposal(mix_K[::-1], more, 0)]
+    assert not any(trial.continues for trial in ledger.propose(others)), "nothing has ended"
+    ledger.fail(pending.trial_id, "died")
+    assert not ledger.propose([Proposal(mix_K, Scale(1e5, 4e6), 0)])[0].continues
+    _ended(ledger, Proposal(mix_K, few, 3))
+    assert not ledger.propose([Proposal(mix_K, more, 3)], "confirm")[0].continues, "pairs are trained alike"
+
+
+def test_a_trial_that_starts_anew_is_recorded_as_ever() -> None:
+    trial = Ledger(worlds.space()).ask(1)[0]
+    assert set(trial.to_json()) == {"trial_id", "mixture", "n_params", "n_tokens", "seed", "purpose", "round"}

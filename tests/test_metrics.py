@@ -16,8 +16,8 @@ from raymix.formats import import_runs
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import Metric, SearchSpace, SpaceError
-from raymix.study.ledger import Trial
 from raymix.study.stopping import clearly_poor
+from raymix.study.trial import Trial
 from tests import worlds
 
 ACCURACY = {"name": "exams", "better": "high"}

@@ -15,7 +15,7 @@ import pytest
 from raymix.design import Proposal, SpaceFilling
 from raymix.search import MixtureSearch
 from raymix.space import SearchSpace
-from raymix.study.ledger import Trial
+from raymix.study.trial import Trial
 from tests import worlds
 
 
@@ -48,7 +48,7 @@ def foreign_trainable(config: dict[str, Any]) -> None:
     """Reports in two steps; one trial in five raises, one reports NaN, one forgets its losses."""
     from ray import tune
 
-    from raymix.study.ledger import Trial
+    from raymix.study.trial import Trial
     from tests import worlds
 
     trial = Trial(**config)

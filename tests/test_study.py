@@ -18,7 +18,7 @@ from raymix import Study
 from raymix.results import results
 from raymix.space import SpaceError
 from raymix.store import StoreError
-from raymix.study.ledger import Trial
+from raymix.study.trial import Trial
 from tests import worlds
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from raymix.simplex import Array
 from raymix.space import SearchSpace
-from raymix.study.ledger import Ledger, Trial
+from raymix.study.ledger import Ledger
+from raymix.study.trial import Trial
 
 DOMAINS = ("web", "code", "books")
 

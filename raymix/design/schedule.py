@@ -20,6 +20,17 @@ def rungs(space: SearchSpace) -> list[Scale]:
     return sorted((rung.scale for rung in space.ladder), key=cost)
 
 
+def shorter_rungs(space: SearchSpace, scale: Scale) -> list[Scale]:
+    """Rungs of the same size with fewer tokens, the longest first, from which a trial at `scale` may go on."""
+    same = [rung for rung in rungs(space) if rung.n_params == scale.n_params and rung.n_tokens < scale.n_tokens]
+    return same[::-1] if space.recipe.promotes else []
+
+
+def longer_rungs(space: SearchSpace, scale: Scale) -> list[Scale]:
+    """Rungs of the same size with more tokens, the shortest first, at which a trial at `scale` may go on."""
+    return [rung for rung in rungs(space) if scale in shorter_rungs(space, rung)]
+
+
 def scale_of(space: SearchSpace, position: int) -> Scale:
     """The scale of the trial at `position` (0, 1, ...) of the study."""
     ladder = rungs(space)

@@ -18,7 +18,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from raymix.study.ledger import Ledger, Trial
+from raymix.study.ledger import Ledger
+from raymix.study.trial import Trial
 from raymix.yaml12 import SpaceError
 
 log = logging.getLogger(__name__)

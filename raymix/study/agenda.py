@@ -12,7 +12,8 @@ from typing import Any
 
 from raymix.design import Proposal
 from raymix.study import budget, confirm, stopping
-from raymix.study.ledger import Ledger, Trial
+from raymix.study.ledger import Ledger
+from raymix.study.trial import Trial
 from raymix.target.recommend import NotEnoughTrialsError
 
 
@@ -89,7 +90,7 @@ def act(ledger: Ledger, thought: Thought) -> list[Trial]:
         return []
     room, paid = budget.Room(ledger), []
     for proposal in thought.proposals:
-        scale = room.take(proposal.scale)  # the end of a budget may not pay for the one wanted
+        scale = room.take(proposal)  # the end of a budget may not pay for the one wanted
         if scale is not None:
             paid.append(replace(proposal, scale=scale))
     return ledger.propose(paid)

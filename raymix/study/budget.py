@@ -14,10 +14,11 @@ from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from raymix.design import cost, rungs, scale_of
+from raymix.design import Proposal, cost, rungs, scale_of
 from raymix.space import Scale, SearchSpace
 from raymix.space_study import DEFAULT_TRIALS
-from raymix.study.ledger import Ledger, Trial
+from raymix.study.ledger import Ledger
+from raymix.study.trial import Trial
 
 HOUR = 3600.0
 CLOSE = 1 + 1e-9  # a sum of trials may miss its limit by rounding
@@ -105,17 +106,21 @@ class Room:
         self._ledger = ledger
         self._now, self._limits = spent(ledger, "search"), limits(ledger.space)
 
-    def take(self, wanted: Scale) -> Scale | None:
+    def take(self, wanted: Proposal) -> Scale | None:
         """The scale wanted, or the dearest rung below it that the rest of the budget still pays for, if any."""
-        flops = self._ledger.flops_of(wanted)
+        flops = self._ledger.flops_of(wanted.scale)
         cheaper = [scale for scale in reversed(rungs(self._ledger.space)) if self._ledger.flops_of(scale) < flops]
-        found = next((scale for scale in (wanted, *cheaper) if self._fits(self._with(scale))), None)
-        if found is not None:
-            self._now = self._with(found)
-        return found
+        tried = (replace(wanted, scale=scale) for scale in (wanted.scale, *cheaper))
+        found = next((proposal for proposal in tried if self._fits(self._with(proposal))), None)
+        if found is None:
+            return None
+        self._now = self._with(found)
+        return found.scale
 
-    def _with(self, scale: Scale) -> Spent:
-        now, flops = self._now, self._ledger.flops_of(scale)
+    def _with(self, proposal: Proposal) -> Spent:
+        begun = self._ledger.begun(proposal)
+        after = (begun.n_tokens,) if begun else ()
+        now, flops = self._now, self._ledger.flops_of(proposal.scale, after)
         hours = now.gpu_hours + now.gpu_hours_of(flops)
         return replace(now, trials=now.trials + 1, flops=now.flops + flops, gpu_hours=hours)
 
@@ -168,15 +173,11 @@ def _so_far(ledger: Ledger, trial: Trial) -> tuple[float, float]:
     """FLOPs and seconds of a trial up to its last row, as recorded where they are."""
     last = ledger.last_row(trial.trial_id)
     if last is None:  # failed before its first row: nobody knows when, so it counts in full
-        return (0.0 if ledger.status(trial.trial_id) is None else ledger.flops_of(_scale(trial))), 0.0
-    flops = last.get("flops") or ledger.flops_of(Scale(trial.n_params, last["n_tokens"]))
+        return (0.0 if ledger.status(trial.trial_id) is None else ledger.flops_of(trial.scale, trial.after)), 0.0
+    flops = last.get("flops") or ledger.flops_of(Scale(trial.n_params, last["n_tokens"]), trial.after)
     return float(flops), float(last.get("seconds") or 0.0)
 
 
 def _ahead(ledger: Ledger, trial: Trial) -> float:
     """FLOPs that an unfinished trial will still take."""
-    return max(0.0, ledger.flops_of(_scale(trial)) - _so_far(ledger, trial)[0])
-
-
-def _scale(trial: Trial) -> Scale:
-    return Scale(trial.n_params, trial.n_tokens)
+    return max(0.0, ledger.flops_of(trial.scale, trial.after) - _so_far(ledger, trial)[0])

@@ -24,7 +24,8 @@ from raymix.simplex import Array
 from raymix.space import Rung, Scale, SpaceError
 from raymix.space_study import Confirm
 from raymix.study.budget import flops_left, spent
-from raymix.study.ledger import Ledger, Trial
+from raymix.study.ledger import Ledger
+from raymix.study.trial import Trial
 from raymix.target.objective import objective_of, reduce_losses
 from raymix.target.reading import Interval
 from raymix.target.recommend import (

@@ -6,44 +6,25 @@ store, every event is durable before this object, and so the designer, knows of 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from raymix.design import Designer, LawGuided, Proposal, cost
+from raymix.design.schedule import longer_rungs, shorter_rungs
 from raymix.observations import Labels, Observations, labels, number_columns, numbers
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.store import Store
+from raymix.study.trial import Trial, trial_identity
 
 ENDED = ("done", "stopped", "failed")
 ON_THE_WAY = ("checkpoint", "start")
 Cells = tuple[Labels, Array]  # a row of the table
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A proposal with its identity: the same mixture, scale, seed and space always have the same id."""
-
-    trial_id: str
-    mixture: dict[str, float]
-    n_params: float
-    n_tokens: float
-    seed: int
-    purpose: str = "search"
-    """search, or confirm: a run of raymix/study/confirm.py."""
-    round: int = 0
-    """Trials proposed together have the same."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, as recorded."""
-        return dict(vars(self))
 
 
 class Ledger:
@@ -75,6 +56,8 @@ class Ledger:
         self._space_hash = space.hash()
         self._columns = number_columns(space.domain_names, space.eval_names, space.metric_names)
         self._cells: dict[tuple[str, float], Cells] = {}
+        self._runs: dict[str, list[Trial]] = {}
+        """Trials done that others may go on from, by `_run_of`."""
         self._table: Observations | None = None
         self._store = store
         for kind, body in store.records() if store else []:
@@ -146,9 +129,22 @@ class Ledger:
         """The id that a trial of this study has or would have."""
         return trial_identity(self.space.shares(self.space.mixture(mixture)), scale, seed, self._space_hash)
 
-    def flops_of(self, scale: Scale) -> float:
-        """Training FLOPs of a trial at a scale: as recorded where one has ended, else as expected."""
-        return self._flops.get((scale.n_params, scale.n_tokens)) or self.expected_flops(scale)
+    def flops_of(self, scale: Scale, after: Sequence[float] = ()) -> float:
+        """Training FLOPs of a trial at a scale: as recorded where one has ended, else as expected.
+
+        `after` is that of a trial that goes on: what it begins with costs nothing more.
+        """
+        whole = self._flops.get((scale.n_params, scale.n_tokens)) or self.expected_flops(scale)
+        return whole - self.flops_of(Scale(scale.n_params, after[-1])) if after else whole
+
+    def begun(self, proposal: Proposal) -> Trial | None:
+        """The longest trial done that one of this mixture, scale and seed goes on from."""
+        shares = self.space.shares(proposal.mixture_K)
+        for shorter in shorter_rungs(self.space, proposal.scale):
+            ended = self._runs.get(self._run_of(shares, shorter, proposal.seed))
+            if ended:
+                return ended[0]
+        return None
 
     def status(self, trial_id: str) -> str | None:
         """How a trial ended: done, stopped or failed; None while it has not."""
@@ -206,20 +202,28 @@ class Ledger:
         round, out = self.rounds, dict[str, Trial]()
         for proposal in proposals:
             shares = self.space.shares(proposal.mixture_K)
-            trial_id, seed = self._new_id(shares, proposal, out)
-            n_params, n_tokens = map(float, proposal.scale)
-            out[trial_id] = Trial(trial_id, shares, n_params, n_tokens, seed, purpose, round)
+            trial = self._new_trial(shares, proposal, out, purpose, round)
+            out[trial.trial_id] = trial
         self._record_all([("proposed", trial.to_json()) for trial in out.values()])
         return list(out.values())
 
-    def _new_id(self, shares: dict[str, float], proposal: Proposal, others: Mapping[str, Trial]) -> tuple[str, int]:
-        """Id and seed of a trial; the same mixture again is a replicate and gets the next seed."""
-        seed = proposal.seed
+    def _new_trial(
+        self, shares: dict[str, float], proposal: Proposal, others: Mapping[str, Trial], purpose: str, round: int
+    ) -> Trial:
+        """The same mixture again is a replicate and gets the next seed; a longer one goes on where it can."""
         while True:
-            trial_id = trial_identity(shares, proposal.scale, seed, self._space_hash)
+            begun = self.begun(proposal) if purpose == "search" else None
+            after = (*begun.after, begun.n_tokens) if begun else ()
+            trial_id = trial_identity(shares, proposal.scale, proposal.seed, self._space_hash, after)
             if trial_id not in self.trials and trial_id not in others:
-                return trial_id, seed
-            seed += 1
+                n_params, n_tokens = map(float, proposal.scale)
+                continues = begun.trial_id if begun else ""
+                return Trial(trial_id, shares, n_params, n_tokens, proposal.seed, purpose, round, continues, after)
+            proposal = replace(proposal, seed=proposal.seed + 1)
+
+    def _run_of(self, shares: Mapping[str, float], scale: Scale, seed: int) -> str:
+        """What trials of one mixture, scale and seed have in common, whether they began anew or went on."""
+        return trial_identity(shares, scale, seed, self._space_hash)
 
     def _proposal(self, trial: Trial) -> Proposal:
         return Proposal(self.space.mixture(trial.mixture), Scale(trial.n_params, trial.n_tokens), trial.seed)
@@ -265,18 +269,14 @@ class Ledger:
         self.hours = max(self.hours, body.get("hours") or 0.0)
         if status in ENDED:
             self._ended[trial_id] = status
-        if status == "done" and body.get("flops"):
+        if status == "done":
             trial = self.trials[trial_id]
-            self._flops[trial.n_params, trial.n_tokens] = body["flops"]
+            if body.get("flops") and not trial.after:
+                self._flops[trial.n_params, trial.n_tokens] = body["flops"]
+            if trial.purpose == "search" and longer_rungs(self.space, trial.scale):
+                self._runs.setdefault(self._run_of(trial.mixture, trial.scale, trial.seed), []).append(trial)
         if status not in ENDED[1:] and body["n_tokens"] >= self.tokens_seen(trial_id):
             self._last[trial_id] = body
-
-
-def trial_identity(mixture: Mapping[str, float], scale: Scale, seed: int, space: SearchSpace | str) -> str:
-    """A hash of what determines a trial's result: mixture, scale, seed, data and recipe (of a space, or its hash)."""
-    shares = {name: round(share, 12) for name, share in mixture.items()}
-    key = [shares, *map(float, scale), seed, space if isinstance(space, str) else space.hash()]
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _is_loss(value: Any) -> bool:

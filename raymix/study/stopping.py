@@ -19,7 +19,8 @@ from raymix.design import rungs
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
-from raymix.study.ledger import Ledger, Trial
+from raymix.study.ledger import Ledger
+from raymix.study.trial import Trial
 from raymix.target.held_out import noise_of_a_run
 from raymix.target.improvement import N_LAWS, expected_improvement
 from raymix.target.objective import objective_of, reduce_losses

@@ -24,8 +24,9 @@ from raymix.study.agenda import next_trials, over, search_over
 from raymix.study.confirm import Confirmation, confirmation, confirmed_mixture, due, skipped, weighed
 from raymix.study.evidence import take_evidence
 from raymix.study.files import FORMAT, as_written, read_identity, read_space, upgrade, write_identity, write_space
-from raymix.study.ledger import Ledger, Trial
+from raymix.study.ledger import Ledger
 from raymix.study.stopping import stopped
+from raymix.study.trial import Trial
 from raymix.target.held_out import HeldOut
 from raymix.target.recommend import Recommendation, fit_law, recommend, target_from
 

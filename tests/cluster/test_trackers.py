@@ -18,7 +18,8 @@ import pytest
 
 from raymix.on_ray import trackers
 from raymix.on_ray.trackers import Tracking, telling, tracking
-from raymix.study.ledger import Ledger, Trial
+from raymix.study.ledger import Ledger
+from raymix.study.trial import Trial
 from raymix.yaml12 import SpaceError
 from tests import worlds
 from tests.cluster.head import ROOT, head

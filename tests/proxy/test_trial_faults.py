@@ -20,7 +20,7 @@ from raymix.corpus import Corpus
 from raymix.on_ray import run
 from raymix.on_ray.trial import ProxyTrial
 from raymix.proxy import WORKER_ENV, train_proxy
-from raymix.study.ledger import Trial
+from raymix.study.trial import Trial
 
 pytestmark = pytest.mark.slow  # starts Ray and trains proxies
 

@@ -1,0 +1,53 @@
+"""A trial: a proposal with its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raymix.space import Scale, SearchSpace
+
+GOING_ON = ("continues", "after")  # not recorded of a trial that starts anew
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A proposal with its identity: the same mixture, scale, seed and space always have the same id."""
+
+    trial_id: str
+    mixture: dict[str, float]
+    n_params: float
+    n_tokens: float
+    seed: int
+    purpose: str = "search"
+    """search, or confirm: a run of raymix/study/confirm.py."""
+    round: int = 0
+    """Trials proposed together have the same."""
+    continues: str = ""
+    """The trial of this mixture, size and seed that this one goes on from; empty where it starts anew."""
+    after: Sequence[float] = ()
+    """Tokens of that trial and of those that it goes on from, fewest first."""
+
+    @property
+    def scale(self) -> Scale:
+        """Size and tokens at its end."""
+        return Scale(self.n_params, self.n_tokens)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as recorded."""
+        found = dict(vars(self))
+        return found | {"after": list(self.after)} if self.after else {k: found[k] for k in found if k not in GOING_ON}
+
+
+def trial_identity(
+    mixture: Mapping[str, float], scale: Scale, seed: int, space: SearchSpace | str, after: Sequence[float] = ()
+) -> str:
+    """A hash of what determines a trial's result: mixture, scale, seed, data and recipe (of a space, or its hash), and
+    the lengths after which it goes on."""
+    shares = {name: round(share, 12) for name, share in mixture.items()}
+    key: list[Any] = [shares, *map(float, scale), seed, space if isinstance(space, str) else space.hash()]
+    key += [list(map(float, after))] if after else []
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
