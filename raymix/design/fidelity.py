@@ -3,6 +3,7 @@
 Value of a trial: the fall in variance of the objective, at the target, between near-optimal mixtures (`information`).
 Price: 6 N D for training (arXiv 2001.08361, section 2.1), 2 N per token evaluated. A law that has seen one size cannot
 say what it would learn from another, so a larger rung is tried as soon as it costs no more than half of what was spent.
+In place of a new mixture one of the best so far may go on to more tokens (`promotion`), at the price of what is added.
 With one rung there is nothing to choose and nothing is computed.
 
 `schedule` is the fixed alternative.
@@ -17,12 +18,14 @@ import numpy as np
 
 from raymix.design.base import Proposal
 from raymix.design.information import Question
+from raymix.design.promotion import Promotion, promotions
 from raymix.design.rows import Rows
 from raymix.design.schedule import rungs
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 
+NOWHERE = Scale(0.0, 0.0)
 AFFORDABLE = 0.5  # part of what was spent so far that the first trial at a rung may cost
 
 
@@ -38,22 +41,30 @@ def assign(
     mix_BK: Array,
     table: Observations,
     pending: Sequence[Proposal],
-) -> list[Scale]:
-    """A rung for each mixture in turn: one never tried, once affordable; else the most information per FLOP."""
+) -> tuple[Array, list[Scale]]:
+    """A rung for each mixture in turn: one never tried, once affordable; else the most information per FLOP.
+
+    Returns the mixtures (B, K) too: one that tells less than another's promotion is replaced by that.
+    """
     ladder, seen = rungs(space), Seen.of(space, table, pending)
-    price_R = np.array([flops(space, scale) for scale in ladder])
-    chosen: list[Scale] = []
-    for mix_K in mix_BK:
+    promoted = promotions(space, table, pending)
+    mixtures, chosen = np.array(mix_BK), list[Scale]()
+    for b, mix_K in enumerate(mix_BK):
         new = [i for i, scale in enumerate(ladder[1:], 1) if not (seen.has(scale) or scale in chosen)]
-        if new and price_R[new[0]] <= AFFORDABLE * seen.spent(space):
+        if new and flops(space, ladder[new[0]]) <= AFFORDABLE * seen.spent(space):
             chosen.append(ladder[new[0]])
             continue
-        feature_RMS = question.features(np.tile(mix_K, (len(ladder), 1)), np.asarray(ladder, float))
-        untold = [i for i in range(len(ladder)) if i not in new]
-        best = max(untold, key=lambda i: float(question.gain(feature_RMS[i : i + 1])[0] / price_R[i]))
-        chosen.append(ladder[best])
-        question = question.after(feature_RMS[best])
-    return chosen
+        anew = [Promotion("", mix_K, NOWHERE, scale) for i, scale in enumerate(ladder) if i not in new]
+        options = [*anew, *(option for option in promoted if option.scale not in [ladder[i] for i in new])]
+        feature_OMS = question.features(
+            np.array([option.mixture_K for option in options]), np.array([option.scale for option in options])
+        )
+        price_O = [flops(space, option.scale) - flops(space, option.begun) for option in options]
+        best = int(np.argmax(question.gain(feature_OMS) / price_O))
+        mixtures[b], question = options[best].mixture_K, question.after(feature_OMS[best])
+        chosen.append(options[best].scale)
+        promoted = [option for option in promoted if option is not options[best]]
+    return mixtures, chosen
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@
 2. Then most proposals are Thompson draws: of a law and a process drawn from what is believed (`belief`) the best
    candidate at the target is trained next. Draws differ where trials would change the optimum, and nowhere else.
 3. Every eighth proposal is a design point for the law: what tells most about the optimum (`information`).
-4. The scale of each is chosen by what it tells per FLOP (`fidelity`), or by `schedule`.
+4. The scale of each is chosen by what it tells per FLOP (`fidelity`), or by `schedule`; a good mixture may go on to
+   more tokens in its place (`promotion`).
 
 The answer is that of a study (`target.answer`), from every trial of the table.
 """
@@ -64,7 +65,7 @@ class LawGuided:
                 best = int(np.argmax(question.gain(learned.design_BMS)))
                 mix_BK[i], question = learned.design_BK[best], question.after(learned.design_BMS[best])
         if choosing:
-            scales = fidelity.assign(self.space, question, mix_BK, table, pending)
+            mix_BK, scales = fidelity.assign(self.space, question, mix_BK, table, pending)
         else:
             scales = [scale_of(self.space, start + i) for i in range(n)]
         return numbered(self.space, mix_BK, scales, table, pending)

@@ -82,7 +82,7 @@ def _assigned(n: int, table_runs: list[Proposal], rungs: int = 2) -> list[Scale]
     found = learn(two, observed(two, table_runs))
     assert found is not None
     mix_BK = found[0].candidates_BK[:n]
-    return fidelity.assign(two, found[0].question, mix_BK, observed(two, table_runs), [])
+    return fidelity.assign(two, found[0].question, mix_BK, observed(two, table_runs), [])[1]
 
 
 def test_a_larger_rung_is_tried_as_soon_as_it_is_affordable() -> None:

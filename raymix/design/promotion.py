@@ -1,0 +1,58 @@
+"""Which trials may go on: the best of those that have ended at a rung with a longer one of the same size.
+
+As in successive halving (ASHA, arXiv 1810.05934, algorithm 2, with eta = 4): of the trials done at a rung the best
+quarter, by the objective as it was measured there, each once. Whether one goes on, or a new mixture is trained, is a
+matter of what it tells per FLOP (`fidelity`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from raymix.design.base import Proposal
+from raymix.design.numbering import TOLERANCE, nearest_rung
+from raymix.design.schedule import longer_rungs, rungs
+from raymix.observations import REUSED, Observations
+from raymix.simplex import Array
+from raymix.space import Scale, SearchSpace
+from raymix.target.objective import reduce_losses
+
+BEST = 0.25  # of the trials done at a rung
+
+
+class Promotion(NamedTuple):
+    """A trial that may go on."""
+
+    trial_id: str
+    mixture_K: Array
+    begun: Scale
+    """Where it has ended."""
+    scale: Scale
+    """Where it would end."""
+
+
+def promotions(
+    space: SearchSpace, table: Observations, pending: Sequence[Proposal], best: float = BEST
+) -> list[Promotion]:
+    """Those of the best part of each rung whose mixture is not at a longer one yet, best first within a rung."""
+    ladder = [(rung, behind[0]) for rung in rungs(space) if (behind := longer_rungs(space, rung))]
+    if not ladder or not len(table):
+        return []
+    rung_B = nearest_rung(space, table.scale_B2)
+    value_B = reduce_losses(table.loss_BM, space.weights_M, space.objective.reduce)
+    seed_B, ids = table.column("seed"), table.trial_ids
+    ours_B = np.array([not name.startswith(REUSED) for name in ids]) & (table.status_B == "done") & (seed_B == 0)
+    found = []
+    for rung, longer in ladder:
+        here = np.flatnonzero(ours_B & np.isfinite(value_B) & np.array([scale == rung for scale in rung_B]))
+        for i in here[np.argsort(value_B[here], kind="stable")][: math.ceil(best * len(here))]:
+            mix_K = table.mix_BK[i]
+            there = [k for k, scale in enumerate(rung_B) if scale.n_params == rung.n_params and scale > rung]
+            tried_BK = [*table.mix_BK[there], *(p.mixture_K for p in pending if p.scale.n_tokens > rung.n_tokens)]
+            if not any((np.abs(other_K - mix_K) < TOLERANCE).all() for other_K in tried_BK):
+                found.append(Promotion(ids[i], mix_K, rung, longer))
+    return found
