@@ -23,9 +23,10 @@ class Kept:
     folder: Path
     mirror: Mirror | None = None
 
-    def of(self, trial_id: str, every_seconds: float = 60.0) -> Checkpoints:
+    def of(self, trial_id: str, every_seconds: float = 60.0, keep_end: bool = False) -> Checkpoints:
         """Those of one trial."""
-        return Checkpoints(self.folder / trial_id, every_seconds, self.mirror.of(trial_id) if self.mirror else None)
+        mirror = self.mirror.of(trial_id) if self.mirror else None
+        return Checkpoints(self.folder / trial_id, every_seconds, mirror, keep_end)
 
     def copy_final(self, trial_id: str) -> None:
         """Copy the model of a trial, if there is one, where the study is."""
@@ -43,12 +44,12 @@ class Kept:
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def forget_all_but(self, pending: Collection[str]) -> None:
-        """The same for every trial that is not pending: what earlier drivers left."""
+    def forget_all_but(self, needed: Collection[str]) -> None:
+        """The same for every trial that is not needed: what earlier drivers left, and what no other goes on from."""
         names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
         try:
             names.update(self.mirror.names() if self.mirror else ())
         except OSError as error:
             log.warning("old checkpoints could not be listed (%s)", error)
-        for name in sorted(names.difference(pending)):
+        for name in sorted(names.difference(needed)):
             self.forget(name)

@@ -22,6 +22,8 @@ from ray import tune
 from raymix.corpus import Corpus
 from raymix.corpus.prepare import default_cache
 from raymix.design import rungs, scale_of
+from raymix.design.promotion import promotions
+from raymix.design.schedule import longer_rungs
 from raymix.on_ray.demand import Default, Waiting, check_fits, placement
 from raymix.on_ray.kept import Kept
 from raymix.on_ray.shards import share
@@ -35,9 +37,10 @@ from raymix.search import MixtureSearch
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.study import Study
-from raymix.study.agenda import search_over
+from raymix.study.agenda import over, search_over
 from raymix.study.budget import planned_trials
-from raymix.study.ledger import Ledger, Trial
+from raymix.study.ledger import Ledger
+from raymix.study.trial import Trial
 from raymix.target.objective import objective_of
 from raymix.target.optimum import minimise
 from raymix.target.recommend import fit_law
@@ -83,6 +86,7 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
             watchers = _all(watcher, telling(ledger, tracked, lambda: watcher.best_loss))
             search = MixtureSearch(ledger=ledger, rounds=True, on_change=watchers, retries=MAX_RETRIES)
             _fit(search, study.space, corpus, kept, slots, default)
+        kept.forget_all_but(needed(ledger))
         if search.failure is not None:
             raise search.failure
 
@@ -98,7 +102,7 @@ def files_beside(study: Study) -> Path:
 
 
 def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, slots: int, default: Default) -> None:
-    kept.forget_all_but({trial.trial_id for trial in search.ledger.pending()})
+    kept.forget_all_but(needed(search.ledger))
     shards = share(corpus)
     trainable = tune.with_parameters(
         ProxyTrial,
@@ -176,6 +180,15 @@ def _close_token() -> None:
         token.chmod(0o600)
 
 
+def needed(ledger: Ledger) -> set[str]:
+    """Trials whose checkpoints may be asked for: pending, gone on from, or among the better half that may go on."""
+    pending = ledger.pending()
+    trials = {trial.trial_id for trial in pending} | {trial.continues for trial in pending}
+    if over(ledger) is None:
+        trials |= {each.trial_id for each in promotions(ledger.space, ledger.table(), [], best=0.5)}
+    return trials
+
+
 class _Watcher:
     """Turns the search's events into `Progress`; refits the law once a round for the best mixture so far."""
 
@@ -204,12 +217,14 @@ class _Watcher:
             progress.running += 1
         if event in ("ended", "lost"):
             progress.running -= 1
-        if event == "ended" and trial is not None:
+        if event == "ended" and trial is not None and not longer_rungs(self.space, trial.scale):
             self.kept.forget(trial.trial_id)
         if event in ("checkpoint", "ended") and trial is not None:
             seen = self.ledger.tokens_seen(trial.trial_id)
-            self._done[trial.trial_id] = self.flops(Scale(trial.n_params, seen)) if seen else 0.0
+            self._done[trial.trial_id] = self._flops_of(trial, seen) if seen else 0.0
             progress.eta_seconds = self._eta()
+        if event == "round" and len(self.space.ladder) > 1:
+            self.kept.forget_all_but(needed(self.ledger))
         if event == "round":
             best = self._best()
             progress.best = self.space.shares(best) if best is not None else None
@@ -236,12 +251,16 @@ class _Watcher:
         shape = resolve(self.space.recipe, *scale, self.vocab, self.space.folder)
         return shape.flops_per_token * scale.n_tokens
 
+    def _flops_of(self, trial: Trial, n_tokens: float) -> float:
+        begun = self.flops(Scale(trial.n_params, trial.after[-1])) if trial.after else 0.0
+        return self.flops(Scale(trial.n_params, n_tokens)) - begun
+
     def _eta(self) -> float | None:
         """Seconds left if the rest costs per FLOP what this run has cost so far, checkpoints included."""
         done = sum(self._done.values())
         if not done:
             return None
         ahead = [scale_of(self.space, i) for i in range(len(self.ledger.trials), self._total())]
-        left = sum(self.flops(Scale(trial.n_params, trial.n_tokens)) for trial in self.ledger.pending())
+        left = sum(self._flops_of(trial, trial.n_tokens) for trial in self.ledger.pending())
         left += sum(map(self.flops, ahead)) - sum(self._done.get(t.trial_id, 0.0) for t in self.ledger.pending())
         return left * (time.monotonic() - self._first_start) / done

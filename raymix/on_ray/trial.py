@@ -23,11 +23,13 @@ import ray
 from ray import tune
 
 from raymix.corpus import Corpus
+from raymix.design.schedule import longer_rungs
 from raymix.on_ray.kept import FINAL, Kept
 from raymix.on_ray.shards import Shards, on_this_node
 from raymix.proxy import Checkpoints, Diverged, Interrupted, resolve, train_proxy
 from raymix.proxy.distributed import across
-from raymix.space import SearchSpace
+from raymix.proxy.going_on import Before
+from raymix.space import Scale, SearchSpace
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,10 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
         space, corpus = _opened(*self._opened)
         trial = new_config
         self._trial_id = trial["trial_id"]
-        self._checkpoints = self._kept.of(self._trial_id, space.recipe.checkpoint_seconds)
+        scale = Scale(trial["n_params"], trial["n_tokens"])
+        goes_on = trial.get("purpose") == "search" and bool(longer_rungs(space, scale))
+        self._checkpoints = self._kept.of(self._trial_id, space.recipe.checkpoint_seconds, keep_end=goes_on)
+        lengths = tuple(trial.get("after", ()))
         self._retry = int(trial.get("retry", 0))
         self._patience = space.recipe.hang_seconds
         self._n_tokens = resolve(
@@ -69,6 +74,7 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
             "mixture": space.mixture(trial["mixture"]),
             **{name: trial[name] for name in ("n_params", "n_tokens", "seed")},
             "checkpoints": self._checkpoints,
+            "before": Before(lengths, self._kept.of(trial["continues"])) if lengths else None,
             "alive": partial(watch, self._patience),
             "keep": self._checkpoints.folder / FINAL if space.recipe.keep_weights else None,
         }

@@ -97,6 +97,36 @@ def test_a_trial_whose_worker_goes_away_ends_with_the_same_rows(
     assert not folder.exists()
 
 
+def test_a_promoted_trial_goes_on_from_what_the_shorter_left(
+    corpus: Corpus, make_space: Callable[..., SearchSpace], tmp_path: Path
+) -> None:
+    lengths = [128 * 40.0, 128 * 100.0]
+    ladder = [{"n_params": 1e4, "n_tokens": n} for n in lengths]
+    space = SearchSpace.parse(make_space().model_dump(mode="json", exclude_none=True) | {"ladder": ladder})
+    kept = Kept(tmp_path / "checkpoints")
+
+    def rows(trial: dict[str, Any]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        runner = ProxyTrial.__new__(ProxyTrial)  # as Tune's actor, here
+        before = signal.getsignal(signal.SIGTERM)
+        config = TRIAL | {"purpose": "search"} | trial
+        runner.setup(config, space.model_dump_json(), str(tmp_path), share(corpus), kept)
+        signal.signal(signal.SIGTERM, before)
+        while not found or not found[-1].get("done"):
+            found.append(runner.step())
+        return found
+
+    rows({"trial_id": "short", "n_tokens": lengths[0]})
+    assert len(list((tmp_path / "checkpoints" / "short").glob("step-*"))) == 1, "its end"
+    longer = {"trial_id": "long", "n_tokens": lengths[1], "continues": "short", "after": [lengths[0]]}
+    with_state = rows(longer)
+    kept.forget_all_but(set())
+    without = rows(longer)
+    assert [row["n_tokens"] for row in with_state] == [row["n_tokens"] for row in without]
+    for key in (key for key in with_state[-1] if key.startswith("loss/")):
+        assert with_state[-1][key] == without[-1][key]
+
+
 def test_a_kept_model_survives_the_end_of_its_trial(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "t1" / "final").mkdir(parents=True)
     (tmp_path / "checkpoints" / "t1" / "step-00000003").mkdir()
