@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from raymix.design.stock import losses, unique_at
 from raymix.laws import Law, ResidualGP
 from raymix.laws.posterior import SHARED, sample
+from raymix.laws.repetition import stocked
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.target.objective import reduce_losses
@@ -32,11 +34,16 @@ MIN_VARIANCE = 1e-12  # of log losses about the law
 
 @dataclass(frozen=True)
 class Sites:
-    """Trials seen: mixture, scale, log losses (finite)."""
+    """Trials seen: mixture, scale, log losses (finite), unique tokens (NaN or inf where not known)."""
 
     mix_RK: Array
     scale_R2: Array
     log_RM: Array
+    unique_RK: Array
+
+    def left_over(self, law: Law) -> Array:
+        """log losses (R, M) less those of a law."""
+        return np.asarray(self.log_RM - np.log(stocked(law, self.unique_RK).predict(self.mix_RK, self.scale_R2)))
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Belief:
         covariance_RR = law.kernel(sites.mix_RK, sites.scale_R2, sites.mix_RK, sites.scale_R2)
         covariance_RR += law.noise_ * np.eye(len(covariance_RR))
         root = linalg.cho_factor(covariance_RR, lower=True)
-        residual_RM = sites.log_RM - np.log(law.law_.predict(sites.mix_RK, sites.scale_R2))
+        residual_RM = sites.left_over(law.law_)
         alpha_RM = linalg.cho_solve(root, residual_RM)
         variance_M = np.maximum((residual_RM * alpha_RM).mean(axis=0), MIN_VARIANCE)
         white_M = np.maximum((residual_RM**2).mean(axis=0), MIN_VARIANCE)
@@ -81,6 +88,7 @@ class Belief:
             np.concatenate([self.sites.mix_RK, mix_BK]),
             np.concatenate([self.sites.scale_R2, scale_B2]),
             np.concatenate([self.sites.log_RM, log_BM]),
+            np.concatenate([self.sites.unique_RK, unique_at(self.space, scale_B2)]),
         )
         covariance_RR = self.law.kernel(sites.mix_RK, sites.scale_R2, sites.mix_RK, sites.scale_R2)
         covariance_RR += self.law.noise_ * np.eye(len(covariance_RR))
@@ -97,14 +105,12 @@ class Belief:
 
     def _alpha(self, law: Law) -> Array:
         """What the mean of the process is made of (R, M): k^-1 of what a law leaves over at the sites."""
-        sites = self.sites
-        residual_RM = sites.log_RM - np.log(law.predict(sites.mix_RK, sites.scale_R2))
-        return np.asarray(linalg.cho_solve(self.root, residual_RM))
+        return np.asarray(linalg.cho_solve(self.root, self.sites.left_over(law)))
 
     def _given(self, law: Law, alpha_RM: Array, mix_BK: Array, scale_B2: Array) -> Array:
         """log losses (B, M) under one law, with the mean of the process on what that law leaves over."""
         across_BR = self.law.kernel(mix_BK, scale_B2, self.sites.mix_RK, self.sites.scale_R2)
-        return np.asarray(np.log(law.predict(mix_BK, scale_B2)) + across_BR @ alpha_RM)
+        return np.asarray(np.log(losses(self.space, law, mix_BK, scale_B2)) + across_BR @ alpha_RM)
 
     def objective(self, mix_BK: Array) -> Array:
         """Expected objective (B,) at the target."""

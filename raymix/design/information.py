@@ -17,15 +17,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from raymix.design.stock import losses
 from raymix.laws import Law
 from raymix.simplex import Array
-from raymix.target.objective import ObjectiveAtScale
+from raymix.space import SearchSpace
+from raymix.target.objective import reduce_losses
 
 
 @dataclass(frozen=True)
 class Question:
     """Contrasts of the objective between near-optimal mixtures, and what is known of them so far."""
 
+    space: SearchSpace
     laws: Sequence[Law]
     noise_M: Array
     """sd of log loss of a run about the law."""
@@ -35,11 +38,13 @@ class Question:
     """Posterior covariance of z given the trials chosen so far."""
 
     @classmethod
-    def of(cls, objective: ObjectiveAtScale, laws: Sequence[Law], near_QK: Array, noise_M: Array) -> Question:
+    def of(cls, space: SearchSpace, laws: Sequence[Law], near_QK: Array, noise_M: Array) -> Question:
         """Which of `near_QK` is best at the target?"""
-        value_SQ = np.stack([replace(objective, law=law).values(near_QK) for law in laws])
+        target_Q2 = np.tile(np.asarray(space.target.scale, float), (len(near_QK), 1))
+        loss_SQM = np.stack([losses(space, law, near_QK, target_Q2) for law in laws])
+        value_SQ = reduce_losses(loss_SQM, space.weights_M, space.objective.reduce)
         contrast_SQ = value_SQ - value_SQ.mean(axis=1, keepdims=True)
-        return cls(laws, noise_M, _deviations(contrast_SQ), np.eye(len(laws)))
+        return cls(space, laws, noise_M, _deviations(contrast_SQ), np.eye(len(laws)))
 
     @property
     def variance(self) -> float:
@@ -48,7 +53,7 @@ class Question:
 
     def features(self, mix_BK: Array, scale_B2: Array) -> Array:
         """What trials would see: deviations (B, M, S) of log losses in units of their noise."""
-        log_SBM = np.log(np.stack([law.predict(mix_BK, scale_B2) for law in self.laws]))
+        log_SBM = np.log(np.stack([losses(self.space, law, mix_BK, scale_B2) for law in self.laws]))
         return _deviations(log_SBM) / self.noise_M[:, None]
 
     def gain(self, feature_BMS: Array) -> Array:

@@ -102,7 +102,7 @@ def reached(trials: int) -> int:
 
 def _digest(space: SearchSpace, rows: Rows) -> bytes:
     found = hashlib.sha256(space.model_dump_json().encode())
-    for array in (rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B):
+    for array in (rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, rows.unique_BK):
         found.update(np.ascontiguousarray(array).tobytes())
     return found.digest()
 
@@ -112,12 +112,12 @@ def _sites(usable: Rows, optimum_K: Array) -> Sites:
     last = usable.whole().last()
     gap_B = ((np.sqrt(last.mix_BK) - np.sqrt(optimum_K)) ** 2).sum(axis=1)
     near = last.take(np.sort(np.argsort(gap_B, kind="stable")[:MAX_SITES]))
-    return Sites(near.mix_BK, near.scale_B2, np.log(near.loss_BM))
+    return Sites(near.mix_BK, near.scale_B2, np.log(near.loss_BM), near.unique_BK)
 
 
 def _fit(space: SearchSpace, rows: Rows) -> Learned:
     rng = np.random.default_rng(len(rows.run_B))  # a function of the table: it may not matter who asked first
-    law = ResidualGP().fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, space.own_M)
+    law = ResidualGP().fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, space.own_M, rows.unique_BK)
     polytope, objective = space.polytope(), objective_of(space, law.law_)
     optimum_K = minimise(objective, polytope).mixture_K
     belief = Belief.of(space, law, _sites(rows, optimum_K))
@@ -130,7 +130,7 @@ def _fit(space: SearchSpace, rows: Rows) -> Learned:
     candidates_BK = _candidates(polytope, objective, corners_BK, rng)
     near = np.argsort(objective.values(candidates_BK), kind="stable")[:N_NEAR]
     laws: Sequence[Law] = sample(law.law_, N_ASKED, rng) or [law.law_]
-    question = Question.of(objective, laws, candidates_BK[near], _noise(law.law_))
+    question = Question.of(space, laws, candidates_BK[near], _noise(law.law_))
     design_BK = space_filling.candidates(polytope, prior_inside(space), rng, N_DESIGN)
     design_BMS = question.features(design_BK, np.tile(rungs(space)[0], (len(design_BK), 1)))
     return Learned(law, optimum_K, candidates_BK, question, design_BK, design_BMS)

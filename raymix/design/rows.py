@@ -19,6 +19,8 @@ class Rows:
     scale_B2: Array
     loss_BM: Array
     run_B: NDArray[np.int64]
+    unique_BK: Array
+    """Unique tokens that the run could draw from; NaN where not known."""
 
     @classmethod
     def of(cls, table: Observations) -> Rows:
@@ -27,7 +29,8 @@ class Rows:
         rows = np.flatnonzero(positive_BM.any(axis=1) & np.isin(table.status_B, STATUSES[:2]))
         loss_BM = np.where(positive_BM[rows], table.loss_BM[rows], np.nan)
         _, run_B = np.unique(table.run_B[rows], return_inverse=True)
-        return cls(table.mix_BK[rows], table.scale_B2[rows], loss_BM, np.asarray(run_B, dtype=np.int64))
+        run_B, unique_BK = np.asarray(run_B, dtype=np.int64), table.unique_BK[rows]
+        return cls(table.mix_BK[rows], table.scale_B2[rows], loss_BM, run_B, unique_BK)
 
     @property
     def n_trials(self) -> int:
@@ -36,7 +39,8 @@ class Rows:
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Rows:
         """The rows of an index array or a mask; trials keep their numbers."""
-        return Rows(self.mix_BK[rows], self.scale_B2[rows], self.loss_BM[rows], self.run_B[rows])
+        parts = self.mix_BK[rows], self.scale_B2[rows], self.loss_BM[rows], self.run_B[rows], self.unique_BK[rows]
+        return Rows(*parts)
 
     def whole(self) -> Rows:
         """Those with every loss."""

@@ -9,7 +9,11 @@ from raymix.design import LawGuided, Proposal, SpaceFilling, fidelity, learned
 from raymix.design.belief import Belief
 from raymix.design.information import Question
 from raymix.design.learned import Learned, learn, reached
-from raymix.space import Scale
+from raymix.design.stock import losses, unique_at
+from raymix.observations import Observations
+from raymix.space import Scale, SearchSpace
+from raymix.target.objective import objective_of
+from raymix.target.recommend import fit_law
 from tests.design.worlds import observed, play, regret, space
 
 SPACE = space(4)
@@ -100,12 +104,37 @@ def test_with_one_rung_there_is_nothing_to_choose() -> None:
 def test_a_question_needs_no_law_of_a_certain_kind() -> None:
     found = known()[0]
     near_QK = found.candidates_BK[:3]
-    objective = replace(_objective(found))
-    asked = Question.of(objective, [found.law, found.law.law_], near_QK, np.full(4, 0.01))
+    asked = Question.of(SPACE, [found.law, found.law.law_], near_QK, np.full(4, 0.01))
     assert asked.variance >= 0
 
 
-def _objective(found: Learned):  # type: ignore[no-untyped-def]
-    from raymix.target.objective import objective_of
+def test_repeats_count_in_what_is_proposed_as_in_what_is_recommended() -> None:
+    few = space(4, domains=[{"name": f"d{i}", "available_tokens": 1e7 if i == 1 else 1e9} for i in range(4)])
+    table = _with_unique(few, observed(few, RUNS, noise=0.003))
+    found = learn(few, table)
+    assert found is not None
+    told, belief = found
+    law = fit_law(few, table)
+    assert told.law.law_.predict(MIXES, np.tile(FEW, (2, 1))) == pytest.approx(law.predict(MIXES, np.tile(FEW, (2, 1))))
+    target_2 = np.tile(np.asarray(few.target.scale, float), (2, 1))
+    expected = objective_of(few, law).losses(MIXES)
+    assert losses(few, told.law.law_, MIXES, target_2) == pytest.approx(expected)
+    untold = law.predict(MIXES, target_2)
+    assert np.abs(expected[0] / untold[0] - 1).max() > 1e-3, "a tenth of the target is more than d1 has"
+    # The process is what the law leaves over at the trials, each with the tokens that it could repeat.
+    assert belief.sites.unique_RK[:, 1] == pytest.approx(unique_at(few, table.scale_B2)[: len(belief.sites.mix_RK), 1])
+    assert np.abs(belief.sites.left_over(law)).max() < 0.05
 
-    return objective_of(SPACE, found.law.law_)
+
+MIXES = np.array([[0.1, 0.7, 0.1, 0.1], [0.3, 0.1, 0.3, 0.3]])
+
+
+def _with_unique(few: SearchSpace, table: Observations) -> Observations:
+    """The same runs, which say how many tokens they could draw from, and lose by repeats of d1."""
+    unique_BK = unique_at(few, table.scale_B2)
+    rows = table.table.to_pylist()
+    for row, unique_K in zip(rows, unique_BK, strict=True):
+        row |= {f"unique/{name}": float(n) for name, n in zip(few.domain_names, unique_K, strict=True)}
+        epochs = row["mixture/d1"] * row["n_tokens"] / row["unique/d1"]
+        row["loss/e1"] *= 1 + 0.01 * np.log(max(epochs, 1.0))
+    return Observations.from_rows(rows, few.domain_names, few.eval_names)
