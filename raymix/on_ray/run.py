@@ -183,7 +183,7 @@ def _close_token() -> None:
 def needed(ledger: Ledger) -> set[str]:
     """Trials whose checkpoints may be asked for: pending, gone on from, or among the better half that may go on."""
     pending = ledger.pending()
-    trials = {trial.trial_id for trial in pending} | {trial.continues for trial in pending}
+    trials = {trial.trial_id for trial in pending} | {trial.continues for trial in pending if trial.continues}
     if over(ledger) is None:
         trials |= {each.trial_id for each in promotions(ledger.space, ledger.table(), [], best=0.5)}
     return trials

@@ -14,12 +14,15 @@ import ray
 from ray import tune
 
 from raymix.corpus import Corpus
+from raymix.design import Proposal
 from raymix.on_ray.kept import Kept
-from raymix.on_ray.run import MAX_RETRIES
+from raymix.on_ray.run import MAX_RETRIES, needed
 from raymix.on_ray.shards import share
 from raymix.on_ray.trial import ProxyTrial, pause
 from raymix.proxy import WORKER_ENV, Checkpoints, resolve, train_proxy
-from raymix.space import SearchSpace
+from raymix.space import Scale, SearchSpace
+from raymix.study.ledger import Ledger
+from tests import worlds
 
 pytestmark = pytest.mark.slow  # starts Ray
 
@@ -125,6 +128,26 @@ def test_a_promoted_trial_goes_on_from_what_the_shorter_left(
     assert [row["n_tokens"] for row in with_state] == [row["n_tokens"] for row in without]
     for key in (key for key in with_state[-1] if key.startswith("loss/")):
         assert with_state[-1][key] == without[-1][key]
+
+
+def test_states_are_kept_while_they_may_be_asked_for() -> None:
+    lengths = [{"n_params": 1e5, "n_tokens": n} for n in (5e5, 1e6)]
+    ledger = Ledger(worlds.space(ladder=lengths, budget={"trials": 5, "per_round": 4}))
+    few, more = (Scale(**rung) for rung in lengths)
+    mixtures = np.random.default_rng(0).dirichlet(np.ones(3), size=4)
+    trials = ledger.propose([Proposal(mix_K, few, 0) for mix_K in mixtures])
+    assert needed(ledger) == {trial.trial_id for trial in trials}
+    for trial in trials:
+        for row in worlds.rows(trial):
+            ledger.observe(trial.trial_id, row)
+    best = sorted(trials, key=lambda trial: ledger.table().loss_BM[1::2].mean(axis=1)[trials.index(trial)])
+    assert needed(ledger) == {best[0].trial_id, best[1].trial_id}, "the better half may go on"
+    (longer,) = ledger.propose([Proposal(ledger.space.mixture(best[0].mixture), more, 0)])
+    assert longer.continues == best[0].trial_id
+    assert needed(ledger) >= {longer.trial_id, best[0].trial_id}
+    for row in worlds.rows(longer):
+        ledger.observe(longer.trial_id, row)
+    assert not needed(ledger), "the budget is spent"
 
 
 def test_a_kept_model_survives_the_end_of_its_trial(tmp_path: Path) -> None:
