@@ -2,9 +2,8 @@
 
 As many share a GPU as its memory holds and as it has time for: a small proxy's kernels take less time than starting
 them, so that the GPU is idle in between, and another process may use it then (time-sliced; never at the same moment).
-A compiled step leaves no such gaps, and a large proxy fills the GPU alone; so does a stack of proxies
-(raymix/on_ray/stacking.py), which is to. All figures are assumptions, not yet
-measured on a GPU; `resources` of a rung says otherwise.
+A compiled step leaves no such gaps, and a large proxy or a stack of small ones (raymix/on_ray/stacking.py) has the GPU
+to itself. All figures are assumptions, not yet measured on a GPU; `resources` of a rung says otherwise.
 """
 
 from __future__ import annotations

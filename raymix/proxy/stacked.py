@@ -1,9 +1,10 @@
 """Several proxies of one shape trained as one: every weight has a leading axis, one proxy per place on it.
 
 Small proxies leave a GPU waiting for the next kernel; a stack gives each kernel as many proxies' work. Each proxy has
-its own mixture, seed, clipping and losses, and no number of one touches another: the results are those of separate
-runs up to rounding, and one that diverges does not harm the rest. Decoders only. On a CPU a stack is no faster than
-its proxies one by one; on a GPU: not yet measured.
+its own mixture, seed, clipping and losses, and no number of one touches another: one that diverges does not harm the
+rest, and the results are those of separate runs up to rounding (of which a run that is not stable makes more, as it
+does between two ways to compute attention). Decoders only. On a CPU a stack is no faster than its proxies one by one;
+on a GPU: not yet measured.
 
 Letters: P proxies.
 """
