@@ -19,7 +19,7 @@ import ray
 import torch
 from ray.exceptions import GetTimeoutError, RayError
 
-from raymix.on_ray.demand import bundle
+from raymix.on_ray.demand import SAY_SECONDS, bundle
 from raymix.on_ray.sharing import MARGIN, at_once, bytes_of, device_memory
 from raymix.proxy import ProxyShape, resolve, seconds_per_step
 from raymix.proxy.compiled import worth_compiling
@@ -44,15 +44,16 @@ def stack_sizes(space: SearchSpace, ledger: Ledger, vocab: int) -> dict[Scale, i
     for rung in space.ladder:
         takes = bundle(space, rung.n_params, {"cpu": 1, "gpu": 1} if n_gpus else {"cpu": 1})
         alone = alone_because(rung, space.recipe, space.budget, space.metrics)
-        if rung.scale in found or takes.get("GPU") != 1 or alone is not None or not sizes:
+        if rung.scale in found or takes.get("GPU") != 1 or alone is not None:
             continue
         if rung.scale in ledger.stacks:
             found[rung.scale] = ledger.stacks[rung.scale]
-            continue
-        shape = resolve(space.recipe, *rung.scale, vocab, space.folder)
-        task = task_with(takes).remote(shape, sizes, space.recipe.compile)
-        asked[rung.scale] = shape, task, rung.resources is None
+        elif sizes:
+            shape = resolve(space.recipe, *rung.scale, vocab, space.folder)
+            task = task_with(takes).remote(shape, sizes, space.recipe.compile)
+            asked[rung.scale] = shape, task, rung.resources is None
     until = time.monotonic() + PATIENCE
+    _say_if_slow([task for _, task, _ in asked.values()])
     for scale, (shape, task, shares) in asked.items():
         memory, rates = answer(task, until)
         if not rates:
@@ -94,6 +95,12 @@ def answer(task: Any, until: float) -> tuple[float, dict[int, float]]:
     if not rates:
         log.warning("stacks could not be timed (%s): trials are trained one by one, unless `stack` says more", why)
     return memory, rates
+
+
+def _say_if_slow(tasks: list[Any]) -> None:
+    """A warning, where they take so long that a person wonders."""
+    if tasks and ray.wait(tasks, num_returns=len(tasks), timeout=min(SAY_SECONDS, PATIENCE))[1]:
+        log.warning("stacks of trials are timed before the first: waiting for a GPU, %.0f s at most", PATIENCE)
 
 
 def measured(shape: ProxyShape, sizes: Sequence[int], compiling: str) -> tuple[float, dict[int, float]]:

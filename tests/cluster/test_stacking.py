@@ -126,6 +126,8 @@ def test_what_was_measured_is_recorded_and_holds_when_the_study_goes_on(
     assert [(body["n_params"], body["size"], body["sharing"]) for body in recorded] == [(1e5, 8, 4), (3.5e8, 1, 1)]
     monkeypatch.setattr(stacking, "task_with", forbidden)
     assert told(space, tmp_path / "a") == (sizes, recorded)
+    smaller = worlds.space(ladder=[SMALL, LARGE], budget={"trials": 48, "per_round": 3})
+    assert told(smaller, tmp_path / "a") == (sizes, recorded)  # also where nothing would be asked now
 
     default = default_resources(space, VOCAB, sizes)
     monkeypatch.setattr(sharing, "gpu_memory", lambda: 80e9)
@@ -169,6 +171,7 @@ def test_where_no_gpu_answers_trials_are_trained_one_by_one_and_that_is_said(
     monkeypatch.setattr(stacking, "PATIENCE", 0.5)
     missing = SMALL | {"resources": {"gpu": 1, "accelerator": "H200"}}
     assert told(worlds.space(ladder=[missing], budget=budget), tmp_path / "waiting") == ({}, [])
+    assert "waiting for a GPU" in caplog.text
     assert "stacks could not be timed (Get timed out" in caplog.text
     caplog.clear()
     monkeypatch.setattr(stacking, "PATIENCE", 60.0)
