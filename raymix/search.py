@@ -8,6 +8,7 @@ A trial that a scheduler stops (ASHA, say) is a row `stopped`, and its checkpoin
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,13 +21,15 @@ from raymix.space import SearchSpace
 from raymix.store import StoreError
 from raymix.study.agenda import Thought, act, more, next_trials, search_over, thinking
 from raymix.study.evidence import take_evidence
-from raymix.study.ledger import Ledger
+from raymix.study.ledger import ON_THE_WAY, Ledger
+from raymix.study.stacks import Sizes, Stack, stacks_of
 from raymix.study.stopping import clearly_poor
 from raymix.study.trial import Trial
 
 log = logging.getLogger(__name__)
 
 WHOLE = 0.95  # of the tokens proposed: a trial that ends with fewer was stopped
+STOPPED = "stopped before its last token by Tune or the trainer"
 
 
 class MixtureSearch(Searcher):  # type: ignore[misc]
@@ -41,6 +44,9 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             in the background, knowing of those pending, while trials run.
         retries: how often a trial whose worker died is begun again, with `retry` (1, 2, ...) in its config. Tune's own
             `max_failures` gives up on a worker that dies while it changes from one trial to the next.
+        stacks: how many trials of a scale are one trial of Tune (raymix/study/stacks.py). Its config is then that of
+            the first, with those of the others under `stack`; every result says under `member` which trial it is of,
+            and under `status` whether that has ended (done; failed, with a `reason`).
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         ledger: Ledger | None = None,
         on_change: Callable[[str, Trial | None], None] | None = None,
         retries: int = 0,
+        stacks: Sizes | None = None,
     ) -> None:
         super().__init__()  # no metric: the objective is over all eval domains, and a trial may fail without any
         if ledger is None:
@@ -63,8 +70,9 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         self.rounds = rounds
         self.failure: StoreError | None = None
         """Set when the records could not be written; the search then ends, and `Study` raises it."""
-        self._queue: deque[Trial] = deque(ledger.pending())
-        self._running: dict[str, Trial] = {}
+        self._sizes = stacks or {}
+        self._queue: deque[Stack] = deque(stacks_of(ledger, ledger.pending(), self._sizes))
+        self._running: dict[str, Stack] = {}
         self.retries = retries
         self._deaths: Counter[str] = Counter()
         self._poor: dict[str, str] = {}
@@ -77,22 +85,25 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         try:
             if not self._queue:
                 self._refill()
+            if self._queue:
+                self._queue[0].begin(self.ledger)
         except StoreError as error:
             return self._give_up(error)
         if not self._queue:
             waiting = self._running and not self.failure and (self.retries or more(self.ledger))
             return None if waiting else self._finish()
-        trial = self._queue.popleft()
-        self._running[trial_id] = trial
-        self._on_change("started", trial)
+        stack = self._queue.popleft()
+        self._running[trial_id] = stack
+        for trial in stack.left(self.ledger):
+            self._on_change("started", trial)
         if not self._queue and not self.rounds:
             self._think()  # so that the next call finds its answer ready
-        died = self._deaths[trial.trial_id]
-        return trial.to_json() | ({"retry": died} if died else {})
+        died = self._deaths[stack.name]
+        return stack.config() | ({"retry": died} if died else {})
 
     def poor(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether a trial should end at this result; as `stop` of a `tune.RunConfig`, where the space asks for it."""
-        trial = self._running.get(trial_id)
+        trial = self._trial_of(trial_id, result)
         if trial is None or not self.ledger.space.budget.stop_poor or result.get("status") == "done":
             return False
         reason = clearly_poor(self.ledger, trial, result)
@@ -101,37 +112,71 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         return reason is not None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """A checkpoint: a row."""
-        trial = self._running.get(trial_id)
-        if trial is not None and self.ledger.status(trial.trial_id) is not None:  # NaN before: it has failed
+        """A checkpoint: a row. In a stack also the end of a trial."""
+        trial = self._trial_of(trial_id, result)
+        if trial is None or self.ledger.status(trial.trial_id) is not None:  # NaN before: it has failed
             return
-        if trial is not None and not result.get("done") and "status" not in result:
+        if not result.get("done") and "status" not in result:
             result = {**result, "status": "checkpoint"}
-        if trial is not None and result.get("status") in ("checkpoint", "start"):
+        if len(self._running[trial_id].trials) > 1:
+            self._take_row(trial, result)
+        elif result.get("status") in ON_THE_WAY:
             self._observe(trial, result)
             self._on_change("checkpoint", trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The end of a trial: a row, whatever happened."""
-        trial = self._running.pop(trial_id, None)
-        if trial is None:
+        stack = self._running.get(trial_id)
+        if stack is None:
             log.warning("trial %s is not one of this search's: ignored", trial_id)
             return
         if error or result is None:
-            self._deaths[trial.trial_id] += 1
-            if self._deaths[trial.trial_id] <= self.retries and not self.failure:
-                self._queue.append(trial)
-                self._on_change("lost", trial)
-                return
-            self._fail(trial, "the worker died, hung or raised; see Ray's logs of this trial")
-        elif result.get("status") == "failed":
+            self._lose(stack)
+        elif len(stack.trials) > 1:
+            self.on_trial_result(trial_id, result)
+            for trial in stack.left(self.ledger):
+                self._fail(trial, STOPPED, "stopped")
+                self._on_change("ended", trial)
+        else:
+            self._end(stack.trials[0], result)
+        del self._running[trial_id]
+
+    def _trial_of(self, trial_id: str, result: dict[str, Any]) -> Trial | None:
+        stack = self._running.get(trial_id)
+        return None if stack is None else stack.of(result)
+
+    def _lose(self, stack: Stack) -> None:
+        """The worker of a stack is gone: it is begun again, or was for the last time."""
+        self._deaths[stack.name] += 1
+        left = stack.left(self.ledger)  # of one alone that reported NaN: nothing
+        again = bool(left) and self._deaths[stack.name] <= self.retries and not self.failure
+        if again:
+            self._queue.append(stack)
+        for trial in left if len(stack.trials) > 1 else stack.trials:
+            if not again and trial in left:
+                self._fail(trial, "the worker died, hung or raised; see Ray's logs of this trial")
+            self._on_change("lost" if again else "ended", trial)
+
+    def _take_row(self, trial: Trial, result: dict[str, Any]) -> None:
+        """A row of a trial in a stack, unless it is known: after a retry the stack tells its rows again."""
+        status, last = result.get("status"), self.ledger.last_row(trial.trial_id)
+        if status in ON_THE_WAY and last is not None and result.get("n_tokens", math.inf) <= last["n_tokens"]:
+            return
+        if status == "failed":
+            self._fail(trial, str(result.get("reason") or "no reason given"))
+        else:
+            self._observe(trial, result)
+        self._on_change("checkpoint" if self.ledger.status(trial.trial_id) is None else "ended", trial)
+
+    def _end(self, trial: Trial, result: dict[str, Any]) -> None:
+        """The last result of a trial alone."""
+        if result.get("status") == "failed":
             self._fail(trial, str(result.get("reason") or "no reason given"))
         elif self.ledger.status(trial.trial_id) is None:  # a failure on the way, NaN say, is not undone by the end
             stopped = _falls_short(result, trial)
             self._observe(trial, {**result, "status": "checkpoint" if stopped else "done"})
             if stopped and self.ledger.status(trial.trial_id) is None:
-                reason = self._poor.pop(trial.trial_id, "stopped before its last token by Tune or the trainer")
-                self._fail(trial, reason, "stopped")
+                self._fail(trial, self._poor.pop(trial.trial_id, STOPPED), "stopped")
         self._on_change("ended", trial)
 
     def _refill(self) -> None:
@@ -156,7 +201,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             self._thought = self._thinker.submit(thinking(self.ledger, self.ledger.space.budget.per_round))
 
     def _take(self, trials: list[Trial]) -> None:
-        self._queue.extend(trials)
+        self._queue.extend(stacks_of(self.ledger, trials, self._sizes))
         if trials:
             self._on_change("round", None)
 

@@ -42,7 +42,7 @@ from raymix.space_parts import (
     TrainTokenizer,
 )
 from raymix.space_polytope import allowed
-from raymix.space_study import Budget, Confirm, Reuse, reuse_by_path
+from raymix.space_study import Budget, Confirm, Reuse, check_stacks, reuse_by_path
 from raymix.yaml12 import SpaceError, apply_settings, explain, read_yaml
 
 __all__ = [
@@ -149,6 +149,7 @@ class SearchSpace(Frozen):
         self._check_sources()
         self._check_prior()
         self._check_budget()
+        check_stacks(self.ladder, self.recipe, self.budget, self.metrics)
         self.polytope()  # raises where nothing is feasible
         return self
 
@@ -320,6 +321,6 @@ class SearchSpace(Frozen):
     def hash(self) -> str:
         """sha256 over what changes the meaning of an observation: all but objective, constraints and how it is run."""
         left_out: dict[str, Any] = dict.fromkeys(("budget", "objective", "constraints", "confirm", "reuse"), True)
-        left_out = {**left_out, "recipe": HOW_IT_IS_RUN, "ladder": {"__all__": {"resources"}}}
+        left_out = {**left_out, "recipe": HOW_IT_IS_RUN, "ladder": {"__all__": {"resources", "stack"}}}
         kept = self.model_dump(mode="json", exclude=left_out | ({} if self.metrics else {"metrics": True}))
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PERFECT = 1e-3  # of the range of a metric: what is left to gain at its best value
 
@@ -236,6 +236,17 @@ class ProxyRung(Rung):
 
     resources: Resources | None = None
     """By what the cluster has if left out. Not part of the space's hash: it changes no result."""
+    stack: int | Literal["auto"] = "auto"
+    """How many trials of a round are trained as one (raymix/proxy/stacked.py). auto: as many as were measured to be the
+    fastest on a GPU (raymix/on_ray/stacking.py), and 1 on CPUs. A stack of several takes a whole GPU where `resources`
+    do not say. Not part of the hash: results are the same up to rounding."""
+
+    @field_validator("stack", mode="before")
+    @classmethod
+    def _is_a_number(cls, value: Any) -> Any:
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            return value
+        raise ValueError(f"a stack is a whole number of trials from 1 on, or auto, and not {value!r}")
 
 
 class Target(Rung):

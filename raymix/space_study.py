@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from raymix.space_parts import Frozen, Rung
+from raymix.space_parts import Frozen, Metric, ProxyRung, Recipe, Rung
 
 DEFAULT_TRIALS = 24
 TABLES = (".csv", ".tsv", ".gz", ".parquet")
@@ -101,6 +102,40 @@ class Reuse(Frozen):
         if (self.study is None) == (self.table is None):
             raise ValueError("an entry of `from` names either a study or a table")
         return self
+
+
+def alone_because(
+    rung: ProxyRung, ladder: Sequence[ProxyRung], recipe: Recipe, budget: Budget, metrics: Sequence[Metric]
+) -> str | None:
+    """What keeps trials of a rung from being trained as a stack; None where nothing does."""
+    gpus = rung.resources.gpu if rung.resources else 0
+    tasks = [metric.name for metric in metrics if metric.task is not None]
+    longer = any(other.n_params == rung.n_params and other.n_tokens > rung.n_tokens for other in ladder)
+    reasons = {
+        "recipe.family is bert, and only decoders are stacked": recipe.family == "bert",
+        "recipe.init_from is given, and only proxies from scratch are stacked": recipe.init_from is not None,
+        "recipe.micro_batch is given, and a stack takes whole batches": recipe.micro_batch is not None,
+        "recipe.compile is always, and a stack is not compiled": recipe.compile == "always",
+        "recipe.keep_weights is true, and a stack keeps none": recipe.keep_weights,
+        f"metrics name a task ({', '.join(tasks)}), and a stack measures none": bool(tasks),
+        "budget.stop_poor is true, and a stack ends as one": budget.stop_poor,
+        "a longer run of its size may go on (recipe.promote), and a stack leaves no single one": longer
+        and recipe.promotes,
+        f"resources.gpu is {gpus:g}, and a stack takes one GPU at most": gpus > 1,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def check_stacks(ladder: Sequence[ProxyRung], recipe: Recipe, budget: Budget, metrics: Sequence[Metric]) -> None:
+    """Refuse a stack that was asked for and cannot be.
+
+    Raises:
+        ValueError: the rung's number, and why.
+    """
+    for rung in ladder:
+        why = alone_because(rung, ladder, recipe, budget, metrics)
+        if rung.stack not in ("auto", 1) and why is not None:
+            raise ValueError(f"ladder: stack is {rung.stack}, but {why}: say stack: 1, or change that")
 
 
 def reuse_by_path(value: Any) -> Any:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import ray
 from ray import tune
@@ -28,6 +29,7 @@ from raymix.on_ray.demand import Default, Waiting, check_fits, placement
 from raymix.on_ray.kept import Kept
 from raymix.on_ray.shards import share
 from raymix.on_ray.sharing import default_resources, trials_at_a_time
+from raymix.on_ray.stacking import stack_sizes
 from raymix.on_ray.stuck import Unstarted
 from raymix.on_ray.trackers import telling, tracking
 from raymix.on_ray.trial import ProxyTrial
@@ -40,6 +42,7 @@ from raymix.study import Study
 from raymix.study.agenda import over, search_over
 from raymix.study.budget import planned_trials
 from raymix.study.ledger import Ledger
+from raymix.study.stacks import Sizes, begun_with
 from raymix.study.trial import Trial
 from raymix.target.objective import objective_of
 from raymix.target.optimum import minimise
@@ -64,6 +67,15 @@ class Progress:
     eta_seconds: float | None = None
 
 
+class _There(NamedTuple):
+    """What Ray offers to a study."""
+
+    slots: int
+    """Trials of Tune at a time."""
+    default: Default
+    stacks: Sizes
+
+
 def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress], None] | None = None) -> None:
     """Train every trial that is left of the budget; returns when all have ended.
 
@@ -82,10 +94,12 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
         # A size that cannot be had, or a metric that cannot be measured, is said before anything starts.
         recipe, folder = study.space.recipe, study.space.folder
         check_tasks(study.space, [resolve(recipe, *rung, corpus.vocab, folder) for rung in rungs(study.space)])
-        with _ray(study.space, corpus.vocab) as (slots, default), tracking(study.space.name, beside) as tracked:
+        with _ray(study.space, ledger, corpus.vocab) as there, tracking(study.space.name, beside) as tracked:
             watchers = _all(watcher, telling(ledger, tracked, lambda: watcher.best_loss))
-            search = MixtureSearch(ledger=ledger, rounds=True, on_change=watchers, retries=MAX_RETRIES)
-            _fit(search, study.space, corpus, kept, slots, default)
+            search = MixtureSearch(
+                ledger=ledger, rounds=True, on_change=watchers, retries=MAX_RETRIES, stacks=there.stacks
+            )
+            _fit(search, study.space, corpus, kept, there)
         kept.forget_all_but(needed(ledger))
         if search.failure is not None:
             raise search.failure
@@ -101,7 +115,7 @@ def files_beside(study: Study) -> Path:
     return default_cache() / "studies" / hashlib.sha256(study.store.where.encode()).hexdigest()[:16]
 
 
-def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, slots: int, default: Default) -> None:
+def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, there: _There) -> None:
     kept.forget_all_but(needed(search.ledger))
     shards = share(corpus)
     trainable = tune.with_parameters(
@@ -113,9 +127,9 @@ def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, 
     )
     with tempfile.TemporaryDirectory(prefix="raymix-tune-") as cache:
         tune.Tuner(
-            tune.with_resources(trainable, placement(space, default)),
+            tune.with_resources(trainable, placement(space, there.default)),
             tune_config=tune.TuneConfig(
-                search_alg=search, num_samples=-1, max_concurrent_trials=slots, reuse_actors=True
+                search_alg=search, num_samples=-1, max_concurrent_trials=there.slots, reuse_actors=True
             ),
             run_config=tune.RunConfig(
                 name="trials",
@@ -139,9 +153,8 @@ def _all(*watchers: Callable[[str, Trial | None], None]) -> Callable[[str, Trial
 
 
 @contextmanager
-def _ray(space: SearchSpace, vocab: int) -> Iterator[tuple[int, Default]]:
-    """Ray, joined where RAY_ADDRESS names a cluster and started here otherwise; yields trials at a time, and what each
-    takes where its rung does not say.
+def _ray(space: SearchSpace, ledger: Ledger, vocab: int) -> Iterator[_There]:
+    """Ray, joined where RAY_ADDRESS names a cluster and started here otherwise.
 
     A cluster may have no worker yet: a round is as many trials at a time, and Ray starts those that fit.
     """
@@ -161,13 +174,13 @@ def _ray(space: SearchSpace, vocab: int) -> Iterator[tuple[int, Default]]:
         )
     try:
         _close_token()
-        default = default_resources(space, vocab)
+        local = ours and address is None
+        if local:
+            check_fits(space, {"cpu": 1})
+        stacks = stack_sizes(space, ledger, vocab)
+        default = default_resources(space, vocab, stacks)
         slots = trials_at_a_time(space, default)
-        if ours and address is None:
-            check_fits(space, default)
-            yield max(slots, 1), default
-        else:
-            yield max(slots, space.budget.per_round), default
+        yield _There(max(slots, 1 if local else space.budget.per_round), default, stacks)
     finally:
         if ours:
             ray.shutdown()
@@ -181,12 +194,13 @@ def _close_token() -> None:
 
 
 def needed(ledger: Ledger) -> set[str]:
-    """Trials whose checkpoints may be asked for: pending, gone on from, or among the better half that may go on."""
+    """Names of checkpoints that may be asked for: what is pending or gone on from, the better half that may go on."""
     pending = ledger.pending()
-    trials = {trial.trial_id for trial in pending} | {trial.continues for trial in pending if trial.continues}
+    names = {begun_with(ledger, trial).name for trial in pending}
+    names |= {trial.continues for trial in pending if trial.continues}
     if over(ledger) is None:
-        trials |= {each.trial_id for each in promotions(ledger.space, ledger.table(), [], best=0.5)}
-    return trials
+        names |= {each.trial_id for each in promotions(ledger.space, ledger.table(), [], best=0.5)}
+    return names
 
 
 class _Watcher:
@@ -218,7 +232,9 @@ class _Watcher:
         if event in ("ended", "lost"):
             progress.running -= 1
         if event == "ended" and trial is not None and not longer_rungs(self.space, trial.scale):
-            self.kept.forget(trial.trial_id)
+            stack = begun_with(self.ledger, trial)
+            if not stack.left(self.ledger):
+                self.kept.forget(stack.name)
         if event in ("checkpoint", "ended") and trial is not None:
             seen = self.ledger.tokens_seen(trial.trial_id)
             self._done[trial.trial_id] = self._flops_of(trial, seen) if seen else 0.0

@@ -2,8 +2,8 @@
 
 As many share a GPU as its memory holds and as it has time for: a small proxy's kernels take less time than starting
 them, so that the GPU is idle in between, and another process may use it then (time-sliced; never at the same moment).
-A compiled step leaves no such gaps, and a large proxy fills the GPU alone. All figures are assumptions, not yet
-measured on a GPU; `resources` of a rung says otherwise.
+A compiled step leaves no such gaps, and a large proxy or a stack of small ones (raymix/on_ray/stacking.py) has the GPU
+to itself. All figures are assumptions, not yet measured on a GPU; `resources` of a rung says otherwise.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from raymix.proxy.compiled import GPU_LAYER, GPU_RATE, worth_compiling
 from raymix.proxy.evaluate import GPU_TOKENS
 from raymix.proxy.head import GPU_ROWS
 from raymix.space import SearchSpace
+from raymix.study.stacks import Sizes
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,9 @@ STATE = 22  # bytes per parameter: weights, gradients, two moments and the avera
 PATIENCE = 60.0  # seconds for a node to say how large its GPUs are
 
 
-def default_resources(space: SearchSpace, vocab: int) -> Default:
-    """What a trial takes of this Ray by its size, where its rung does not say."""
+def default_resources(space: SearchSpace, vocab: int, stacks: Sizes | None = None) -> Default:
+    """What a trial, or a stack of them, takes of this Ray by its size, where its rung does not say."""
+    stacked = {scale.n_params for scale, size in (stacks or {}).items() if size > 1}
     have = ray.cluster_resources()
     n_gpus = have.get("GPU", 0)
     if n_gpus < 1:
@@ -46,6 +48,8 @@ def default_resources(space: SearchSpace, vocab: int) -> Default:
     cores = have.get("CPU", 1) / n_gpus
 
     def by_size(n_params: float) -> Mapping[str, float]:
+        if n_params in stacked:
+            return {"cpu": 1, "gpu": 1}
         rung = min(space.ladder, key=lambda rung: abs(math.log(rung.n_params / n_params)))
         shape = resolve(space.recipe, n_params, rung.n_tokens, vocab, space.folder)
         return {"cpu": 1, "gpu": 1 / at_once(shape, space.recipe.compile, memory, cores)}
@@ -63,17 +67,18 @@ def at_once(shape: ProxyShape, compiling: str, memory: float, cores: float) -> i
     return max(n for n in (1, 2, 4) if n <= max(most, 1))
 
 
-def bytes_of(shape: ProxyShape) -> float:
+def bytes_of(shape: ProxyShape, stack: int = 1) -> float:
     """The most memory of a GPU that a trial holds: states, the head, and the activations of a batch or of evaluation.
 
     34 bytes per token, layer and width of a batch, as raymix/proxy/loop.py counts them; evaluation keeps one layer. The
-    head's block of logits is there in float32 and twice in bf16.
+    head's block of logits is there in float32 and twice in bf16. A stack of P proxies has P times the states and the
+    batch's activations, and is evaluated proxy by proxy; the block of logits is as large as that of one.
     """
-    params = shape.n_params + (shape.vocab + shape.context) * shape.width
-    rows = shape.micro_batch or shape.batch
+    params = stack * (shape.n_params + (shape.vocab + shape.context) * shape.width)
+    rows = stack * (shape.micro_batch or shape.batch)
     batch = 34.0 * rows * shape.context * shape.width * shape.n_layers
     evaluation = 34.0 * GPU_TOKENS * shape.width
-    head = 8.0 * min(GPU_ROWS, max(rows * shape.context, 1)) * shape.vocab + 8.0 * shape.vocab * shape.width
+    head = 8.0 * min(GPU_ROWS, max(rows * shape.context, 1)) * shape.vocab + 8.0 * stack * shape.vocab * shape.width
     return PROCESS + STATE * params + max(batch, evaluation) + head
 
 
@@ -88,7 +93,7 @@ def trials_at_a_time(space: SearchSpace, default: Default) -> int:
 def gpu_memory() -> float | None:
     """Bytes of the smallest GPU of this Ray; None where a node does not say."""
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) > 0]
-    ask = ray.remote(num_cpus=0, num_gpus=0.001, max_retries=0)(_memory)
+    ask = ray.remote(num_cpus=0, num_gpus=0.001, max_retries=0)(device_memory)
     there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
     asked = [ask.options(scheduling_strategy=node).remote() for node in there]
     try:
@@ -101,6 +106,6 @@ def gpu_memory() -> float | None:
     return min(map(float, found)) if all(found) else None
 
 
-def _memory() -> int:
+def device_memory() -> int:
     """Bytes of this process's GPU; 0 where there is none to be seen."""
     return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0

@@ -1,4 +1,4 @@
-"""One Tune trial: a proxy on one mixture, a result per row. It goes on from its last checkpoint when it is restarted.
+"""One Tune trial: a proxy on one mixture, or a stack of them; a result per row. It goes on from its last checkpoint.
 
 A class and not a function, because Tune runs functions in a thread, where no signal arrives: a worker that is told to
 go (SIGTERM: a preempted node, a drained pod) saves its run first. One that hangs says where and dies. Whose worker died
@@ -26,10 +26,12 @@ from raymix.corpus import Corpus
 from raymix.design.schedule import longer_rungs
 from raymix.on_ray.kept import FINAL, Kept
 from raymix.on_ray.shards import Shards, on_this_node
-from raymix.proxy import Checkpoints, Diverged, Interrupted, resolve, train_proxy
+from raymix.proxy import Checkpoints, Diverged, Interrupted, resolve, train_proxy, train_stacked
 from raymix.proxy.distributed import across
 from raymix.proxy.going_on import Before
+from raymix.proxy.stack_training import Job, Result
 from raymix.space import Scale, SearchSpace
+from raymix.study.stacks import MEMBER, name_of
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,11 @@ BEFORE_THE_FIRST_STEP = 10  # times as long without a sign of life: models are l
 
 
 class ProxyTrial(tune.Trainable):  # type: ignore[misc]
-    """The trainable: a proxy that diverges reports that as its result."""
+    """The trainable: a proxy that diverges reports that as its result.
+
+    A config with other trials under `stack` trains all of them as one; each result then has its trial's id as `member`,
+    and those with the status done or failed are the last of theirs.
+    """
 
     pause_seconds = FIRST_PAUSE
 
@@ -58,11 +64,11 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
         """The next trial, in the same worker."""
         space, corpus = _opened(*self._opened)
         trial = new_config
-        self._trial_id = trial["trial_id"]
-        scale = Scale(trial["n_params"], trial["n_tokens"])
-        goes_on = trial.get("purpose") == "search" and bool(longer_rungs(space, scale))
-        self._checkpoints = self._kept.of(self._trial_id, space.recipe.checkpoint_seconds, keep_end=goes_on)
-        lengths = tuple(trial.get("after", ()))
+        members = [trial, *trial.get("stack", ())]
+        self._name = name_of([member["trial_id"] for member in members])
+        longer = longer_rungs(space, Scale(trial["n_params"], trial["n_tokens"]))
+        goes_on = bool(longer) and trial.get("purpose") == "search"
+        self._checkpoints = self._kept.of(self._name, space.recipe.checkpoint_seconds, keep_end=goes_on)
         self._retry = int(trial.get("retry", 0))
         self._patience = space.recipe.hang_seconds
         self._n_tokens = resolve(
@@ -71,16 +77,22 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
         arguments: dict[str, Any] = {
             "corpus": corpus,
             "space": space,
-            "mixture": space.mixture(trial["mixture"]),
-            **{name: trial[name] for name in ("n_params", "n_tokens", "seed")},
+            **{name: trial[name] for name in ("n_params", "n_tokens")},
             "checkpoints": self._checkpoints,
-            "before": Before(lengths, self._kept.of(trial["continues"])) if lengths else None,
             "alive": partial(watch, self._patience),
-            "keep": self._checkpoints.folder / FINAL if space.recipe.keep_weights else None,
         }
+        if len(members) > 1:
+            jobs = [Job(space.mixture(member["mixture"]), member["seed"]) for member in members]
+            names = [member["trial_id"] for member in members]
+            self._results = self._together(train_stacked(jobs=jobs, **arguments), names)
+            return True
+        arguments |= {"mixture": space.mixture(trial["mixture"]), "seed": trial["seed"]}
+        if lengths := tuple(trial.get("after", ())):
+            arguments["before"] = Before(lengths, self._kept.of(trial["continues"]))
+        arguments["keep"] = self._checkpoints.folder / FINAL if space.recipe.keep_weights else None
         n_gpus = len(ray.get_gpu_ids())
         several = partial(across, n_gpus, "cuda", train_proxy) if n_gpus > 1 else train_proxy
-        self._rows: Iterator[dict[str, Any]] = several(**arguments)
+        self._results = self._alone(several(**arguments))
         return True
 
     def step(self) -> dict[str, Any]:
@@ -91,20 +103,38 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
         self._busy = True
         watch(BEFORE_THE_FIRST_STEP * self._patience)
         try:
-            row = next(self._rows)
-            if row["n_tokens"] < self._n_tokens:
-                return {**row, "status": "checkpoint" if row["n_tokens"] > 0 else "start"}
-            next(self._rows, None)  # whatever is left to do after the last row
-            self._kept.copy_final(self._trial_id)
-            return {**row, "status": "done", "done": True}
-        except Diverged as error:
-            return {"status": "failed", "reason": str(error), "done": True}
+            return next(self._results)
         except Interrupted as why:
             log.warning("%s", why)
             sys.exit(TERMINATED)
         finally:
             faulthandler.cancel_dump_traceback_later()
             self._busy = False
+
+    def _alone(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Results of one proxy."""
+        last: dict[str, Any] = {}
+        try:
+            for row in rows:
+                if row["n_tokens"] < self._n_tokens:
+                    yield {**row, "status": "checkpoint" if row["n_tokens"] > 0 else "start"}
+                else:
+                    last = row  # there may be something left to do after it
+        except Diverged as error:
+            yield {"status": "failed", "reason": str(error), "done": True}
+            return
+        self._kept.copy_final(self._name)
+        yield {**last, "status": "done", "done": True}
+
+    def _together(self, results: Iterator[Result], names: list[str]) -> Iterator[dict[str, Any]]:
+        """Results of a stack of trials with these ids; the last is that by which all of them have ended."""
+        left = set(names)
+        for proxy, row, reason in results:
+            ended = bool(reason) or row["n_tokens"] >= self._n_tokens
+            if ended:
+                left.remove(names[proxy])
+            status = {"status": "failed", "reason": reason} if reason else {"status": "done" if ended else "checkpoint"}
+            yield {**row, **status, MEMBER: names[proxy], "done": not left}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing, where Tune asks (a pause, say): the run is saved in the study, by its own clock."""

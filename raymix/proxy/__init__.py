@@ -12,6 +12,7 @@ from raymix.proxy.recipe import ProxyShape, resolve
 if TYPE_CHECKING:
     from raymix.proxy.checkpoint import Checkpoints, Interrupted
     from raymix.proxy.loop import Diverged
+    from raymix.proxy.stack_training import train_stacked
     from raymix.proxy.timing import seconds_per_step
     from raymix.proxy.train import train_proxy
 
@@ -21,6 +22,7 @@ _LOADS_TORCH = {
     "Interrupted": "raymix.proxy.checkpoint",
     "seconds_per_step": "raymix.proxy.timing",
     "train_proxy": "raymix.proxy.train",
+    "train_stacked": "raymix.proxy.stack_training",
 }
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "resolve",
     "seconds_per_step",
     "train_proxy",
+    "train_stacked",
     "worker_env",
 ]
 

@@ -8,6 +8,7 @@ Letters: M eval domains.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -66,6 +67,12 @@ def evaluate(
         found[name] = _loss(model, task, device, dtype)
         alive()
     return found
+
+
+def not_finite(losses: dict[str, EvalLoss]) -> str | None:
+    """Which loss makes the run one that diverged, in words; None where all are finite."""
+    bad = (name for name, loss in losses.items() if not math.isfinite(loss.mean))
+    return next((f"the loss on eval domain {name!r} is {losses[name].mean}" for name in bad), None)
 
 
 def _key(eval_domain: str) -> list[int]:

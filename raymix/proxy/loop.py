@@ -122,15 +122,9 @@ class Run:
             return
         mean = float(torch.stack(self.losses).mean())
         self.losses = []
-        where = f"at step {step + 1} of {self.shape.n_steps} ({(step + 1) * self.shape.tokens_per_step} tokens)"
-        if not math.isfinite(mean):
-            raise Diverged(f"the training loss is {mean} {where}, learning rate {self.shape.learning_rate:.3g}")
-        log.debug("training loss %.4f %s", mean, where)
-        if step >= self.shape.warmup and mean > math.log(self.shape.vocab) + WORSE_THAN_GUESSING:
-            raise Diverged(
-                f"the training loss is {mean:.2f} nats {where}, guessing gives {math.log(self.shape.vocab):.2f}; "
-                f"learning rate {self.shape.learning_rate:.3g}"
-            )
+        log.debug("training loss %.4f at step %d of %d", mean, step + 1, self.shape.n_steps)
+        if (why := verdict(mean, step, self.shape)) is not None:
+            raise Diverged(why)
 
     def _average(self, done: int) -> None:
         """Running mean of the weights over the last tenth before the next checkpoint."""
@@ -177,6 +171,20 @@ class Run:
         self.averaged = [state[f"averaged/{name}"].to(self.device).clone() for name in kept]
         self.n_averaged = int(state["n_averaged"])
         self.losses = list(state["losses"].to(self.device).unbind())
+
+
+def verdict(mean: float, step: int, shape: ProxyShape) -> str | None:
+    """Why a run with this mean loss (nats) up to `step` counts as diverged; None where it does not."""
+    where = f"at step {step + 1} of {shape.n_steps} ({(step + 1) * shape.tokens_per_step} tokens)"
+    if not math.isfinite(mean):
+        return f"the training loss is {mean} {where}, learning rate {shape.learning_rate:.3g}"
+    guessing = math.log(shape.vocab)
+    if step < shape.warmup or mean <= guessing + WORSE_THAN_GUESSING:
+        return None
+    return (
+        f"the training loss is {mean:.2f} nats {where}, guessing gives {guessing:.2f}; "
+        f"learning rate {shape.learning_rate:.3g}"
+    )
 
 
 def adamw(params: list[Tensor], device: torch.device, stacked: bool = False) -> torch.optim.Optimizer:

@@ -31,5 +31,15 @@ def row_of(
     return {**row, "flops": shape.flops_per_token * (n_tokens - (begun.shape.n_tokens if begun else 0))}
 
 
+def to_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON has it: no NaN."""
+    return {key: None if value != value else value for key, value in row.items()}
+
+
+def from_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row that `to_json` was given."""
+    return {key: float("nan") if value is None else value for key, value in row.items()}
+
+
 def _by_domain(prefix: str, space: SearchSpace, values_K: Any) -> dict[str, float]:
     return {f"{prefix}/{name}": float(value) for name, value in zip(space.domain_names, values_K, strict=True)}

@@ -1,85 +1,28 @@
 """Several proxies of one shape trained as one: every weight has a leading axis, one proxy per place on it.
 
 Small proxies leave a GPU waiting for the next kernel; a stack gives each kernel as many proxies' work. Each proxy has
-its own mixture, seed, clipping and losses, and no number of one touches another: the results are those of separate
-runs up to rounding, and one that diverges does not harm the rest. Decoders only. On a CPU a stack is no faster than
-its proxies one by one; on a GPU: not yet measured.
+its own mixture, seed, clipping and losses, and no number of one touches another: one that diverges does not harm the
+rest, and the results are those of separate runs up to rounding (of which a run that is not stable makes more, as it
+does between two ways to compute attention). Decoders only. On a CPU a stack is no faster than its proxies one by one;
+on a GPU: not yet measured.
 
 Letters: P proxies.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from raymix.corpus.shards import Corpus
 from raymix.proxy import model as models
 from raymix.proxy.distributed import ALONE
-from raymix.proxy.evaluate import evaluate, held_out
 from raymix.proxy.head import stacked_loss_and_gradients
-from raymix.proxy.loop import CLIP, WORSE_THAN_GUESSING, Run, adamw
-from raymix.proxy.plan import Batches
-from raymix.proxy.recipe import ProxyShape, resolve
-from raymix.proxy.row import row_of
-from raymix.simplex import Array, as_mixture
-from raymix.space import SearchSpace
-
-
-class Job(NamedTuple):
-    """One proxy of a stack."""
-
-    mixture_K: Array
-    seed: int
-
-
-class Result(NamedTuple):
-    """A row of a proxy's table, or why it has none."""
-
-    proxy: int
-    """Its place among the jobs."""
-    row: dict[str, Any]
-    reason: str = ""
-
-
-def train_stacked(
-    corpus: Corpus,
-    space: SearchSpace,
-    jobs: Sequence[Job],
-    n_params: float,
-    n_tokens: float,
-    device: str | None = None,
-    attention: str | None = None,
-) -> Iterator[Result]:
-    """The rows that `train_proxy` would give for each of `jobs`, trained together.
-
-    Raises:
-        ValueError: the recipe is of an encoder, or starts from a trained model.
-    """
-    shape = resolve(space.recipe, n_params, n_tokens, corpus.vocab, space.folder)
-    if shape.mask_token is not None or shape.init_from is not None:
-        raise ValueError("only decoders from scratch are stacked: train the others one by one")
-    mixtures = [as_mixture(job.mixture_K, space.domain_names) for job in jobs]
-    plans = [Batches.of(corpus, space, mix_K, job.seed, shape) for mix_K, job in zip(mixtures, jobs, strict=True)]
-    stack = Stack(shape, [job.seed for job in jobs], models.pick_device(device), attention)
-    sequences, alive = held_out(corpus, space), set(range(len(jobs)))
-    for step in range(shape.n_steps):
-        stack.step(step, np.stack([plan[step] for plan in plans]))
-        if step + 1 not in shape.checkpoint_steps:
-            continue
-        for index, reason in stack.diverged(step).items():
-            if index in alive:
-                alive.discard(index)
-                yield Result(index, {}, reason)
-        for index in sorted(alive):
-            losses = evaluate(stack.member(index), sequences, stack.device, stack.dtype)
-            yield Result(index, row_of(space, corpus, plans[index], step + 1, losses))
+from raymix.proxy.loop import CLIP, Run, adamw, verdict
+from raymix.proxy.recipe import ProxyShape
 
 
 class Stack(Run):
@@ -129,16 +72,13 @@ class Stack(Run):
             grad.mul_(scale_P.view(-1, *[1] * (grad.ndim - 1)))
 
     def diverged(self, step: int) -> dict[int, str]:
-        """Which proxies have diverged since the last look, and in what words."""
+        """Which proxies have diverged since the last look, and in what words; those that had before, too."""
+        if not self.losses:
+            return {}
         mean_P = torch.stack(self.losses).mean(0).tolist()
         self.losses = []
-        limit = math.log(self.shape.vocab) + WORSE_THAN_GUESSING
-        where = f"at step {step + 1} of {self.shape.n_steps}, learning rate {self.shape.learning_rate:.3g}"
-        return {
-            index: f"the training loss is {mean:.4g} {where}"
-            for index, mean in enumerate(mean_P)
-            if not math.isfinite(mean) or (step >= self.shape.warmup and mean > limit)
-        }
+        said = {index: verdict(mean, step, self.shape) for index, mean in enumerate(mean_P)}
+        return {index: why for index, why in said.items() if why is not None}
 
     def member(self, index: int) -> Any:
         """One proxy as it is evaluated, until the next step."""

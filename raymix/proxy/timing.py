@@ -10,14 +10,21 @@ import torch
 from raymix.proxy import model as models
 from raymix.proxy.loop import Run
 from raymix.proxy.recipe import ProxyShape
+from raymix.proxy.stacked import Stack
 
 
-def seconds_per_step(shape: ProxyShape, n_steps: int, threads: int = 1) -> float:
-    """Median seconds of `n_steps` training steps after two to warm up; on a CPU with `threads` threads."""
+def seconds_per_step(
+    shape: ProxyShape, n_steps: int, threads: int = 1, stack: int = 1, compiled: bool = False
+) -> float:
+    """Median seconds of `n_steps` training steps after two to warm up; on a CPU with `threads` threads.
+
+    `stack`: of so many proxies trained as one; a step is then one of each. `compiled`: of one proxy alone, compiled.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    run = Run(shape, 0, models.pick_device(), None)
-    tokens = np.random.default_rng(0).integers(shape.vocab, size=(shape.batch, shape.context + 1))
+    device, size = models.pick_device(), (shape.batch, shape.context + 1)
+    run = Run(shape, 0, device, None, compiled) if stack == 1 else Stack(shape, range(stack), device, None)
+    tokens = np.random.default_rng(0).integers(shape.vocab, size=size if stack == 1 else (stack, *size))
     seconds = []
     for step in range(n_steps + 2):
         started = time.perf_counter()

@@ -6,7 +6,6 @@ killed goes on where it was last saved, and gives the rows it would have given: 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,12 +21,12 @@ from raymix.proxy.checkpoint import Checkpoints, Interrupted, Snapshot, identity
 from raymix.proxy.compiled import worth_compiling
 from raymix.proxy.distributed import ALONE, World
 from raymix.proxy.downstream import measure
-from raymix.proxy.evaluate import EvalLoss, evaluate, held_out
+from raymix.proxy.evaluate import EvalLoss, evaluate, held_out, not_finite
 from raymix.proxy.going_on import Before, planned
 from raymix.proxy.loop import Diverged, Run
 from raymix.proxy.plan import Batches
 from raymix.proxy.recipe import ProxyShape, resolve
-from raymix.proxy.row import row_of
+from raymix.proxy.row import from_json, row_of, to_json
 from raymix.simplex import Array, as_mixture
 from raymix.space import SearchSpace
 from raymix.stages import Stage
@@ -169,17 +168,15 @@ class Training:
 
     def snapshot(self, step: int) -> Snapshot:
         """Everything that decides how the run goes on."""
-        rows = [{key: None if value != value else value for key, value in row.items()} for row in self.rows]
         seconds = time.perf_counter() - self.started
-        notes: dict[str, Any] = {"rows": rows, "seconds": seconds}
+        notes: dict[str, Any] = {"rows": [to_json(row) for row in self.rows], "seconds": seconds}
         notes |= {"attention": self.run.attention, "compiled": self.run.compiled}
         return Snapshot(step, self.run.named, self.run.state(), notes)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from there; the seconds go on too."""
         self.run.restore(snapshot.weights, snapshot.rest)
-        nan = float("nan")
-        self.rows = [{k: nan if v is None else v for k, v in row.items()} for row in snapshot.notes["rows"]]
+        self.rows = [from_json(row) for row in snapshot.notes["rows"]]
         self.started -= snapshot.notes["seconds"]
 
     def _measured(self, downstream: bool) -> tuple[dict[str, EvalLoss], dict[str, float]]:
@@ -188,9 +185,8 @@ class Training:
         run.swap()
         with torch.compiler.set_stance("force_eager"):  # other shapes than the step's: compiled anew, to no use
             found = evaluate(run.model, self.sequences, run.device, run.dtype, run.shape.mask_token, self.alive)
-            for name, loss in found.items():
-                if not math.isfinite(loss.mean):
-                    raise Diverged(f"the loss on eval domain {name!r} is {loss.mean}")
+            if (why := not_finite(found)) is not None:
+                raise Diverged(why)
             metrics = (
                 measure(self.space, self.corpus, run.model, run.device, run.dtype, self.alive) if downstream else {}
             )

@@ -45,6 +45,9 @@ class Ledger:
         """For which the study ran, up to its last row; counted where the budget has a limit in hours."""
         self.stop: dict[str, Any] | None = None
         """Why the search ended before its budget (raymix/study/stopping.py)."""
+        self.stacks: dict[Scale, int] = {}
+        """How many trials of a scale are trained as one, where that was measured (raymix/on_ray/stacking.py)."""
+        self._together: dict[str, list[str]] = {}
         self.confirmations: list[dict[str, Any]] = []
         """What was to be confirmed, in order (raymix/study/confirm.py)."""
         self.reused: dict[str, dict[str, Any]] = {}
@@ -117,7 +120,7 @@ class Ledger:
         self._record("row", body | self._clock())
 
     def note(self, kind: str, body: dict[str, Any]) -> None:
-        """Record an event that is neither a proposal nor a row: `stop`, `confirm` or `reuse`."""
+        """Record an event that is neither a proposal nor a row: `stop`, `confirm`, `reuse`, `stack` or `together`."""
         self._record(kind, body)
 
     @property
@@ -149,6 +152,10 @@ class Ledger:
     def status(self, trial_id: str) -> str | None:
         """How a trial ended: done, stopped or failed; None while it has not."""
         return self._ended.get(trial_id)
+
+    def together(self, trial_id: str) -> list[str]:
+        """The trials with which one was last begun as a stack (raymix/study/stacks.py), itself among them."""
+        return self._together.get(trial_id) or [trial_id]
 
     def last_row(self, trial_id: str) -> dict[str, Any] | None:
         """The row of a trial with the most tokens that has losses; None before the first."""
@@ -247,7 +254,11 @@ class Ledger:
             self.confirmations.append(body)
         elif kind == "reuse":
             self._apply_reuse(body)
-        else:
+        elif kind == "stack":
+            self.stacks[Scale(body["n_params"], body["n_tokens"])] = body["size"]
+        elif kind == "together":
+            self._together.update(dict.fromkeys(body["trials"], body["trials"]))
+        elif kind == "row":  # any other kind is of a later version: nothing here depends on it
             self._apply_row(body)
 
     def _apply_reuse(self, body: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from raymix import Study
@@ -28,11 +28,14 @@ def write(folder: Path) -> None:
     (folder / "space.yaml").write_text(SPACE)
 
 
-def start(folder: Path, name: str, where: str | None = None, machine: str = "cache") -> subprocess.Popen[str]:
+def start(
+    folder: Path, name: str, where: str | None = None, machine: str = "cache", settings: Sequence[str] = ()
+) -> subprocess.Popen[str]:
     """A driver of the study `name` (in `where`); what it complains of is in `name`.log. A machine is its cache."""
     study = where or str(folder / name)
     words = [sys.executable, "-m", "raymix", "run", str(folder / "space.yaml"), "--study", study, "--json"]
-    words += ["--set", "recipe.checkpoint_seconds=0.001"]  # as often as their cost allows
+    for setting in ("recipe.checkpoint_seconds=0.001", *settings):  # saved as often as its cost allows
+        words += ["--set", setting]
     own = {"RAYMIX_CACHE": str(folder / machine), "RAYMIX_MALLOC": "default", "PYTHONPATH": str(ROOT)}
     with (folder / f"{name}.log").open("a") as log:
         return subprocess.Popen(

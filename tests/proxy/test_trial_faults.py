@@ -55,7 +55,7 @@ class Faulty(ProxyTrial):
         began, retry = time.monotonic(), self._retry
         row = super().step()
         if retry:
-            waits = self._kept.folder.parent / f"waits-{self._trial_id}"
+            waits = self._kept.folder.parent / f"waits-{self._name}"
             with waits.open("a") as file:
                 file.write(f"{retry} {time.monotonic() - began}\n")
         return row
