@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from raymix.laws import intervals
 from raymix.laws.base import Array, Ints, Table, as_mixtures, as_scales, as_table
 from raymix.laws.exposure import Points, points
-from raymix.laws.fit import Prior, Problem, Solution, fit_map
+from raymix.laws.fit import Expand, Prior, Problem, Solution, fit_map
 from raymix.laws.repetition import epochs
 from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, usable_rows
 
@@ -64,6 +64,10 @@ class FittedLaw(ABC):
     def _evaluate(self, params_AP: Array, at: Points, active_A: Ints, want: bool) -> tuple[Array, Array | None]:
         """log L (A, B) of the eval domains `active_A` and, if wanted, d log L / d theta (A, P, B)."""
 
+    def _in_steps(self, at: Points) -> Expand | None:
+        """`_evaluate` in two steps, for laws that have it: the losses first, derivatives where they are wanted."""
+        return None
+
     @abstractmethod
     def _slope(self, mix_BK: Array, at: Points) -> Array:
         """dL/dr (M, B, K)."""
@@ -93,6 +97,7 @@ class FittedLaw(ABC):
             lambda params, active, jac: self._evaluate(params, at, active, jac),
             np.log(np.where(used_MB, table.loss_BM.T, 1.0)),
             used_MB.astype(np.float64),
+            self._in_steps(at),
         )
         self._learn(self._solve(problem, prior, at), problem, table)
         return self
@@ -175,7 +180,6 @@ class FittedLaw(ABC):
             self.notes_.append(f"eval domain {domain}: the fit did not converge")
 
     def _points(self, mix_BK: Array, scale_B2: Array, merge: bool, unique: Array | None = None) -> Points:
-        merge = merge and len(np.unique(mix_BK, axis=0)) < len(mix_BK)
         epochs_BK = epochs(mix_BK, scale_B2, unique)
         return points(mix_BK, scale_B2, self.origin_2_[0], self.origin_2_[1], merge, epochs_BK)
 
