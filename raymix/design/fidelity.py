@@ -42,18 +42,26 @@ def assign(
     """A rung for each mixture in turn: one never tried, once affordable; else the most information per FLOP."""
     ladder, seen = rungs(space), Seen.of(space, table, pending)
     price_R = np.array([flops(space, scale) for scale in ladder])
+    feature_BRMS = _features(question, mix_BK, ladder)
     chosen: list[Scale] = []
-    for mix_K in mix_BK:
+    for feature_RMS in feature_BRMS:
         new = [i for i, scale in enumerate(ladder[1:], 1) if not (seen.has(scale) or scale in chosen)]
         if new and price_R[new[0]] <= AFFORDABLE * seen.spent(space):
             chosen.append(ladder[new[0]])
             continue
-        feature_RMS = question.features(np.tile(mix_K, (len(ladder), 1)), np.asarray(ladder, float))
         untold = [i for i in range(len(ladder)) if i not in new]
         best = max(untold, key=lambda i: float(question.gain(feature_RMS[i : i + 1])[0] / price_R[i]))
         chosen.append(ladder[best])
         question = question.after(feature_RMS[best])
     return chosen
+
+
+def _features(question: Question, mix_BK: Array, ladder: Sequence[Scale]) -> Array:
+    """What a trial of each mixture would see at each rung (B, R, M, S): read at once, a law costs its overhead once."""
+    scale_R2 = np.asarray(ladder, float)
+    mixes, scales = np.repeat(mix_BK, len(ladder), axis=0), np.tile(scale_R2, (len(mix_BK), 1))
+    found_XMS = question.features(mixes, scales)
+    return found_XMS.reshape(len(mix_BK), len(ladder), *found_XMS.shape[1:])
 
 
 @dataclass(frozen=True)

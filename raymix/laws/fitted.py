@@ -104,18 +104,24 @@ class FittedLaw(ABC):
 
     def predict(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """Losses (B, M) in nats per token."""
-        mix, scale = self._queries(mix_BK, scale_B2)
-        everyone, loss_BM = np.arange(len(self.params_MP_)), np.empty((len(mix), len(self.params_MP_)))
-        for rows, at in self._read(mix, scale):
-            loss_BM[rows] = np.exp(self._evaluate(self.params_MP_, at, everyone, False)[0]).T
-        return loss_BM
+        return self.losses(*self._queries(mix_BK, scale_B2))
 
     def gradient(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """dL/dr (B, M, K); a slope that is infinite at r = 0 is read at a share of 1e-9."""
-        mix, scale = self._queries(mix_BK, scale_B2)
-        slope_BMK = np.empty((len(mix), len(self.params_MP_), mix.shape[1]))
-        for rows, at in self._read(mix, scale):
-            slope_BMK[rows] = self._slope(mix[rows], at).transpose(1, 0, 2)
+        return self.slopes(*self._queries(mix_BK, scale_B2))
+
+    def losses(self, mix_BK: Array, scale_B2: Array) -> Array:
+        """`predict`, of mixtures and scales that were checked already."""
+        everyone, loss_BM = np.arange(len(self.params_MP_)), np.empty((len(mix_BK), len(self.params_MP_)))
+        for rows, at in self._read(mix_BK, scale_B2):
+            loss_BM[rows] = np.exp(self._evaluate(self.params_MP_, at, everyone, False)[0]).T
+        return loss_BM
+
+    def slopes(self, mix_BK: Array, scale_B2: Array) -> Array:
+        """`gradient`, of mixtures and scales that were checked already."""
+        slope_BMK = np.empty((len(mix_BK), len(self.params_MP_), mix_BK.shape[1]))
+        for rows, at in self._read(mix_BK, scale_B2):
+            slope_BMK[rows] = self._slope(mix_BK[rows], at).transpose(1, 0, 2)
         return slope_BMK
 
     def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:

@@ -149,6 +149,11 @@ class ResidualGP:
         mixture_BR = mixture_kernel(phi_BK, phi_RK, self.hyper_H_)
         return np.asarray(mixture_BR * scale_kernel(np.log(scale_B2), np.log(other_R2), self.hyper_H_))
 
+    def variance(self, mix_BK: Array) -> Array:
+        """Prior variance (B,) of g at mixtures: the diagonal of `kernel`, which is the same at all scales."""
+        phi_BK = features(mix_BK) - self.center_K_
+        return np.asarray(1 + np.exp(self.hyper_H_[1]) * (phi_BK**2).sum(axis=1))
+
     @property
     def noise_(self) -> float:
         """Variance of a row of a run of its own about g, in the units of `kernel`."""
