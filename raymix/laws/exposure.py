@@ -92,7 +92,8 @@ class Factor:
         That by log w_j is written into `by_weight_AKB`.
         """
         rows, weight_AK, b_A, worth = self.at.rows, self.weight_MK[few], self.b_M[few], self.worth
-        part_AKQ = self.power_MKQ[few] * weight_AK[:, :, None]
+        into = by_weight_AKB if self.at.mixture_B is None else None  # where they have one shape
+        part_AKQ = np.multiply(self.power_MKQ[few], weight_AK[:, :, None], out=into)
         by_b_AQ = np.einsum("akq,kq->aq", part_AKQ, self.at.log_share_KQ)
         offset_AB = slope_AB / (self.whole_MQ[few] if self.grown else rows(self.whole_MQ[few]))
         scaled_AB = offset_AB * np.exp(self.at.log_d_B) if self.grown else offset_AB

@@ -205,7 +205,7 @@ def _damped_step(slope_AP: Array, hessian_APP: Array, damping_A: Array) -> tuple
     damped_APP = hessian_APP.copy()
     np.einsum("app->ap", damped_APP)[...] += damping_A[:, None]
     step_AP = -np.linalg.solve(damped_APP, slope_AP[..., None])[..., 0]
-    step_AP = np.clip(step_AP, -MAX_STEP, MAX_STEP)
+    step_AP = np.minimum(np.maximum(step_AP, -MAX_STEP), MAX_STEP)
     curved_AP = np.matmul(hessian_APP, step_AP[..., None])[..., 0]
     return step_AP, -np.sum(step_AP * (slope_AP + 0.5 * curved_AP), axis=1)
 

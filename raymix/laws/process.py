@@ -13,6 +13,7 @@ from scipy import linalg, optimize
 
 from raymix.laws.base import Array, Flags, Ints
 from raymix.laws.exposure import sigmoid
+from raymix.laws.rows import patterns
 
 SHARE_SCALE = 0.02  # phi is linear in shares below, logarithmic above: where published curves bend
 NAMES = ("log ell", "log w", "logit w0", "log ellN", "log ellD", "log nu", "log noise")
@@ -192,6 +193,6 @@ def solve(sites: Sites, hyper_H: Array, residual_MR: Array, used_MR: Flags) -> A
 
 def _patterns(used_MR: Flags) -> list[tuple[Ints, Ints]]:
     """(rows, eval domains) for every distinct set of used rows; empty sets are left out."""
-    pattern_CR, which_M = np.unique(used_MR, axis=0, return_inverse=True)
-    groups = [(np.flatnonzero(on_R), np.flatnonzero(which_M.ravel() == c)) for c, on_R in enumerate(pattern_CR)]
+    pattern_CR, which_M = patterns(used_MR)
+    groups = [(np.flatnonzero(on_R), np.flatnonzero(which_M == c)) for c, on_R in enumerate(pattern_CR)]
     return [(rows, domains) for rows, domains in groups if len(rows)]
