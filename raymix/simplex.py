@@ -177,9 +177,11 @@ def _project_box(polytope: Polytope, point_K: Array) -> Array:
     low, high = float((polytope.lower_K - point_K).min()), float((polytope.upper_K - point_K).max())
     for _ in range(100):  # bisection on the shift halves the bracket to machine precision
         shift = 0.5 * (low + high)
-        total = np.clip(point_K + shift, polytope.lower_K, polytope.upper_K).sum()
-        low, high = (shift, high) if total < 1 else (low, shift)
-    return np.asarray(np.clip(point_K + 0.5 * (low + high), polytope.lower_K, polytope.upper_K))
+        mix_K = np.minimum(np.maximum(point_K + shift, polytope.lower_K), polytope.upper_K)
+        if not low < shift < high:
+            break
+        low, high = (shift, high) if mix_K.sum() < 1 else (low, shift)
+    return np.asarray(mix_K)
 
 
 def sample(polytope: Polytope, n: int, rng: np.random.Generator, steps: int | None = None) -> Array:

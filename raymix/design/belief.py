@@ -96,7 +96,8 @@ class Belief:
 
     def mean(self, mix_BK: Array, scale_B2: Array) -> Array:
         """Expected log losses (B, M) at the MAP law."""
-        return self._given(self.law.law_, self._alpha_RM, mix_BK, scale_B2)
+        across_BR = self._across(mix_BK, scale_B2)
+        return np.asarray(np.log(losses(self.space, self.law.law_, mix_BK, scale_B2)) + across_BR @ self._alpha_RM)
 
     @cached_property
     def _alpha_RM(self) -> Array:
@@ -107,10 +108,9 @@ class Belief:
         """What the mean of the process is made of (R, M): k^-1 of what a law leaves over at the sites."""
         return np.asarray(linalg.cho_solve(self.root, self.sites.left_over(law)))
 
-    def _given(self, law: Law, alpha_RM: Array, mix_BK: Array, scale_B2: Array) -> Array:
-        """log losses (B, M) under one law, with the mean of the process on what that law leaves over."""
-        across_BR = self.law.kernel(mix_BK, scale_B2, self.sites.mix_RK, self.sites.scale_R2)
-        return np.asarray(np.log(losses(self.space, law, mix_BK, scale_B2)) + across_BR @ alpha_RM)
+    def _across(self, mix_BK: Array, scale_B2: Array) -> Array:
+        """Covariance of g between points and sites (B, R)."""
+        return self.law.kernel(mix_BK, scale_B2, self.sites.mix_RK, self.sites.scale_R2)
 
     def objective(self, mix_BK: Array) -> Array:
         """Expected objective (B,) at the target."""
@@ -119,8 +119,11 @@ class Belief:
     def cautious(self, mix_BK: Array) -> Array:
         """Expected objective (B,) plus one sd of the process: a surrogate is optimistic at its own optimum."""
         scale_B2 = np.tile(self.target_2, (len(mix_BK), 1))
-        log_BM = self.mean(mix_BK, scale_B2)
-        sd_BM = np.sqrt(np.maximum(np.diag(self.covariance(mix_BK, scale_B2)), 0.0))[:, None] * self.scale_M
+        across_BR = self._across(mix_BK, scale_B2)
+        log_BM = np.log(losses(self.space, self.law.law_, mix_BK, scale_B2)) + across_BR @ self._alpha_RM
+        half_RB = linalg.solve_triangular(self.root[0], across_BR.T, lower=True)
+        variance_B = self.law.variance(mix_BK) - (half_RB**2).sum(axis=0)
+        sd_BM = np.sqrt(np.maximum(variance_B, 0.0))[:, None] * self.scale_M
         weight_M = self.space.weights_M
         return np.asarray(self._value(mix_BK, log_BM) + (np.exp(log_BM) * sd_BM) @ weight_M)
 
@@ -135,7 +138,7 @@ class Belief:
 
     def covariance(self, mix_BK: Array, scale_B2: Array) -> Array:
         """Posterior covariance (B, B) of g in units of `scale_M` squared."""
-        across_BR = self.law.kernel(mix_BK, scale_B2, self.sites.mix_RK, self.sites.scale_R2)
+        across_BR = self._across(mix_BK, scale_B2)
         half_RB = linalg.solve_triangular(self.root[0], across_BR.T, lower=True)
         return np.asarray(self.law.kernel(mix_BK, scale_B2, mix_BK, scale_B2) - half_RB.T @ half_RB)
 
@@ -143,12 +146,12 @@ class Belief:
         """n draws (S, B) of the objective at the target, jointly over the points."""
         scale_B2 = np.tile(self.target_2, (len(mix_BK), 1))
         laws = sample(self.law.law_, n, rng) or [self.law.law_] * n
-        root_BB = _root(self.covariance(mix_BK, scale_B2))
+        root_BB, across_BR = _root(self.covariance(mix_BK, scale_B2)), self._across(mix_BK, scale_B2)
         out = []
         for law in laws:
             z_BM = np.sqrt(SHARED) * rng.normal(size=(len(mix_BK), 1))
             z_BM = z_BM + np.sqrt(1 - SHARED) * rng.normal(size=(len(mix_BK), len(self.scale_M)))
-            log_BM = self._given(law, self._alpha(law), mix_BK, scale_B2)
+            log_BM = np.log(losses(self.space, law, mix_BK, scale_B2)) + across_BR @ self._alpha(law)
             log_BM = log_BM + root_BB @ z_BM * (self.scale_M * self.likelier_M)
             out.append(self._value(mix_BK, log_BM))
         return np.stack(out)

@@ -47,24 +47,25 @@ def assign(
     Returns the mixtures (B, K) too: one that tells less than another's promotion is replaced by that.
     """
     ladder, seen = rungs(space), Seen.of(space, table, pending)
-    promoted = promotions(space, table, pending)
-    mixtures, chosen = np.array(mix_BK), list[Scale]()
-    for b, mix_K in enumerate(mix_BK):
-        new = [i for i, scale in enumerate(ladder[1:], 1) if not (seen.has(scale) or scale in chosen)]
-        if new and flops(space, ladder[new[0]]) <= AFFORDABLE * seen.spent(space):
-            chosen.append(ladder[new[0]])
+    anew = [Promotion("", mix_K, NOWHERE, scale) for mix_K in mix_BK for scale in ladder]
+    options = [*anew, *promotions(space, table, pending)]
+    feature_OMS = question.features(  # read at once, laws cost their overhead once
+        np.array([option.mixture_K for option in options]), np.array([option.scale for option in options])
+    )
+    price_O = np.array([flops(space, option.scale) - flops(space, option.begun) for option in options])
+    taken: list[int] = []
+    for first in range(0, len(anew), len(ladder)):
+        chosen = [options[o].scale for o in taken]
+        new = [scale for scale in ladder[1:] if not (seen.has(scale) or scale in chosen)]
+        if new and flops(space, new[0]) <= AFFORDABLE * seen.spent(space):
+            taken.append(first + ladder.index(new[0]))
             continue
-        anew = [Promotion("", mix_K, NOWHERE, scale) for i, scale in enumerate(ladder) if i not in new]
-        options = [*anew, *(option for option in promoted if option.scale not in [ladder[i] for i in new])]
-        feature_OMS = question.features(
-            np.array([option.mixture_K for option in options]), np.array([option.scale for option in options])
-        )
-        price_O = [flops(space, option.scale) - flops(space, option.begun) for option in options]
-        best = int(np.argmax(question.gain(feature_OMS) / price_O))
-        mixtures[b], question = options[best].mixture_K, question.after(feature_OMS[best])
-        chosen.append(options[best].scale)
-        promoted = [option for option in promoted if option is not options[best]]
-    return mixtures, chosen
+        own, promoted = range(first, first + len(ladder)), range(len(anew), len(options))
+        open_o = [o for o in (*own, *promoted) if o not in taken and options[o].scale not in new]
+        best = open_o[int(np.argmax(question.gain(feature_OMS[open_o]) / price_O[open_o]))]
+        question = question.after(feature_OMS[best])
+        taken.append(best)
+    return np.array([options[o].mixture_K for o in taken]), [options[o].scale for o in taken]
 
 
 @dataclass(frozen=True)

@@ -21,4 +21,6 @@ def unique_at(space: SearchSpace, scale_B2: Array) -> Array:
 
 def losses(space: SearchSpace, law: Law, mix_BK: Array, scale_B2: Array) -> Array:
     """Predicted losses (B, M); a law that was told no unique tokens counts no repeats."""
-    return stocked(law, unique_at(space, scale_B2)).predict(mix_BK, scale_B2)
+    alike = len(scale_B2) > 0 and bool((scale_B2 == scale_B2[0]).all())  # then a law reads its level once
+    unique = unique_at(space, scale_B2[:1])[0] if alike else unique_at(space, scale_B2)
+    return stocked(law, unique).predict(mix_BK, scale_B2)

@@ -68,12 +68,12 @@ class AppleJoint(AppleAdditive):
 def inverse_sum(theta_MP: Array, weights: slice, powers: slice, at: Points) -> Term:
     """1 / sum_j C_j r_j^g_j; log C in `weights`, logit g in `powers`."""
     weight_MK, g_MK = np.exp(theta_MP[:, weights]), sigmoid(theta_MP[:, powers])
-    part_MKQ = np.exp(g_MK[:, :, None] * at.log_share_QK.T) * at.present_QK.T * weight_MK[:, :, None]
+    part_MKQ = np.exp(g_MK[:, :, None] * at.log_share_KQ) * at.present_KQ * weight_MK[:, :, None]
     whole_MQ = part_MKQ.sum(axis=1)
 
     def by_theta() -> Slopes:
         by_weight_MKQ = -part_MKQ / whole_MQ[:, None, :]
-        by_power_MKQ = by_weight_MKQ * at.log_share_QK.T * (g_MK * (1 - g_MK))[:, :, None]
+        by_power_MKQ = by_weight_MKQ * at.log_share_KQ * (g_MK * (1 - g_MK))[:, :, None]
         return [(weights, at.rows(by_weight_MKQ)), (powers, at.rows(by_power_MKQ))]
 
     def by_share() -> Array:

@@ -11,8 +11,8 @@ from typing import ClassVar
 import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
-from raymix.laws.exposure import Points, factor, log_factor, log_factor_slope, powers, sigmoid
-from raymix.laws.separable import Normal, SeparableLaw, Slopes, Term, own_weights, power_law
+from raymix.laws.exposure import Factor, Points, log_factor_slope, sigmoid
+from raymix.laws.separable import ONE, Normal, SeparableLaw, Slopes, Term, own_weights, power_law
 
 # Priors as (mean, sd); the level is added to log median L.
 LEVEL, POWER = (np.log(0.5), 1.5), (np.log(0.15), 0.7)  # log A, log g
@@ -34,14 +34,14 @@ class EffectiveData(SeparableLaw):
 
     def _terms(self, theta_MP: Array, at: Points, active_A: Ints) -> list[Term]:
         b_M, offset_M, weight_MK = sigmoid(theta_MP[:, 2]), np.exp(theta_MP[:, 3]), np.exp(theta_MP[:, 4:])
-        power_MQK = powers(b_M, at)
+        factor = Factor.of(at, b_M, weight_MK, offset_M)
 
         def by_theta() -> Slopes:
-            by = factor(power_MQK, weight_MK, offset_M, b_M, at)
-            inner = ((2, by.by_power_MQ), (3, by.by_offset_MQ), (slice(4, None), by.by_weight_MKQ))
-            return [(slot, at.rows(value)) for slot, value in inner]
+            by_weight_MKB = np.empty((*weight_MK.shape, len(at.log_n_B)))
+            by_power_MB, by_offset_MB, _ = factor.slopes(slice(None), ONE, by_weight_MKB)
+            return [(2, by_power_MB), (3, by_offset_MB), (slice(4, None), by_weight_MKB)]
 
-        x_MB = at.rows(log_factor(power_MQK, weight_MK, offset_M))
-        return [
-            power_law(theta_MP, 0, x_MB, by_theta, lambda: log_factor_slope(at.share_QK, weight_MK, offset_M, b_M)[1])
-        ]
+        def by_share() -> Array:
+            return log_factor_slope(at.share_QK, weight_MK, offset_M, b_M)[1]
+
+        return [power_law(theta_MP, 0, factor.log_rows(), by_theta, by_share)]

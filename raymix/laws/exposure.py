@@ -3,10 +3,10 @@
 For 0 < b <= 1 and w >= 0, F is concave in r, so every F^-q (q > 0) is convex: this is what gives
 the laws built on it one optimum. A share of exactly 0 contributes exactly 0: flooring shares
 (say at 1e-5) breaks convexity by about .002 nats, because r^b is steep at 0.
-Q distinct mixtures; the other letters as in `base`.
+Q distinct mixtures, U distinct shares in them; the other letters as in `base`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,17 +16,30 @@ from raymix.laws.repetition import Worth
 GRADIENT_FLOOR = 1e-9  # dF/dr is infinite at r = 0 for b < 1; it is read at this share instead
 
 
+Few = Ints | slice  # some of the eval domains
+
+
+@dataclass(frozen=True)
+class Equal:
+    """Shares that mixtures have in common: a power of one is taken once."""
+
+    log_U: Array  # 0 where the share is 0
+    present_U: Array  # 1 where the share is > 0
+    which_KQ: Ints
+
+
 @dataclass(frozen=True)
 class Points:
     """Rows prepared for evaluation: distinct mixtures, and the log scale of every row."""
 
     share_QK: Array
-    log_share_QK: Array  # 0 where the share is 0
-    present_QK: Array  # 1 where the share is > 0
+    log_share_KQ: Array  # 0 where the share is 0
+    present_KQ: Array  # 1 where the share is > 0
     mixture_B: Ints | None  # row -> distinct mixture; None where every row is its own
     log_n_B: Array  # log(N / N0)
     log_d_B: Array  # log(D / D0)
     epochs_BK: Array | None = None  # of every row; None where no token is a repeat
+    equal: Equal | None = None  # None where hardly any share is had twice
 
     def rows(self, value_xQ: Array) -> Array:
         """Values per distinct mixture, spread over the rows (last axis)."""
@@ -34,39 +47,99 @@ class Points:
 
     def apart(self) -> "Points":
         """Every row as a mixture of its own: rows of one mixture may have been repeated differently."""
-        share, log_share, present = (self.rows(x.T).T for x in (self.share_QK, self.log_share_QK, self.present_QK))
-        return Points(share, log_share, present, None, self.log_n_B, self.log_d_B, self.epochs_BK)
+        log_share_KB, present_KB = self.rows(self.log_share_KQ), self.rows(self.present_KQ)
+        return replace(
+            self,
+            share_QK=self.rows(self.share_QK.T).T,
+            log_share_KQ=log_share_KB,
+            present_KQ=present_KB,
+            mixture_B=None,
+            equal=None,
+        )
 
 
 @dataclass(frozen=True)
 class Factor:
-    """log F and its derivatives with respect to log w_j, log e and the logit of b."""
+    """The mixture factor of some eval domains; `grown` where it is F = e + d sum_j w_j r_j^b, the offset of tokens."""
 
-    log_MQ: Array
-    by_weight_MKQ: Array
-    by_offset_MQ: Array
-    by_power_MQ: Array
-    by_repeats_MQ: Array | None = None
+    at: Points
+    power_MKQ: Array
+    weight_MK: Array
+    offset_M: Array
+    b_M: Array
+    worth: Worth | None
+    grown: bool
+    whole_MQ: Array  # F; of every row (M, B) where `grown`
+
+    @classmethod
+    def of(
+        cls, at: Points, b_M: Array, weight_MK: Array, offset_M: Array, worth: Worth | None = None, grown: bool = False
+    ) -> "Factor":
+        """F of every eval domain; with `worth`, of shares (r_j g_j)^b, every row must be a mixture of its own."""
+        power_MKQ = powers(b_M, at, worth)
+        whole_MQ = np.matmul(weight_MK[:, None, :], power_MKQ)[:, 0]
+        if grown:
+            whole_MQ = at.rows(whole_MQ) * np.exp(at.log_d_B)
+        return cls(at, power_MKQ, weight_MK, offset_M, b_M, worth, grown, whole_MQ + offset_M[:, None])
+
+    def log_rows(self) -> Array:
+        """log F of every row (M, B)."""
+        return np.log(self.whole_MQ) if self.grown else self.at.rows(np.log(self.whole_MQ))
+
+    def slopes(self, few: Few, slope_AB: Array, by_weight_AKB: Array) -> tuple[Array, Array, Array | float]:
+        """d log F of the eval domains `few` (A of them) by the logit of b, log e and log R*, times `slope_AB`.
+
+        That by log w_j is written into `by_weight_AKB`.
+        """
+        rows, weight_AK, b_A, worth = self.at.rows, self.weight_MK[few], self.b_M[few], self.worth
+        into = by_weight_AKB if self.at.mixture_B is None else None  # where they have one shape
+        part_AKQ = np.multiply(self.power_MKQ[few], weight_AK[:, :, None], out=into)
+        by_b_AQ = np.einsum("akq,kq->aq", part_AKQ, self.at.log_share_KQ)
+        offset_AB = slope_AB / (self.whole_MQ[few] if self.grown else rows(self.whole_MQ[few]))
+        scaled_AB = offset_AB * np.exp(self.at.log_d_B) if self.grown else offset_AB
+        by_repeats_AB: Array | float = 0.0  # where no token is a repeat
+        if worth is not None:
+            log_AKB, slope_AKB = (x[few].transpose(0, 2, 1) for x in (worth.log_MBK, worth.by_repeats_MBK))
+            by_b_AQ += (part_AKQ * log_AKB).sum(axis=1)
+            by_repeats_AB = b_A[:, None] * (part_AKQ * slope_AKB).sum(axis=1) * scaled_AB
+        np.multiply(rows(part_AKQ), scaled_AB[:, None, :], out=by_weight_AKB)
+        by_power_AB = rows(by_b_AQ) * scaled_AB * (b_A * (1 - b_A))[:, None]
+        return by_power_AB, offset_AB * self.offset_M[few, None], by_repeats_AB
 
 
 def points(mix_BK: Array, scale_B2: Array, n0: float, d0: float, merge: bool, epochs_BK: Array | None = None) -> Points:
-    """Rows ready for evaluation; `merge` finds equal mixtures (worth it where rows are read many times)."""
+    """Rows ready for evaluation; `merge` finds equal mixtures and shares (worth it where rows are read many times)."""
     mixture_B: Ints | None = None
     share_QK = mix_BK
     if merge:
-        share_QK, mixture_B = np.unique(mix_BK, axis=0, return_inverse=True)
-        mixture_B = mixture_B.ravel()
-    present_QK = share_QK > 0
-    log_share_QK = np.log(np.where(present_QK, share_QK, 1.0))
+        distinct_QK, which_B = np.unique(mix_BK, axis=0, return_inverse=True)
+        if len(distinct_QK) < len(mix_BK):
+            share_QK, mixture_B = distinct_QK, which_B.ravel()
+    log_share_KQ, present_KQ = _log_shares(np.ascontiguousarray(share_QK.T))
     return Points(
         share_QK,
-        log_share_QK,
-        present_QK.astype(np.float64),
+        log_share_KQ,
+        present_KQ,
         mixture_B,
         np.log(scale_B2[:, 0] / n0),
         np.log(scale_B2[:, 1] / d0),
         epochs_BK,
+        _equal(share_QK) if merge else None,
     )
+
+
+def _log_shares(share: Array) -> tuple[Array, Array]:
+    """log share, 0 where there is none, and 1 where there is any."""
+    present = share > 0
+    return np.log(np.where(present, share, 1.0)), present.astype(np.float64)
+
+
+def _equal(share_QK: Array) -> Equal | None:
+    """The distinct shares, if they are less than half of all."""
+    share_U, which = np.unique(share_QK.T, return_inverse=True)
+    if len(share_U) > share_QK.size / 2:
+        return None
+    return Equal(*_log_shares(share_U), which.reshape(share_QK.T.shape))
 
 
 def sigmoid(x: Array) -> Array:
@@ -75,44 +148,14 @@ def sigmoid(x: Array) -> Array:
 
 
 def powers(b_M: Array, at: Points, worth: Worth | None = None) -> Array:
-    """r_j^b per eval domain (M, Q, K), or (r_j g_j)^b, exactly 0 where the share is 0."""
-    log_MQK = at.log_share_QK if worth is None else at.log_share_QK + worth.log_MBK
-    power_MQK = np.exp(b_M[:, None, None] * log_MQK)
-    power_MQK *= at.present_QK
-    return np.asarray(power_MQK)
-
-
-def log_factor(power_MQK: Array, weight_MK: Array, offset_M: Array) -> Array:
-    """log F (M, Q)."""
-    return np.asarray(np.log(offset_M[:, None] + np.matmul(power_MQK, weight_MK[:, :, None])[..., 0]))
-
-
-def factor(
-    power_MQK: Array, weight_MK: Array, offset_M: Array, b_M: Array, at: Points, worth: Worth | None = None
-) -> Factor:
-    """log F and its derivatives (M, K, Q) in log weights, (M, Q) in log offset, the logit of b and log R*."""
-    part_MQK = power_MQK * weight_MK[:, None, :]
-    whole_MQ = offset_M[:, None] + part_MQK.sum(axis=2)
-    inv_MQ = 1 / whole_MQ
-    by_b_MQ = np.einsum("mqk,qk->mq", part_MQK, at.log_share_QK) * inv_MQ
-    part_MQK *= inv_MQ[..., None]
-    by_repeats_MQ = None
-    if worth is not None:
-        by_b_MQ += (part_MQK * worth.log_MBK).sum(axis=2)
-        by_repeats_MQ = b_M[:, None] * (part_MQK * worth.by_repeats_MBK).sum(axis=2)
-    return Factor(
-        np.log(whole_MQ),
-        part_MQK.transpose(0, 2, 1),
-        offset_M[:, None] * inv_MQ,
-        by_b_MQ * (b_M * (1 - b_M))[:, None],
-        by_repeats_MQ,
-    )
-
-
-def times_tokens(power_MQK: Array, at: Points) -> tuple[Array, Points]:
-    """d r_j^b of every row (M, B, K), of which F is e + d sum_j w_j r_j^b: an offset that does not grow with d."""
-    power_MBK = power_MQK if at.mixture_B is None else np.take(power_MQK, at.mixture_B, axis=1)
-    return power_MBK * np.exp(at.log_d_B)[:, None], at.apart()
+    """r_j^b per eval domain (M, K, Q), or (r_j g_j)^b, exactly 0 where the share is 0."""
+    if worth is None and at.equal is not None:
+        power_MU = np.exp(b_M[:, None] * at.equal.log_U) * at.equal.present_U
+        return np.take(power_MU, at.equal.which_KQ, axis=1, mode="clip")  # clip: no check of every index
+    log_MKQ = at.log_share_KQ if worth is None else at.log_share_KQ + worth.log_MBK.transpose(0, 2, 1)
+    power_MKQ = np.exp(b_M[:, None, None] * log_MKQ)
+    power_MKQ *= at.present_KQ
+    return np.asarray(power_MKQ)
 
 
 def log_factor_slope(
@@ -125,7 +168,7 @@ def log_factor_slope(
 ) -> tuple[Array, Array]:
     """log F (M, B) and d log F / dr (M, B, K); shares below GRADIENT_FLOOR give the slope at the floor.
 
-    With `log_d_B` F is that of `times_tokens`.
+    With `log_d_B` F is e + d sum_j w_j r_j^b.
     """
     log_floor_BK = np.log(np.maximum(mix_BK, GRADIENT_FLOOR))
     weight_MBK = weight_MK[:, None, :] if log_d_B is None else weight_MK[:, None, :] * np.exp(log_d_B)[:, None]

@@ -9,7 +9,7 @@ arithmetic: arrays carry a leading axis M, and those already done leave the work
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -30,6 +30,11 @@ LEAST_FREEDOM = 0.15  # of the rows are left to tell the noise, however many par
 POOLED_SD_MIN = 0.15  # pooling never ties the eval domains closer than this
 
 
+Few = Ints | slice  # some of A
+Jacobian = Callable[[Few, Array], Array]  # d log L / d theta of a of A times weights of their rows (a, B): (a, P, B)
+Expand = Callable[[Array, Ints], tuple[Array, Jacobian]]
+
+
 @dataclass(frozen=True)
 class Problem:
     """What a law supplies: predicted log loss with its Jacobian, and the data.
@@ -40,6 +45,20 @@ class Problem:
     evaluate: Callable[[Array, Ints, bool], tuple[Array, Array | None]]
     target_MB: Array  # log loss; any finite number where not used
     used_MB: Array  # 1 where the row counts for the eval domain, else 0
+    in_steps: Expand | None = None
+    """The same in two steps, where a law has it: log_AB, and what gives the Jacobian of some of A."""
+
+    def expand(self, params_AP: Array, active_A: Ints) -> tuple[Array, Jacobian]:
+        """`in_steps`, or made of `evaluate`: a step that is not kept needs no Jacobian."""
+        if self.in_steps is not None:
+            return self.in_steps(params_AP, active_A)
+
+        def jacobian(few: Few, weight_aB: Array) -> Array:
+            _, jac_aPB = self.evaluate(params_AP[few], active_A[few], True)
+            assert jac_aPB is not None
+            return jac_aPB * weight_aB[:, None, :]
+
+        return self.evaluate(params_AP, active_A, False)[0], jacobian
 
 
 @dataclass(frozen=True)
@@ -100,45 +119,85 @@ def pool(prior: Prior, params_MP: Array, pooled_P: Ints) -> Prior:
     return Prior(mean_MP, sd_MP)
 
 
+@dataclass
+class Search:
+    """Levenberg-Marquardt at fixed noise, of the eval domains A that are still on their way."""
+
+    active_A: Ints
+    target_AB: Array
+    scale_AB: Array  # 1 / sig, 0 where the row is not used
+    mean_AP: Array
+    precision_AP: Array
+    params_AP: Array
+    cost_A: Array
+    slope_AP: Array  # of the cost
+    hessian_APP: Array  # Gauss-Newton
+    damping_A: Array
+    tries_A: Ints  # of lambda in this iteration
+    n_iter_A: Ints
+
+    def take(self, some: Flags) -> "Search":
+        """Those of A named."""
+        return Search(*(getattr(self, f.name)[some] for f in fields(self)))
+
+
 def solve(problem: Problem, prior: Prior, sig_M: Array, start_MP: Array) -> Solution:
     """Levenberg-Marquardt at fixed noise; `hessian_MPP` is left at zero (see `fit_map`)."""
-    params_MP = start_MP.copy()
-    damping_M = np.full(len(params_MP), DAMPING)
-    converged_M = np.zeros(len(params_MP), dtype=bool)
-    active_A = np.arange(len(params_MP))
-    n_iter = 0
+    n_eval, n_params = start_MP.shape
+    params_MP, converged_M, n_iter = start_MP.copy(), np.zeros(n_eval, dtype=bool), 0
     with np.errstate(over="ignore", invalid="ignore"):
-        while len(active_A) and n_iter < MAX_ITERATIONS:
-            n_iter += 1
-            done_A, stuck_A = _iterate(problem, prior, sig_M, params_MP, damping_M, active_A)
-            converged_M[active_A[done_A]] = True
-            active_A = active_A[~(done_A | stuck_A)]
-    n_params = params_MP.shape[1]
-    return Solution(params_MP, converged_M, n_iter, sig_M, np.zeros((len(params_MP), n_params, n_params)), prior)
+        search = _start(problem, prior, sig_M, start_MP)
+        while len(search.active_A):
+            done_A, stuck_A = _try(problem, search)
+            ends_A = done_A | stuck_A
+            if ends_A.any():
+                params_MP[search.active_A[ends_A]] = search.params_AP[ends_A]
+                converged_M[search.active_A[done_A]] = True
+                n_iter = max(n_iter, int(search.n_iter_A.max()))
+                search = search.take(~ends_A)
+    return Solution(params_MP, converged_M, n_iter, sig_M, np.zeros((n_eval, n_params, n_params)), prior)
 
 
-def _iterate(
-    problem: Problem, prior: Prior, sig_M: Array, params_MP: Array, damping_M: Array, active_A: Ints
-) -> tuple[Flags, Flags]:
-    """One step of the active eval domains, in place in `params_MP` and `damping_M`: who is done, who is stuck."""
-    cost_A, slope_AP, hessian_APP = _expand(problem, prior, sig_M, params_MP, active_A)
-    done_A, moved_A = np.zeros(len(active_A), dtype=bool), np.zeros(len(active_A), dtype=bool)
-    trying = np.arange(len(active_A))
-    for _ in range(MAX_TRIES):
-        domain = active_A[trying]
-        step, gain = _damped_step(slope_AP[trying], hessian_APP[trying], damping_M[domain])
-        tried = params_MP[domain] + step
-        drop = cost_A[trying] - _cost(problem, prior, sig_M, tried, domain)
-        better = drop > 0
-        params_MP[domain[better]] = tried[better]
-        damping_M[domain] *= np.where(better, 1 / DAMPING_STEP, DAMPING_STEP)
-        small = TOLERANCE * np.maximum(cost_A[trying], 1e-12)
-        done_A[trying] = np.where(better, drop <= small, np.abs(gain) <= small)
-        moved_A[trying] = better
-        trying = trying[~(better | done_A[trying])]
-        if not len(trying):
-            break
-    return done_A, ~moved_A & ~done_A & (damping_M[active_A] > MAX_DAMPING)
+def _start(problem: Problem, prior: Prior, sig_M: Array, start_MP: Array) -> Search:
+    """Every eval domain, nothing tried yet."""
+    n_eval, n_params = start_MP.shape
+    model = (start_MP, np.empty(n_eval), np.empty_like(start_MP), np.empty((n_eval, n_params, n_params)))
+    counts = (np.full(n_eval, DAMPING), np.zeros(n_eval, dtype=np.int64), np.zeros(n_eval, dtype=np.int64))
+    given = (problem.target_MB, problem.used_MB / sig_M[:, None], prior.mean_MP, prior.sd_MP**-2)
+    search = Search(np.arange(n_eval), *given, *model, *counts)
+    log_MB, jacobian = problem.expand(start_MP, search.active_A)
+    search.cost_A, z_MB = _cost(search, start_MP, log_MB)
+    _model(search, slice(None), z_MB, jacobian)
+    return search
+
+
+def _try(problem: Problem, search: Search) -> tuple[Flags, Flags]:
+    """One step of every eval domain, kept where it lowers the cost: who is done, who is stuck.
+
+    An iteration of an eval domain ends with a step kept or with `MAX_TRIES`, whatever the others do.
+    """
+    step_AP, gain_A = _damped_step(search.slope_AP, search.hessian_APP, search.damping_A)
+    tried_AP = search.params_AP + step_AP
+    log_AB, jacobian = problem.expand(tried_AP, search.active_A)
+    cost_A, z_AB = _cost(search, tried_AP, log_AB)
+    drop_A = search.cost_A - cost_A
+    better_A = drop_A > 0
+    done_A = np.where(better_A, drop_A, np.abs(gain_A)) <= TOLERANCE * np.maximum(search.cost_A, 1e-12)
+    search.params_AP = np.where(better_A[:, None], tried_AP, search.params_AP)
+    search.cost_A = np.where(better_A, cost_A, search.cost_A)
+    search.damping_A *= np.where(better_A, 1 / DAMPING_STEP, DAMPING_STEP)
+    search.tries_A += 1
+    last_A = search.tries_A == MAX_TRIES
+    ended_A = better_A | done_A | last_A
+    search.tries_A[ended_A] = 0
+    search.n_iter_A += ended_A
+    stuck_A = last_A & ~better_A & (search.damping_A > MAX_DAMPING) | (search.n_iter_A == MAX_ITERATIONS)
+    moved_A = better_A & ~(done_A | stuck_A)
+    if moved_A.all():
+        _model(search, slice(None), z_AB, jacobian)
+    elif moved_A.any():
+        _model(search, np.flatnonzero(moved_A), z_AB, jacobian)
+    return done_A, stuck_A & ~done_A
 
 
 def _damped_step(slope_AP: Array, hessian_APP: Array, damping_A: Array) -> tuple[Array, Array]:
@@ -146,40 +205,36 @@ def _damped_step(slope_AP: Array, hessian_APP: Array, damping_A: Array) -> tuple
     damped_APP = hessian_APP.copy()
     np.einsum("app->ap", damped_APP)[...] += damping_A[:, None]
     step_AP = -np.linalg.solve(damped_APP, slope_AP[..., None])[..., 0]
-    step_AP = np.clip(step_AP, -MAX_STEP, MAX_STEP)
+    step_AP = np.minimum(np.maximum(step_AP, -MAX_STEP), MAX_STEP)
     curved_AP = np.matmul(hessian_APP, step_AP[..., None])[..., 0]
     return step_AP, -np.sum(step_AP * (slope_AP + 0.5 * curved_AP), axis=1)
 
 
-def _expand(
-    problem: Problem, prior: Prior, sig_M: Array, params_MP: Array, active_A: Ints
-) -> tuple[Array, Array, Array]:
-    """Cost, gradient and Gauss-Newton Hessian (prior included) at the current point."""
-    log_AB, jac_APB = problem.evaluate(params_MP[active_A], active_A, True)
-    assert jac_APB is not None
-    inv_A1 = 1 / sig_M[active_A, None]
-    z_AB = (log_AB - problem.target_MB[active_A]) * inv_A1 * problem.used_MB[active_A]
-    weight_AB = huber_weight(z_AB) * problem.used_MB[active_A]
-    precision_AP = prior.sd_MP[active_A] ** -2
-    off_AP = params_MP[active_A] - prior.mean_MP[active_A]
-    slope_AP = np.matmul(jac_APB, (weight_AB * z_AB * inv_A1)[..., None])[..., 0] + precision_AP * off_AP
-    scaled_APB = jac_APB * (np.sqrt(weight_AB) * inv_A1)[:, None, :]
-    hessian_APP = np.matmul(scaled_APB, scaled_APB.transpose(0, 2, 1))
-    np.einsum("app->ap", hessian_APP)[...] += precision_AP
-    return _huber(z_AB).sum(1) + 0.5 * (precision_AP * off_AP**2).sum(1), slope_AP, hessian_APP
+def _cost(search: Search, params_AP: Array, log_AB: Array) -> tuple[Array, Array]:
+    """The cost, infinite where it is no number, and the residuals (A, B) in units of sig, 0 where not used."""
+    z_AB = (log_AB - search.target_AB) * search.scale_AB
+    off_AP = params_AP - search.mean_AP
+    cost_A = _huber(z_AB).sum(axis=1) + 0.5 * (search.precision_AP * off_AP**2).sum(axis=1)
+    return np.where(np.isfinite(cost_A), cost_A, np.inf), z_AB
 
 
-def _cost(problem: Problem, prior: Prior, sig_M: Array, params_AP: Array, active_A: Ints) -> Array:
-    log_AB, _ = problem.evaluate(params_AP, active_A, False)
-    z_AB = (log_AB - problem.target_MB[active_A]) / sig_M[active_A, None] * problem.used_MB[active_A]
-    off_AP = (params_AP - prior.mean_MP[active_A]) / prior.sd_MP[active_A]
-    cost_A = _huber(z_AB).sum(axis=1) + 0.5 * (off_AP**2).sum(axis=1)
-    return np.where(np.isfinite(cost_A), cost_A, np.inf)
+def _model(search: Search, few: Few, z_AB: Array, jacobian: Jacobian) -> None:
+    """Gradient and Gauss-Newton Hessian of `few` where they are now, prior included; z are their residuals there."""
+    z_aB, precision_aP = z_AB[few], search.precision_AP[few]
+    root_aB = np.sqrt(huber_weight(z_aB))
+    jac_aPB = jacobian(few, root_aB * search.scale_AB[few])
+    off_aP = search.params_AP[few] - search.mean_AP[few]
+    search.slope_AP[few] = np.matmul(jac_aPB, (root_aB * z_aB)[..., None])[..., 0] + precision_aP * off_aP
+    hessian_aPP = np.matmul(jac_aPB, jac_aPB.transpose(0, 2, 1))
+    np.einsum("app->ap", hessian_aPP)[...] += precision_aP
+    search.hessian_APP[few] = hessian_aPP
 
 
 def _huber(z: Array) -> Array:
+    """z^2 / 2 up to HUBER, linear beyond."""
     size = np.abs(z)
-    return np.where(size <= HUBER, 0.5 * z**2, HUBER * size - 0.5 * HUBER**2)
+    inner = np.minimum(size, HUBER)
+    return inner * (size - 0.5 * inner)
 
 
 def huber_weight(z: Array) -> Array:
@@ -219,6 +274,5 @@ def freedom(count: Array, n_params: int) -> Array:
 
 def with_curvature(problem: Problem, solution: Solution) -> Solution:
     """The solution with its Hessian."""
-    everyone = np.arange(len(solution.params_MP))
-    _, _, hessian_MPP = _expand(problem, solution.prior, solution.sig_M, solution.params_MP, everyone)
-    return replace(solution, hessian_MPP=hessian_MPP)
+    search = _start(problem, solution.prior, solution.sig_M, solution.params_MP)
+    return replace(solution, hessian_MPP=search.hessian_APP)

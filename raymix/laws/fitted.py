@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from raymix.laws import intervals
 from raymix.laws.base import Array, Ints, Table, as_mixtures, as_scales, as_table
 from raymix.laws.exposure import Points, points
-from raymix.laws.fit import Prior, Problem, Solution, fit_map
+from raymix.laws.fit import Expand, Prior, Problem, Solution, fit_map
 from raymix.laws.repetition import epochs
 from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, usable_rows
 
@@ -64,6 +64,10 @@ class FittedLaw(ABC):
     def _evaluate(self, params_AP: Array, at: Points, active_A: Ints, want: bool) -> tuple[Array, Array | None]:
         """log L (A, B) of the eval domains `active_A` and, if wanted, d log L / d theta (A, P, B)."""
 
+    def _in_steps(self, at: Points) -> Expand | None:
+        """`_evaluate` in two steps, for laws that have it: the losses first, derivatives where they are wanted."""
+        return None
+
     @abstractmethod
     def _slope(self, mix_BK: Array, at: Points) -> Array:
         """dL/dr (M, B, K)."""
@@ -93,24 +97,31 @@ class FittedLaw(ABC):
             lambda params, active, jac: self._evaluate(params, at, active, jac),
             np.log(np.where(used_MB, table.loss_BM.T, 1.0)),
             used_MB.astype(np.float64),
+            self._in_steps(at),
         )
         self._learn(self._solve(problem, prior, at), problem, table)
         return self
 
     def predict(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """Losses (B, M) in nats per token."""
-        mix, scale = self._queries(mix_BK, scale_B2)
-        everyone, loss_BM = np.arange(len(self.params_MP_)), np.empty((len(mix), len(self.params_MP_)))
-        for rows, at in self._read(mix, scale):
-            loss_BM[rows] = np.exp(self._evaluate(self.params_MP_, at, everyone, False)[0]).T
-        return loss_BM
+        return self.losses(*self._queries(mix_BK, scale_B2))
 
     def gradient(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """dL/dr (B, M, K); a slope that is infinite at r = 0 is read at a share of 1e-9."""
-        mix, scale = self._queries(mix_BK, scale_B2)
-        slope_BMK = np.empty((len(mix), len(self.params_MP_), mix.shape[1]))
-        for rows, at in self._read(mix, scale):
-            slope_BMK[rows] = self._slope(mix[rows], at).transpose(1, 0, 2)
+        return self.slopes(*self._queries(mix_BK, scale_B2))
+
+    def losses(self, mix_BK: Array, scale_B2: Array) -> Array:
+        """`predict`, of mixtures and scales that were checked already."""
+        everyone, loss_BM = np.arange(len(self.params_MP_)), np.empty((len(mix_BK), len(self.params_MP_)))
+        for rows, at in self._read(mix_BK, scale_B2):
+            loss_BM[rows] = np.exp(self._evaluate(self.params_MP_, at, everyone, False)[0]).T
+        return loss_BM
+
+    def slopes(self, mix_BK: Array, scale_B2: Array) -> Array:
+        """`gradient`, of mixtures and scales that were checked already."""
+        slope_BMK = np.empty((len(mix_BK), len(self.params_MP_), mix_BK.shape[1]))
+        for rows, at in self._read(mix_BK, scale_B2):
+            slope_BMK[rows] = self._slope(mix_BK[rows], at).transpose(1, 0, 2)
         return slope_BMK
 
     def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
@@ -175,7 +186,6 @@ class FittedLaw(ABC):
             self.notes_.append(f"eval domain {domain}: the fit did not converge")
 
     def _points(self, mix_BK: Array, scale_B2: Array, merge: bool, unique: Array | None = None) -> Points:
-        merge = merge and len(np.unique(mix_BK, axis=0)) < len(mix_BK)
         epochs_BK = epochs(mix_BK, scale_B2, unique)
         return points(mix_BK, scale_B2, self.origin_2_[0], self.origin_2_[1], merge, epochs_BK)
 

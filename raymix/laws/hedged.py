@@ -87,7 +87,7 @@ class HedgedUnion:
     def gradient(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """dL/dr (B, M, K); the level does not depend on the mixture."""
         mix, scale = self._queries(mix_BK, scale_B2)
-        slope_FBMK = np.stack([law.gradient(mix, scale) for law in self.laws_])
+        slope_FBMK = np.stack([law.slopes(mix, scale) for law in self.laws_])
         if self.one_factor_:
             slope_FBMK[-1] *= self._level(scale)[..., None]
         return np.tensordot(self.weight_F_, slope_FBMK, axes=1)
@@ -142,17 +142,20 @@ class HedgedUnion:
 
     def _levelled(self, mix: Array, scale: Array) -> Array:
         """Losses of all shapes (F, B, M), that with one factor at the level of the others."""
-        loss_FBM = np.stack([law.predict(mix, scale) for law in self.laws_])
+        loss_FBM = np.stack([law.losses(mix, scale) for law in self.laws_])
         if self.one_factor_:
             loss_FBM[-1] *= self._level(scale)
         return loss_FBM
 
     def _level(self, scale: Array) -> Array:
-        """k (B, M)."""
+        """k (B, M), or (1, M) where nothing but the mixture differs between rows."""
+        alike = all(law.unique_ is None or law.unique_.ndim == 1 for law in self.laws_)
+        if alike and (scale == scale[:1]).all():
+            scale = scale[:1]
         middle_BK = np.tile(self.middle_K_, (len(scale), 1))
         weight_f = self.weight_F_[:-1] / self.weight_F_[:-1].sum()
-        others_BM = sum(w * law.predict(middle_BK, scale) for w, law in zip(weight_f, self._by_offset, strict=True))
-        return np.asarray(others_BM / self.laws_[-1].predict(middle_BK, scale))
+        others_BM = sum(w * law.losses(middle_BK, scale) for w, law in zip(weight_f, self._by_offset, strict=True))
+        return np.asarray(others_BM / self.laws_[-1].losses(middle_BK, scale))
 
     def _queries(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> tuple[Array, Array]:
         mix = as_mixtures(mix_BK, len(self.middle_K_))

@@ -18,19 +18,36 @@ def usable_rows(table: Table, warmup: float, rows_per_run: int) -> Flags:
 
     Rows before `warmup` times the run's last D are dropped; `table` must be in canonical order.
     """
-    pattern_CB, which_M = np.unique(np.isfinite(table.loss_BM).T, axis=0, return_inverse=True)
+    pattern_CB, which_M = patterns(np.isfinite(table.loss_BM).T)
     log_d_B = np.log(table.scale_B2[:, 1])
     used_CB = np.zeros_like(pattern_CB)
-    for pattern, measured_B in enumerate(pattern_CB):
-        for rows in _rows_by_run(table.run_B, np.flatnonzero(measured_B)):
-            late = rows[log_d_B[rows] >= log_d_B[rows].max() + np.log(max(warmup, 1e-300)) - 1e-9]
-            used_CB[pattern, late[spread(log_d_B[late], rows_per_run)]] = True
-    return used_CB[which_M.ravel()]
+    for used_B, measured_B in zip(used_CB, pattern_CB, strict=True):
+        rows = np.flatnonzero(measured_B)
+        rows, start_R, count_R = _by_run(table.run_B, rows)
+        last_R = np.maximum.reduceat(log_d_B[rows], start_R)
+        late = log_d_B[rows] >= np.repeat(last_R, count_R) + np.log(max(warmup, 1e-300)) - 1e-9
+        rows, start_R, count_R = _by_run(table.run_B, rows[late])
+        used_B[rows] = True
+        for start, count in zip(start_R[count_R > rows_per_run], count_R[count_R > rows_per_run], strict=True):
+            run = rows[start : start + count]
+            used_B[run] = False
+            used_B[run[spread(log_d_B[run], rows_per_run)]] = True
+    return used_CB[which_M]
 
 
-def _rows_by_run(run_B: Ints, rows: Ints) -> list[Ints]:
-    order = rows[np.argsort(run_B[rows], kind="stable")]
-    return np.split(order, np.flatnonzero(np.diff(run_B[order])) + 1)
+def patterns(flag_MB: Flags) -> tuple[Flags, Ints]:
+    """The distinct rows (C, B) of some flags, and which each is (M,)."""
+    if (flag_MB == flag_MB[0]).all():
+        return flag_MB[:1], np.zeros(len(flag_MB), dtype=np.int64)
+    pattern_CB, which_M = np.unique(flag_MB, axis=0, return_inverse=True)
+    return pattern_CB, which_M.ravel()
+
+
+def _by_run(run_B: Ints, rows: Ints) -> tuple[Ints, Ints, Ints]:
+    """The rows run by run (runs R), where each run starts among them, and how many it has."""
+    rows = rows[np.argsort(run_B[rows], kind="stable")]
+    start_R = np.flatnonzero(np.diff(run_B[rows], prepend=run_B[rows[0]] - 1))
+    return rows, start_R, np.diff(start_R, append=len(rows))
 
 
 def spread(x_B: Array, n: int) -> Ints:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from raymix.laws.base import Array, Ints, Table, as_table
 from raymix.laws.exposure import Points
-from raymix.laws.fit import Prior, Problem, Solution, fit_map
+from raymix.laws.fit import Expand, Prior, Problem, Solution, fit_map
 from raymix.laws.fitted import FittedLaw
 from raymix.laws.repetition import REPEATED, epochs
 from raymix.laws.union_forms import Form, OneFactor, TwoFactors
@@ -92,6 +92,10 @@ class TiedUnion(FittedLaw):
 
     def _evaluate(self, params_AP: Array, at: Points, active_A: Ints, want: bool) -> tuple[Array, Array | None]:
         return self.form_.evaluate(params_AP, at, self.cap_M_[active_A], want)
+
+    def _in_steps(self, at: Points) -> Expand:
+        form = self.form_
+        return lambda params_AP, active_A: form.expand(params_AP, at, self.cap_M_[active_A])
 
     def _slope(self, mix_BK: Array, at: Points) -> Array:
         return self.form_.gradient(self.params_MP_, mix_BK, at, self.cap_M_)

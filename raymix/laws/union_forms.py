@@ -17,8 +17,8 @@ from typing import Protocol
 import numpy as np
 
 from raymix.laws.base import Array, Ints
-from raymix.laws.exposure import Factor, Points, factor, log_factor, log_factor_slope, powers, sigmoid, times_tokens
-from raymix.laws.fit import Prior
+from raymix.laws.exposure import Factor, Few, Points, log_factor_slope, sigmoid
+from raymix.laws.fit import Jacobian, Prior
 from raymix.laws.repetition import REPEAT_PRIOR, REPEAT_VALUE, Worth, worth
 
 # Priors as (mean, sd) of each parameter; means marked + are added to m = log median L of the eval domain.
@@ -49,6 +49,7 @@ class Form(Protocol):
     @property
     def n_params(self) -> int: ...
     def prior(self, log_median_M: Array, own_M: Ints) -> Prior: ...
+    def expand(self, params_MP: Array, at: Points, cap_M: Array) -> tuple[Array, Jacobian]: ...
     def evaluate(
         self, params_MP: Array, at: Points, cap_M: Array, want_jacobian: bool
     ) -> tuple[Array, Array | None]: ...
@@ -77,45 +78,42 @@ class TwoFactors:
         weights = [weight_MK, SIZE_WEIGHT_SCALE * weight_MK]
         return _prior(scalars, self.scalars, log_median_M, weights, self.repeats)
 
-    def evaluate(self, params_MP: Array, at: Points, cap_M: Array, want_jacobian: bool) -> tuple[Array, Array | None]:
-        """log L (M, B) and d log L / d theta (M, P, B)."""
+    def expand(self, params_MP: Array, at: Points, cap_M: Array) -> tuple[Array, Jacobian]:
+        """log L (M, B), and what gives the Jacobian (see `fit.Jacobian`)."""
         E, A, al, B, be, b, e = _scalars(params_MP, 7)
         t_MK, u_MK = np.split(np.exp(params_MP[:, 7 : 7 + 2 * self.n_domains]), 2, axis=1)
         share_M, b_M, offset_M = sigmoid(E), sigmoid(b), np.exp(e)
         al_M1, be_M1 = np.exp(al)[:, None], np.exp(be)[:, None]
-        power_MQK = powers(b_M, at)
         data_at, worn = _worn(params_MP, at, self.repeats)
-        data_power_MQK = power_MQK if worn is None else powers(b_M, data_at, worn)
-        if self.fixed_offset:
-            data_power_MQK, data_at = times_tokens(data_power_MQK, data_at)
-        if want_jacobian:
-            by_u = factor(power_MQK, u_MK, offset_M, b_M, at)
-            by_t = factor(data_power_MQK, t_MK, offset_M, b_M, data_at, worn)
-            log_u_MQ, log_t_MQ = by_u.log_MQ, by_t.log_MQ
-        else:
-            log_u_MQ, log_t_MQ = log_factor(power_MQK, u_MK, offset_M), log_factor(data_power_MQK, t_MK, offset_M)
-        size_x_MB, data_x_MB = at.log_n_B + at.rows(log_u_MQ), data_at.rows(log_t_MQ)
-        if not self.fixed_offset:
-            data_x_MB = at.log_d_B + data_x_MB
+        by_u = Factor.of(at, b_M, u_MK, offset_M)
+        by_t = Factor.of(data_at, b_M, t_MK, offset_M, worn, self.fixed_offset)
+        size_x_MB = at.log_n_B + by_u.log_rows()
+        data_x_MB = by_t.log_rows() if self.fixed_offset else at.log_d_B + by_t.log_rows()
         size_MB = np.exp(A[:, None] - al_M1 * size_x_MB)
         data_MB = np.exp(B[:, None] - be_M1 * data_x_MB)
         floor_M1 = (cap_M * share_M)[:, None]
         loss_MB = floor_M1 + size_MB + data_MB
-        if not want_jacobian:
-            return np.log(loss_MB), None
-        size_MB /= loss_MB
-        data_MB /= loss_MB
-        jac_MPB = np.empty((*params_MP.shape, loss_MB.shape[1]))
-        jac_MPB[:, 0] = floor_M1 * (1 - share_M)[:, None] / loss_MB
-        jac_MPB[:, 1], jac_MPB[:, 3] = size_MB, data_MB
-        size_slope_MB, data_slope_MB = -al_M1 * size_MB, -be_M1 * data_MB
-        jac_MPB[:, 2], jac_MPB[:, 4] = size_slope_MB * size_x_MB, data_slope_MB * data_x_MB
-        k = self.n_domains
-        _through_factor(jac_MPB, data_slope_MB, by_t, data_at, slice(7, 7 + k), 5)
-        _through_factor(jac_MPB, size_slope_MB, by_u, at, slice(7 + k, 7 + 2 * k), 5, add=True)
-        if self.repeats:
-            jac_MPB[:, -1] = _by_repeats(data_slope_MB, by_t)
-        return np.log(loss_MB), jac_MPB
+
+        def jacobian(few: Few, weight_AB: Array) -> Array:
+            k, over_AB = self.n_domains, weight_AB / loss_MB[few]
+            jac_APB = np.empty((len(over_AB), params_MP.shape[1], over_AB.shape[1]))
+            jac_APB[:, 0] = (floor_M1 * (1 - share_M)[:, None])[few] * over_AB
+            jac_APB[:, 1], jac_APB[:, 3] = size_MB[few] * over_AB, data_MB[few] * over_AB
+            size_slope_AB, data_slope_AB = -al_M1[few] * jac_APB[:, 1], -be_M1[few] * jac_APB[:, 3]
+            jac_APB[:, 2], jac_APB[:, 4] = size_slope_AB * size_x_MB[few], data_slope_AB * data_x_MB[few]
+            by_b_AB, by_e_AB, _ = by_u.slopes(few, size_slope_AB, jac_APB[:, 7 + k : 7 + 2 * k])
+            more_b_AB, more_e_AB, by_repeats_AB = by_t.slopes(few, data_slope_AB, jac_APB[:, 7 : 7 + k])
+            jac_APB[:, 5], jac_APB[:, 6] = by_b_AB + more_b_AB, by_e_AB + more_e_AB
+            if self.repeats:
+                jac_APB[:, -1] = by_repeats_AB
+            return jac_APB
+
+        return np.log(loss_MB), jacobian
+
+    def evaluate(self, params_MP: Array, at: Points, cap_M: Array, want_jacobian: bool) -> tuple[Array, Array | None]:
+        """log L (M, B) and d log L / d theta (M, P, B)."""
+        log_MB, jacobian = self.expand(params_MP, at, cap_M)
+        return log_MB, jacobian(slice(None), np.ones_like(log_MB)) if want_jacobian else None
 
     def gradient(self, params_MP: Array, mix_BK: Array, at: Points, cap_M: Array) -> Array:
         """dL/dr (M, B, K)."""
@@ -161,43 +159,43 @@ class OneFactor:
         weights = [_weight_means(own_M, self.n_domains)]
         return _prior(scalars, self.scalars, log_median_M, weights, self.repeats)
 
-    def evaluate(self, params_MP: Array, at: Points, cap_M: Array, want_jacobian: bool) -> tuple[Array, Array | None]:
-        """log L (M, B) and d log L / d theta (M, P, B)."""
+    def expand(self, params_MP: Array, at: Points, cap_M: Array) -> tuple[Array, Jacobian]:
+        """log L (M, B), and what gives the Jacobian (see `fit.Jacobian`)."""
         E, A, al, B, be, C, q, b, e = _scalars(params_MP, 9)
         t_MK = np.exp(params_MP[:, 9 : 9 + self.n_domains])
         share_M, b_M, offset_M = sigmoid(E), sigmoid(b), np.exp(e)
         al_M1, be_M1, q_M1 = np.exp(al)[:, None], np.exp(be)[:, None], np.exp(q)[:, None]
-        at, worn = _worn(params_MP, at, self.repeats)
-        power_MQK = powers(b_M, at, worn)
-        if self.fixed_offset:
-            power_MQK, at = times_tokens(power_MQK, at)
-        if want_jacobian:
-            by_t = factor(power_MQK, t_MK, offset_M, b_M, at, worn)
-            log_F_MQ = by_t.log_MQ
-        else:
-            log_F_MQ = log_factor(power_MQK, t_MK, offset_M)
-        if self.fixed_offset:
-            log_F_MQ = log_F_MQ - at.log_d_B
-        shrink_MQ = np.exp(-q_M1 * log_F_MQ)
-        shrink_MB = at.rows(shrink_MQ)
-        size_MB = np.exp(A[:, None] - al_M1 * at.log_n_B) * shrink_MB
-        data_MB = np.exp(B[:, None] - be_M1 * at.log_d_B) * shrink_MB
-        extra_MB = np.exp(C)[:, None] * shrink_MB
-        floor_M1 = (cap_M * share_M)[:, None]
-        loss_MB = floor_M1 + size_MB + data_MB + extra_MB
-        if not want_jacobian:
-            return np.log(loss_MB), None
-        jac_MPB = np.empty((*params_MP.shape, loss_MB.shape[1]))
-        jac_MPB[:, 0] = floor_M1 * (1 - share_M)[:, None] / loss_MB
-        jac_MPB[:, 1], jac_MPB[:, 3], jac_MPB[:, 5] = size_MB / loss_MB, data_MB / loss_MB, extra_MB / loss_MB
-        jac_MPB[:, 2] = -al_M1 * at.log_n_B * jac_MPB[:, 1]
-        jac_MPB[:, 4] = -be_M1 * at.log_d_B * jac_MPB[:, 3]
-        slope_MB = -q_M1 * (loss_MB - floor_M1) / loss_MB
-        jac_MPB[:, 6] = slope_MB * at.rows(log_F_MQ)
-        _through_factor(jac_MPB, slope_MB, by_t, at, slice(9, 9 + self.n_domains), 7)
-        if self.repeats:
-            jac_MPB[:, -1] = _by_repeats(slope_MB, by_t)
-        return np.log(loss_MB), jac_MPB
+        worn_at, worn = _worn(params_MP, at, self.repeats)
+        by_t = Factor.of(worn_at, b_M, t_MK, offset_M, worn, self.fixed_offset)
+        log_F_MB = by_t.log_rows() - at.log_d_B if self.fixed_offset else by_t.log_rows()
+        log_n_B, log_d_B = _once(at.log_n_B), _once(at.log_d_B)
+        size_MB, data_MB = np.exp(A[:, None] - al_M1 * log_n_B), np.exp(B[:, None] - be_M1 * log_d_B)
+        extra_M1, floor_M1 = np.exp(C)[:, None], (cap_M * share_M)[:, None]
+        shrink_MB = np.exp(-q_M1 * log_F_MB)
+        loss_MB = floor_M1 + (size_MB + data_MB + extra_M1) * shrink_MB
+
+        def jacobian(few: Few, weight_AB: Array) -> Array:
+            over_AB, floor_A1 = weight_AB / loss_MB[few], floor_M1[few]
+            shrink_AB = shrink_MB[few] * over_AB
+            jac_APB = np.empty((len(over_AB), params_MP.shape[1], over_AB.shape[1]))
+            jac_APB[:, 0] = floor_A1 * (1 - share_M[few])[:, None] * over_AB
+            for index, part_MB in ((1, size_MB), (3, data_MB), (5, extra_M1)):
+                jac_APB[:, index] = part_MB[few] * shrink_AB
+            jac_APB[:, 2] = -al_M1[few] * log_n_B * jac_APB[:, 1]
+            jac_APB[:, 4] = -be_M1[few] * log_d_B * jac_APB[:, 3]
+            slope_AB = -q_M1[few] * (weight_AB - floor_A1 * over_AB)
+            jac_APB[:, 6] = slope_AB * log_F_MB[few]
+            jac_APB[:, 7], jac_APB[:, 8], by_repeats_AB = by_t.slopes(few, slope_AB, jac_APB[:, 9 : 9 + self.n_domains])
+            if self.repeats:
+                jac_APB[:, -1] = by_repeats_AB
+            return jac_APB
+
+        return np.log(loss_MB), jacobian
+
+    def evaluate(self, params_MP: Array, at: Points, cap_M: Array, want_jacobian: bool) -> tuple[Array, Array | None]:
+        """log L (M, B) and d log L / d theta (M, P, B)."""
+        log_MB, jacobian = self.expand(params_MP, at, cap_M)
+        return log_MB, jacobian(slice(None), np.ones_like(log_MB)) if want_jacobian else None
 
     def gradient(self, params_MP: Array, mix_BK: Array, at: Points, cap_M: Array) -> Array:
         """dL/dr (M, B, K)."""
@@ -219,19 +217,9 @@ def _scalars(params_MP: Array, n: int) -> tuple[Array, ...]:
     return tuple(params_MP[:, i] for i in range(n))
 
 
-def _through_factor(
-    jac_MPB: Array, slope_MB: Array, by: Factor, at: Points, weights: slice, power: int, add: bool = False
-) -> None:
-    """Write d log L / d(log weights, logit b, log e, log R*) given slope = d log L / d log F; `power` + 1 is e."""
-    jac_MPB[:, weights] = slope_MB[:, None, :] * at.rows(by.by_weight_MKQ)
-    for index, by_MQ in ((power, by.by_power_MQ), (power + 1, by.by_offset_MQ)):
-        value_MB = slope_MB * at.rows(by_MQ)
-        jac_MPB[:, index] = jac_MPB[:, index] + value_MB if add else value_MB
-
-
-def _by_repeats(slope_MB: Array, by: Factor) -> Array | float:
-    """d log L / d log R*; 0 where no token is a repeat."""
-    return 0.0 if by.by_repeats_MQ is None else slope_MB * by.by_repeats_MQ
+def _once(x_B: Array) -> Array:
+    """Its one value (1,) where all rows have the same."""
+    return x_B[:1] if (x_B == x_B[0]).all() else x_B
 
 
 def _worn(params_MP: Array, at: Points, repeats: bool) -> tuple[Points, Worth | None]:

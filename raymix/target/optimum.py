@@ -59,12 +59,12 @@ def minimise(objective: ObjectiveAtScale, polytope: Polytope, starts: Sequence[A
         ValueError: the polytope is empty.
     """
     coarse, fine = (floored(polytope, floor) for floor in FLOORS)
-    start = simplex.interior_point(coarse) if objective.ceiling_M is None else objective.prior_K  # keeps the guardrails
-    tries = [simplex.project(coarse, point) for point in (*starts, start) if point is not None]
+    tries = [simplex.project(coarse, point) for point in (starts[:1] if objective.law.convex else starts)]
+    if not tries or not objective.law.convex:
+        kept_K = None if objective.ceiling_M is None else objective.prior_K  # keeps the guardrails
+        tries.append(simplex.project(coarse, simplex.interior_point(coarse) if kept_K is None else kept_K))
     if not objective.law.convex:
         tries += list(simplex.sample(coarse, N_STARTS, np.random.default_rng(0)))
-    elif starts:
-        tries = tries[:1]
     found = [_solve(objective, coarse, point) for point in tries]
     mix_K = _solve(objective, fine, min(found, key=lambda w: _merit(objective, w)))
     method = "SLSQP" if objective.law.convex else f"SLSQP, {len(tries)} starts"
