@@ -33,15 +33,13 @@ from raymix.space_parts import (
     Metric,
     Objective,
     ProxyRung,
-    Recipe,
     Rung,
     Scale,
     Source,
     Target,
-    Tokenizer,
-    TrainTokenizer,
 )
 from raymix.space_polytope import allowed
+from raymix.space_recipe import Recipe, Tokenizer, TrainTokenizer
 from raymix.space_study import Budget, Confirm, Reuse, check_stacks, reuse_by_path
 from raymix.yaml12 import SpaceError, apply_settings, explain, read_yaml
 

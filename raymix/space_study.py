@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from raymix.space_parts import Frozen, Metric, ProxyRung, Recipe, Rung
+from raymix.space_parts import Frozen, Metric, ProxyRung, Rung
+from raymix.space_recipe import Recipe
 
 DEFAULT_TRIALS = 24
 TABLES = (".csv", ".tsv", ".gz", ".parquet")

@@ -11,7 +11,7 @@ import raymix
 ROOT = Path(raymix.__file__).parent
 FLOORS = [
     {"simplex", "yaml12"},
-    {"space", "space_parts", "space_polytope", "space_study", "observations", "stages"},
+    {"space", "space_parts", "space_polytope", "space_recipe", "space_study", "observations", "stages"},
     {"laws"},
     {"target", "design", "corpus", "proxy"},
     {"tables"},
