@@ -239,7 +239,7 @@ class _Watcher:
             seen = self.ledger.tokens_seen(trial.trial_id)
             self._done[trial.trial_id] = self._flops_of(trial, seen) if seen else 0.0
             progress.eta_seconds = self._eta()
-        if event == "round" and len(self.space.ladder) > 1:
+        if event == "round" and any(longer_rungs(self.space, rung.scale) for rung in self.space.ladder):
             self.kept.forget_all_but(needed(self.ledger))
         if event == "round":
             best = self._best()
