@@ -216,8 +216,8 @@ def head(records: Sequence[dict[str, Any]], minutes: float) -> list[str]:
         "methods meet the same noise, caps and prior. At several scales a budget counts trials of the cheapest rung,",
         "and a method without a ladder counts with the better of the two cheapest. The command also draws the curves:",
         "pictures/search.html. `law` is scored on what a study recommends from the same runs (`raymix.target.answer`).",
-        "`tpe`, `cmaes` and `gp` begin with the eight trials that fill space for `law`; from corners alone, as they once",
-        "were, `tpe` and `cmaes` found Pile-CC better (LOG.md: \"The searchers once more\").",
+        "`tpe`, `cmaes` and `gp` begin with the eight trials that fill space for `law`; from corners alone, as once,",
+        "`tpe` and `cmaes` found Pile-CC better (LOG.md: \"The searchers once more\").",
         *shorter(records),
     ]  # fmt: skip
 
