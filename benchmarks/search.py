@@ -217,7 +217,7 @@ def head(records: Sequence[dict[str, Any]], minutes: float) -> list[str]:
         "and a method without a ladder counts with the better of the two cheapest. The command also draws the curves:",
         "pictures/search.html. `law` is scored on what a study recommends from the same runs (`raymix.target.answer`).",
         "`tpe`, `cmaes` and `gp` begin with the eight trials that fill space for `law`; from corners alone, as once,",
-        "`tpe` and `cmaes` found Pile-CC better (LOG.md: \"The searchers once more\").",
+        "they found Pile-CC better, and `gp` m4 17 (LOG.md: \"The searchers once more\", \"Ten seeds\").",
         *shorter(records),
     ]  # fmt: skip
 
