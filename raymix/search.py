@@ -1,7 +1,8 @@
 """`MixtureSearch`: the Ray Tune searcher. Tune's trial ids and flat results on one side, the ledger on the other.
 
 Use it in any `tune.Tuner`: the config of a trial holds `mixture` ({domain: share}), `n_params`, `n_tokens`, `seed`
-and `trial_id`; the trainable reports `loss/<eval domain>` (nats per token) and `n_tokens`, as often as it likes.
+and `trial_id` (and `continues`, the trial of the same mixture, size and seed that it goes on from, where it does); the
+trainable reports `loss/<eval domain>` (nats per token) and `n_tokens`, as often as it likes.
 A trial that a scheduler stops (ASHA, say) is a row `stopped`, and its checkpoints count.
 """
 
