@@ -31,6 +31,9 @@ class Trial:
     after: Sequence[float] = ()
     """Tokens of that trial and of those that it goes on from, fewest first."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "after", tuple(self.after))  # a list, as recorded, is the same trial
+
     @property
     def scale(self) -> Scale:
         """Size and tokens at its end."""

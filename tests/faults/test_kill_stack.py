@@ -10,7 +10,8 @@ import pytest
 from raymix.store import Store
 from tests.faults import real_study
 
-pytestmark = pytest.mark.slow  # four starts of Ray
+# Four starts of Ray, two minutes; killed workers of a stack and its records are in test_stacked_trials and test_stacks.
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 SETTINGS = ["budget.trials=10", "budget.per_round=5", "ladder.0.stack=3", "ladder.1.stack=2"]
 
