@@ -11,6 +11,7 @@ Parameters are logs, but for E = cap sigmoid(.) with cap = .98 min L, and b = si
 acts on what the shares are worth, r_j g_j(R*), and log R* is the last parameter (see `repetition`).
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,8 +57,21 @@ class Form(Protocol):
     def gradient(self, params_MP: Array, mix_BK: Array, at: Points, cap_M: Array) -> Array: ...
 
 
+class Expanded(ABC):
+    """What forms share: losses and Jacobian at once."""
+
+    @abstractmethod
+    def expand(self, params_MP: Array, at: Points, cap_M: Array) -> tuple[Array, Jacobian]:
+        """log L (M, B), and what gives the Jacobian (see `fit.Jacobian`)."""
+
+    def evaluate(self, params_MP: Array, at: Points, cap_M: Array, want_jacobian: bool) -> tuple[Array, Array | None]:
+        """log L (M, B) and d log L / d theta (M, P, B)."""
+        log_MB, jacobian = self.expand(params_MP, at, cap_M)
+        return log_MB, jacobian(slice(None), np.ones_like(log_MB)) if want_jacobian else None
+
+
 @dataclass(frozen=True)
-class TwoFactors:
+class TwoFactors(Expanded):
     """The general shape; `one_d` only says that be stands on its prior."""
 
     n_domains: int
@@ -110,11 +124,6 @@ class TwoFactors:
 
         return np.log(loss_MB), jacobian
 
-    def evaluate(self, params_MP: Array, at: Points, cap_M: Array, want_jacobian: bool) -> tuple[Array, Array | None]:
-        """log L (M, B) and d log L / d theta (M, P, B)."""
-        log_MB, jacobian = self.expand(params_MP, at, cap_M)
-        return log_MB, jacobian(slice(None), np.ones_like(log_MB)) if want_jacobian else None
-
     def gradient(self, params_MP: Array, mix_BK: Array, at: Points, cap_M: Array) -> Array:
         """dL/dr (M, B, K)."""
         _, A, al, B, be, b, e = _scalars(params_MP, 7)
@@ -134,7 +143,7 @@ class TwoFactors:
 
 
 @dataclass(frozen=True)
-class OneFactor:
+class OneFactor(Expanded):
     """The shape for one size, or for several told apart by A and al alone (`sized`); with `one_d` also B, be stand on
     their priors (effective data law)."""
 
@@ -191,11 +200,6 @@ class OneFactor:
             return jac_APB
 
         return np.log(loss_MB), jacobian
-
-    def evaluate(self, params_MP: Array, at: Points, cap_M: Array, want_jacobian: bool) -> tuple[Array, Array | None]:
-        """log L (M, B) and d log L / d theta (M, P, B)."""
-        log_MB, jacobian = self.expand(params_MP, at, cap_M)
-        return log_MB, jacobian(slice(None), np.ones_like(log_MB)) if want_jacobian else None
 
     def gradient(self, params_MP: Array, mix_BK: Array, at: Points, cap_M: Array) -> Array:
         """dL/dr (M, B, K)."""
