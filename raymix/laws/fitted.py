@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike
 from raymix.laws import intervals
 from raymix.laws.base import Array, Ints, Table, as_mixtures, as_scales, as_table
 from raymix.laws.exposure import Points, points
-from raymix.laws.fit import Expand, Prior, Problem, Solution, fit_map
-from raymix.laws.repetition import epochs
+from raymix.laws.fit import SIG_RANGE, Expand, Prior, Problem, Solution, fit_map
+from raymix.laws.repetition import at_rows, epochs
 from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, usable_rows
 
 FLOOR_CAP = 0.98  # E stays below this share of the least loss: the rest must be explained
@@ -133,6 +133,22 @@ class FittedLaw(ABC):
             assert jac_MPB is not None
             sd_BM[rows] = intervals.log_sd(jac_MPB, self.covariance_MPP_, self.sig_M_).T
         return sd_BM * intervals.beyond(scale, self.seen_22_, self.widen_)[:, None]
+
+    def log_evidence(self, table: Table) -> Array:
+        """log p(losses | law) (M,) by Laplace's method, but for a constant; the fit's own table, in canonical order.
+
+        -R log rms - 1/2 sum ((theta - mean) / sd)^2 - sum log sd + 1/2 log |V|; as in the covariance V, the rows of a
+        run count as one, so R are runs (MacKay 1992, doi 10.1162/neco.1992.4.3.415).
+        """
+        used_MB = usable_rows(table, self.warmup, self.rows_per_run)
+        loss_MB = at_rows(self, table).predict(table.mix_BK, table.scale_B2).T
+        log_MB = np.log(np.where(used_MB, table.loss_BM.T / loss_MB, 1.0))
+        rms_M = np.sqrt((log_MB**2).sum(axis=1) / used_MB.sum(axis=1))
+        runs_M = np.array([len(np.unique(table.run_B[used_B])) for used_B in used_MB])
+        prior = self._whole_prior(np.log(np.nanmedian(np.where(used_MB, table.loss_BM.T, np.nan), axis=1)), table)
+        z_MP = (self.params_MP_ - prior.mean_MP) / prior.sd_MP
+        occam_M = np.linalg.slogdet(self.covariance_MPP_).logabsdet / 2 - np.log(prior.sd_MP).sum(axis=1)
+        return np.asarray(occam_M - (z_MP**2).sum(axis=1) / 2 - runs_M * np.log(np.maximum(rms_M, SIG_RANGE[0])))
 
     def to_json(self) -> dict[str, Any]:
         """Settings and learned values as plain JSON values."""

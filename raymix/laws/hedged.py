@@ -1,6 +1,6 @@
 """The default law: the union law, hedged between shapes that few runs cannot tell apart but that differ at the target.
 
-    L = (1 - w) L' + w k L_one,      L' = (1 - v) L_shares + v L_tokens,      w = 2 / (2 + trials beyond one size)
+    L = (1 - w) L' + w k L_one,      L' = (1 - v) L_shares + v L_tokens
 
 Where tokens vary: the offset e of the mixture factor is of shares, or of tokens that do not grow with the run, as in
 AutoScale (`union_forms`). A law with the first misses at the target what a law with the second knows, and the other
@@ -9,12 +9,13 @@ whose residuals are not independent. On published runs v is near a half, where b
 
 Where sizes vary: the mixture factor of what size brings has a weight per training domain, mostly prior while few trials
 are beyond the commonest size, and counts most at a larger target. One factor for all sizes has nothing to guess there;
-its level is worse, so k = L' / L_one at the mean mixture of the runs. With one trial beyond the commonest size the
-error of differences between mixtures at a size not trained fell by 11 to 37% on published runs; more weight helps them
-further and misleads where the optimum moves with scale.
+its level is worse, so k = L' / L_one at the mean mixture of the runs. How much it counts: w / (1 - w) = 2 / n times the
+ratio of their evidence (`FittedLaw.log_evidence`, in the mean over eval domains), n trials beyond the commonest size.
+The optimum moves with scale in one world and stays in another, and the evidence tells which before the target does.
 
 Each part is convex in the mixture, and so is the whole. At one scale it is the union law itself. What was measured is
-in benchmarks/LOG.md ("Few trials beyond one size", "An offset that does not grow with the tokens").
+in benchmarks/LOG.md ("Few trials beyond one size", "An offset that does not grow with the tokens", "One factor or two,
+by evidence").
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from raymix.laws.rows import canonical_order, distinct
 from raymix.laws.union import TiedUnion
 
 TRIALS = 2  # beyond the commonest size, that the shape with one factor counts for
+MOST_ODDS = 5.0  # log; the level is of the others whatever the evidence
 NEGLIGIBLE = 0.05  # a weight below which a shape is left out: a fit of it costs more than it tells
 
 
@@ -67,14 +69,12 @@ class HedgedUnion:
         table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK))
         self.laws_, weights = _by_offset(table, self.offset)
         self.notes_ = list(self.laws_[0].notes_)
-        others = _beyond(table)
-        w = TRIALS / (TRIALS + others)
-        self.one_factor_ = others > 0 and w >= NEGLIGIBLE
-        if self.one_factor_:
-            likelier = self.laws_[int(np.argmax(weights))].fixed_offset
-            self.laws_.append(_fitted(TiedUnion(one_factor=True, fixed_offset=likelier), table))
+        one, w = _one_factor(table, self.laws_[int(np.argmax(weights))])
+        self.one_factor_ = one is not None
+        if one is not None:
+            self.laws_.append(one)
             weights = [*((1 - w) * np.array(weights)).tolist(), w]
-            self.notes_.append(f"{others} trials beyond the commonest size: one mixture factor for all counts {w:.2f}")
+            self.notes_.append(f"sizes vary: one mixture factor for all of them counts {w:.2f}")
         self.weight_F_ = np.array(weights)
         self.middle_K_ = np.unique(table.mix_BK, axis=0).mean(axis=0)
         return self
@@ -175,6 +175,17 @@ def _by_offset(table: Table, offset: str) -> tuple[list[TiedUnion], list[float]]
     if v < NEGLIGIBLE:
         return [shares], [1.0]
     return ([tokens], [1.0]) if v > 1 - NEGLIGIBLE else ([shares, tokens], [1 - v, v])
+
+
+def _one_factor(table: Table, two: TiedUnion) -> tuple[TiedUnion | None, float]:
+    """The law with one factor and the weight w where it counts, given the likelier law with two."""
+    others = _beyond(table)
+    if not others or TRIALS / (TRIALS + others) < NEGLIGIBLE:
+        return None, 0.0
+    one = _fitted(TiedUnion(one_factor=True, fixed_offset=two.fixed_offset), table)
+    odds = np.log(TRIALS / others) + (one.log_evidence(table) - two.log_evidence(table)).mean()
+    w = float(sigmoid(np.minimum(odds, MOST_ODDS)))
+    return (one, w) if w >= NEGLIGIBLE else (None, 0.0)
 
 
 def _beyond(table: Table) -> int:

@@ -32,7 +32,7 @@ class ObjectStore:
         self.reached = threading.Event()
         """Set when a held request has arrived."""
         self.let_go = threading.Event()
-        self.requests: list[str] = []
+        self.requests: list[tuple[str, str]] = []
 
     def start(self) -> ObjectStore:
         """Serve, with an empty bucket."""
@@ -65,7 +65,7 @@ class ObjectStore:
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        self.requests.append(f"{method} {path}")
+        self.requests.append((method, path))
         for matches, left in self._failures:
             if left and matches(method, path):
                 return _refused(environ, start_response, left.pop())

@@ -64,9 +64,7 @@ def test_a_study_on_s3_goes_on_from_another_machine(unkilled: Path, s3: ObjectSt
 
 def sent(s3: ObjectStore, method: str) -> list[str]:
     """Weights of checkpoints that went to the store, or came from it."""
-    return [
-        path for verb, path in map(str.split, s3.requests) if verb == method and path.endswith("/weights.safetensors")
-    ]
+    return [path for verb, path in s3.requests if verb == method and path.endswith("/weights.safetensors")]
 
 
 def assert_equal(study: Path | str, unkilled: Path) -> None:

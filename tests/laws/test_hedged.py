@@ -9,6 +9,7 @@ from raymix.laws import HedgedUnion, TiedUnion, law_from_json
 from raymix.laws.base import Table, as_table
 from raymix.laws.posterior import convex_parts, sample
 from raymix.laws.residual import ResidualGP
+from raymix.laws.rows import canonical_order
 from raymix.simplex import Array
 from raymix.target.answer import answer
 from tests import worlds
@@ -58,11 +59,38 @@ def test_at_one_scale_it_is_the_union_law() -> None:
     assert law.notes_ == union.notes_
 
 
-def test_the_more_trials_beyond_one_size_the_less_one_factor_counts() -> None:
-    laws = {larger: fitted(larger) for larger in (1, 4, 16)}
-    assert np.allclose([law.weight_F_[-1] for law in laws.values()], [2 / 3, 2 / 6, 2 / 18])  # 2 / (2 + larger)
-    assert all(law.weight_F_.sum() == pytest.approx(1) for law in laws.values())
-    assert "counts 0.33" in laws[4].notes_[-1]
+def of_sizes(apart: bool, larger: int = 8) -> Table:
+    """Runs of two sizes and lengths; if `apart`, size helps with other domains than tokens do, else all alike."""
+    rng = np.random.default_rng(0)
+    mix_BK = rng.dirichlet(np.ones(3) / 2, 24)
+    mix_BK = np.concatenate([mix_BK, mix_BK[:larger]])
+    scale_B2 = np.array([[1e7, 1e9]] * 24 + [[4e7, 4e9]] * larger)
+    n_B1, d_B1 = (scale_B2 / [1e7, 1e9]).T[..., None]
+    own_BM, other_BM = (mix_BK + 0.02) ** -0.15, (np.roll(mix_BK, 1, axis=1) + 0.02) ** -0.15
+    loss_BM = (
+        1.5 + 0.6 * n_B1**-0.3 * other_BM + 0.6 * d_B1**-0.3 * own_BM if apart else (0.8 * d_B1**-0.3 + 1) * own_BM
+    )
+    loss_BM = loss_BM * np.exp(0.004 * rng.normal(size=mix_BK.shape))
+    return as_table(mix_BK, scale_B2, loss_BM, np.arange(len(mix_BK)), np.arange(3))
+
+
+def test_one_factor_for_all_sizes_counts_where_the_runs_say_so() -> None:
+    alike, apart = hedged(of_sizes(apart=False)), hedged(of_sizes(apart=True))
+    assert alike.one_factor_ and alike.weight_F_[-1] > 0.9
+    assert not apart.one_factor_ or apart.weight_F_[-1] < 0.1
+    assert f"counts {alike.weight_F_[-1]:.2f}" in alike.notes_[-1]
+    assert all(law.weight_F_.sum() == pytest.approx(1) for law in (alike, apart))
+
+
+def test_the_evidence_of_a_law_is_that_of_its_rows_in_any_order() -> None:
+    table = of_sizes(apart=True)
+    shuffled = table.take(np.random.default_rng(1).permutation(len(table.mix_BK)))
+    evidence_2M = []
+    for rows in (table, shuffled):
+        law, ordered = rows.fit(TiedUnion()), canonical_order(rows)
+        assert isinstance(law, TiedUnion)
+        evidence_2M.append(law.log_evidence(ordered))
+    assert np.allclose(*evidence_2M, rtol=1e-6)
 
 
 def test_one_factor_is_read_at_the_level_of_the_other_laws() -> None:
@@ -77,7 +105,8 @@ def test_one_factor_is_read_at_the_level_of_the_other_laws() -> None:
     assert np.allclose(law.predict(*at_target(middle_1K)), of_the_others(middle_1K), rtol=1e-12)
     mix_BK = np.random.default_rng(1).dirichlet(np.ones(3), 20)
     level_M = of_the_others(middle_1K)[0] / one.predict(*at_target(middle_1K))[0]
-    blend_BM = 2 / 3 * of_the_others(mix_BK) + 1 / 3 * level_M * one.predict(*at_target(mix_BK))
+    w = law.weight_F_[-1]
+    blend_BM = (1 - w) * of_the_others(mix_BK) + w * level_M * one.predict(*at_target(mix_BK))
     assert np.allclose(law.predict(*at_target(mix_BK)), blend_BM, rtol=1e-12)
 
 
