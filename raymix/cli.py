@@ -178,7 +178,7 @@ def ask(study: StudyPath, n: Annotated[int, typer.Option("-n", min=1, help="How 
 def tell(study: StudyPath, results: Annotated[Path, typer.Argument(metavar="RESULTS.csv")]) -> None:
     """Record results: columns trial_id, loss/<eval domain>..., metric/<name>... and optionally n_params, n_tokens,
     status, reason."""
-    from raymix.observations import read_table
+    from raymix.exchange import read_table
     from raymix.study import Study
 
     rows = read_table(results).to_pylist()

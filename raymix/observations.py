@@ -1,15 +1,4 @@
-"""The observation table: one row per trial and checkpoint.
-
-The exchange form, the same for import, ask/tell and fitting, as CSV or Parquet:
-
-    trial_id, status, reason, seed, n_params, n_tokens, mixture/<domain>..., loss/<eval domain>...,
-    metric/<name>..., tokens/<domain>..., unique/<domain>..., seconds, flops
-
-`n_tokens` is what had been trained on when the losses were measured. Losses are nats per token. `metric/` are other
-numbers as they were reported; one that an objective may name has also a column `loss/<name>`, of what is minimised in
-its place (raymix/space_parts.py, Metric). `tokens/` are the tokens really drawn, `unique/` those the proxy could draw
-from. A failed, stopped or NaN trial is a row
-with a status and a reason; it is never dropped and never replaced by a number.
+"""The observation table: one row per trial and checkpoint, its columns as matrices (see `exchange` for the columns).
 
 Letters: B rows, K training domains, M eval domains.
 """
@@ -24,21 +13,26 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from raymix.exchange import (
+    LABELS,
+    STATUSES,
+    Labels,
+    check_rows,
+    labels,
+    matrix,
+    number_columns,
+    numbers,
+    read_table,
+    renormalised,
+)
 from raymix.simplex import Array
 from raymix.space_parts import Metric
 
-# The first two carry usable losses; start: those of a model that a run goes on from, before its first token.
-STATUSES = ("checkpoint", "done", "stopped", "failed", "start")
-SUM_ERROR = 0.01  # mixtures off by more are refused, less is rounding of the publisher and renormalised
 REUSED = "from/"  # trial ids of evidence from elsewhere begin with it
-NUMBERS = ("n_params", "n_tokens", "seconds", "flops")
-LABELS = ("trial_id", "status", "reason", "seed")
-Labels = tuple[str, str, str, int]
 
 
 @dataclass(frozen=True)
@@ -115,8 +109,8 @@ class Observations:
     @classmethod
     def _checked(cls, table: pa.Table, domains: tuple[str, ...], eval_domains: tuple[str, ...]) -> Observations:
         if table.num_rows:
-            table = _renormalised(table, domains)
-            _check_rows(table)
+            table = renormalised(table, domains)
+            check_rows(table)
         return cls(table, domains, eval_domains)
 
     def write(self, path: str | Path) -> None:
@@ -166,22 +160,22 @@ class Observations:
     @cached_property
     def mix_BK(self) -> Array:
         """Shares, every row summing to 1."""
-        return _matrix(self.table, "mixture/", self.domains)
+        return matrix(self.table, "mixture/", self.domains)
 
     @cached_property
     def loss_BM(self) -> Array:
         """Nats per token; NaN where not measured."""
-        return _matrix(self.table, "loss/", self.eval_domains)
+        return matrix(self.table, "loss/", self.eval_domains)
 
     @cached_property
     def tokens_BK(self) -> Array:
         """Tokens really drawn per domain; NaN where not reported."""
-        return _matrix(self.table, "tokens/", self.domains)
+        return matrix(self.table, "tokens/", self.domains)
 
     @cached_property
     def unique_BK(self) -> Array:
         """Unique tokens the proxy could draw from per domain; NaN where not reported."""
-        return _matrix(self.table, "unique/", self.domains)
+        return matrix(self.table, "unique/", self.domains)
 
     @cached_property
     def scale_B2(self) -> Array:
@@ -212,102 +206,3 @@ class Observations:
     def column(self, name: str) -> Array:
         """A numeric column as float64."""
         return np.asarray(self.table[name].to_numpy(zero_copy_only=False), float)
-
-
-def read_table(path: str | Path) -> pa.Table:
-    """A .csv (also .csv.gz) or .parquet file as it is; trial ids stay text.
-
-    Raises:
-        ValueError: there is no such file, or it is neither.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
-    try:
-        if path.suffix == ".parquet":
-            return pyarrow.parquet.read_table(path)
-        as_text = pyarrow.csv.ConvertOptions(column_types={"trial_id": pa.string(), "reason": pa.string()})
-        return pyarrow.csv.read_csv(path, convert_options=as_text)
-    except pa.ArrowException as error:
-        raise ValueError(f"{path}: cannot be read as a table: {error}") from None
-
-
-def number_columns(domains: Sequence[str], eval_domains: Sequence[str], metrics: Sequence[str] = ()) -> list[str]:
-    """The columns that hold numbers, in order."""
-    return [
-        *NUMBERS[:2],
-        *(f"mixture/{name}" for name in domains),
-        *(f"loss/{name}" for name in eval_domains),
-        *(f"metric/{name}" for name in metrics),
-        *(f"tokens/{name}" for name in domains),
-        *(f"unique/{name}" for name in domains),
-        *NUMBERS[2:],
-    ]
-
-
-def labels(row: Mapping[str, Any]) -> Labels:
-    """The columns `LABELS` of a row."""
-    return (
-        str(row["trial_id"]),
-        str(row.get("status") or "done"),
-        str(row.get("reason") or ""),
-        int(row.get("seed") or 0),
-    )
-
-
-def numbers(row: Mapping[str, Any], names: Sequence[str]) -> Array:
-    """The columns `names` of a row; NaN where there is no number."""
-    values = list(map(row.get, names))
-    try:
-        return np.array(values, dtype=np.float64)  # makes None NaN
-    except ValueError:  # an empty cell of a CSV file
-        return np.array([_number(value) for value in values])
-
-
-def _number(value: Any) -> float:
-    return float("nan") if value is None or value == "" else float(value)
-
-
-def _matrix(table: pa.Table, prefix: str, names: Sequence[str]) -> Array:
-    columns = [table[prefix + name].to_numpy(zero_copy_only=False) for name in names]
-    return np.stack(columns, axis=1).astype(float) if columns else np.zeros((table.num_rows, 0))
-
-
-def _renormalised(table: pa.Table, domains: Sequence[str]) -> pa.Table:
-    mix_BK = _matrix(table, "mixture/", domains)
-    bad = ~np.isfinite(mix_BK) | (mix_BK < 0)
-    if bad.any():
-        b, k = np.argwhere(bad)[0]
-        raise ValueError(f"row {b + 1} (trial {table['trial_id'][b]}): mixture/{domains[k]} is {mix_BK[b, k]}")
-    total_B = mix_BK.sum(axis=1)
-    off = np.flatnonzero(np.abs(total_B - 1) > SUM_ERROR)
-    if len(off):
-        rows = ", ".join(f"{b + 1} ({table['trial_id'][b]}: {total_B[b]:.4g})" for b in off[:5].tolist())
-        raise ValueError(f"the shares of {len(off)} row(s) do not sum to 1 within 1%: {rows}")
-    for k, name in enumerate(domains):
-        at = table.column_names.index(f"mixture/{name}")
-        table = table.set_column(at, f"mixture/{name}", pa.array(mix_BK[:, k] / total_B, pa.float64()))
-    return table
-
-
-def _check_rows(table: pa.Table) -> None:
-    unknown = sorted(set(table["status"].to_pylist()) - set(STATUSES))
-    if unknown:
-        raise ValueError(f"status {unknown[0]!r} is not one of {', '.join(STATUSES)}")
-    usable = table.filter(pc.is_in(table["status"], pa.array(STATUSES[:2])))
-    keys = list(
-        zip(
-            usable["trial_id"].to_pylist(),
-            usable["n_params"].to_pylist(),
-            usable["n_tokens"].to_pylist(),
-            strict=True,
-        )
-    )
-    if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"trial {twice[0]!r} has two rows at n_params {twice[1]:g}, n_tokens {twice[2]:g}: keep one")
-    for name in ("n_params", "n_tokens"):
-        values = np.asarray(usable[name].to_numpy(zero_copy_only=False), float)
-        if not (np.isfinite(values) & (values > 0)).all():
-            row = int(np.flatnonzero(~(np.isfinite(values) & (values > 0)))[0])
-            raise ValueError(f"trial {usable['trial_id'][row]}: {name} is {values[row]}, it must be above 0")

@@ -22,7 +22,8 @@ from raymix.space import SearchSpace
 from raymix.store import StoreError
 from raymix.study.agenda import Thought, act, more, next_trials, search_over, thinking
 from raymix.study.evidence import take_evidence
-from raymix.study.ledger import ON_THE_WAY, Ledger
+from raymix.study.ledger import Ledger
+from raymix.study.row import ON_THE_WAY
 from raymix.study.stacks import Sizes, Stack, stacks_of
 from raymix.study.stopping import clearly_poor
 from raymix.study.trial import Trial

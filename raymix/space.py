@@ -25,6 +25,7 @@ from pydantic import (
 
 from raymix import simplex
 from raymix.simplex import Array, Polytope
+from raymix.space_checks import check_confirm, check_names, check_prior, check_sources
 from raymix.space_parts import (
     Constraints,
     Domain,
@@ -66,7 +67,6 @@ HOW_IT_IS_RUN = (
     "keep_weights",
     "promote",
 )  # of a recipe
-LEAST_SEARCH = 4  # trials without which there is no law, and so no proposal to confirm
 
 
 class SearchSpace(Frozen):
@@ -137,83 +137,13 @@ class SearchSpace(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchSpace:
-        if len(self.domains) == 1:
-            raise ValueError("there is only one domain, so there is nothing to search: name at least two")
-        for kind, names in (("domains", self.domain_names), ("eval_domains and metrics", self.eval_names)):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise ValueError(f"{kind}: {twice[0]!r} is named twice")
-        self._check_references()
-        self._check_sources()
-        self._check_prior()
-        self._check_budget()
+        check_names(self.domains, self.eval_domains, self.metrics, self.constraints, self.recipe, self.objective)
+        check_sources(self.domains, self.eval_domains)
+        check_prior(self.domains)
+        check_confirm(self.confirm, self.budget, self.domains)
         check_stacks(self.ladder, self.recipe, self.budget, self.metrics)
         self.polytope()  # raises where nothing is feasible
         return self
-
-    def _check_references(self) -> None:
-        for eval_domain in self.eval_domains:
-            if eval_domain.own is not None and eval_domain.own not in self.domain_names:
-                raise ValueError(
-                    f"eval domain {eval_domain.name!r}: own {eval_domain.own!r} is not a domain "
-                    f"({', '.join(self.domain_names)})"
-                )
-        for group in self.constraints.groups:
-            for name in group.domains:
-                if name not in self.domain_names:
-                    raise ValueError(f"constraints.groups: {name!r} is not a domain")
-        for name in (name for part in self.recipe.stages for name in part.mixture or ()):
-            if name not in self.domain_names:
-                raise ValueError(f"recipe.stages: {name!r} is not a domain ({', '.join(self.domain_names)})")
-        for name in self.objective.guardrails:
-            if name not in self.eval_names:
-                raise ValueError(
-                    f"objective.guardrails: {name!r} is not an eval domain or metric ({', '.join(self.eval_names)})"
-                )
-        weights = self.objective.weights
-        if weights is not None:
-            for name, weight in weights.items():
-                if name not in self.eval_names:
-                    raise ValueError(
-                        f"objective.weights: {name!r} is not an eval domain or metric ({', '.join(self.eval_names)})"
-                    )
-                if not weight >= 0:
-                    raise ValueError(f"objective.weights: the weight of {name!r} is {weight}, it must be >= 0")
-            if sum(weights.values()) <= 0:
-                raise ValueError("objective.weights: at least one weight must be above 0")
-
-    def _check_sources(self) -> None:
-        with_source = [d.name for d in self.domains if d.source is not None]
-        if not with_source:
-            return
-        for domain in self.domains:
-            if domain.source is None:
-                raise ValueError(f"domain {domain.name!r} has no source, the others have: give it one")
-        for eval_domain in self.eval_domains:
-            if eval_domain.own is None and eval_domain.source is None:
-                raise ValueError(
-                    f"eval domain {eval_domain.name!r} needs `own` (the domain it is held out from) or a `source`"
-                )
-
-    def _check_prior(self) -> None:
-        given = [d for d in self.domains if d.prior is not None]
-        if given and len(given) < len(self.domains):
-            missing = next(d.name for d in self.domains if d.prior is None)
-            raise ValueError(f"domain {missing!r} has no prior, others have: give all of them one, or none")
-        if given and sum(d.prior or 0.0 for d in given) <= 0:
-            raise ValueError("the priors are all 0: at least one must be above 0")
-
-    def _check_budget(self) -> None:
-        trials = self.budget.limits().get("trials")
-        if self.confirm is not None and trials is not None and trials < self.confirm.runs + LEAST_SEARCH:
-            raise ValueError(
-                f"confirm takes {self.confirm.runs} of the {trials:.0f} trials and leaves fewer than {LEAST_SEARCH} "
-                "for the search: raise budget.trials or lower confirm.seeds"
-            )
-        given = self.confirm.baselines if self.confirm is not None else ()
-        unknown = [d.name for d in self.domains if d.available_tokens is None and d.source is None]
-        if unknown and not {"prior", "uniform"}.issuperset(given):
-            raise ValueError(f"confirm.baselines: all but prior and uniform need available_tokens of {unknown[0]!r}")
 
     @property
     def domain_names(self) -> tuple[str, ...]:

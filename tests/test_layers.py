@@ -11,7 +11,8 @@ import raymix
 ROOT = Path(raymix.__file__).parent
 FLOORS = [
     {"simplex", "yaml12"},
-    {"space", "space_parts", "space_polytope", "space_recipe", "space_study", "observations", "stages"},
+    {"space", "space_parts", "space_polytope", "space_recipe", "space_study", "space_checks"}
+    | {"exchange", "observations", "stages"},
     {"laws"},
     {"target", "design", "corpus", "proxy"},
     {"tables"},

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raymix.observations import STATUSES, Observations
+from raymix.exchange import STATUSES
+from raymix.observations import Observations
 from raymix.simplex import Array
 
 

@@ -1,4 +1,4 @@
-"""Any CSV or Parquet file in the exchange form of raymix/observations.py: nothing is changed, all is checked."""
+"""Any CSV or Parquet file in the exchange form of raymix/exchange.py: nothing is changed, all is checked."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import logging
 import math
 from pathlib import Path
 
+from raymix.exchange import NUMBERS
 from raymix.formats.rows import as_observations
 from raymix.formats.sheet import Sheet, listed, nearest, read_sheet
-from raymix.observations import NUMBERS, Observations
+from raymix.observations import Observations
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from raymix.exchange import SUM_ERROR
 from raymix.formats.rows import Row, as_observations, without_loss
 from raymix.formats.sheet import listed, nearest
-from raymix.observations import SUM_ERROR, Observations
+from raymix.observations import Observations
 
 log = logging.getLogger(__name__)
 

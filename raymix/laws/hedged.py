@@ -32,7 +32,7 @@ from raymix.laws.intervals import outside
 from raymix.laws.rows import canonical_order, distinct
 from raymix.laws.union import TiedUnion
 
-TRIALS = 2  # beyond the commonest size, that the shape with one factor counts for
+TRIALS = 2  # with so many beyond the commonest size one factor is as likely as two beforehand
 MOST_ODDS = 5.0  # log; the level is of the others whatever the evidence
 NEGLIGIBLE = 0.05  # a weight below which a shape is left out: a fit of it costs more than it tells
 

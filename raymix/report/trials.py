@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raymix.observations import STATUSES, Observations
+from raymix.exchange import STATUSES
+from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.target.optimum import reduce_losses

@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from raymix.observations import NUMBERS, REUSED, Observations, read_table
+from raymix.exchange import NUMBERS, read_table
+from raymix.observations import REUSED, Observations
 from raymix.simplex import Array
 from raymix.space import Metric, SearchSpace, SpaceError
 from raymix.space_study import Reuse

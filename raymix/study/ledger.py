@@ -16,14 +16,15 @@ import numpy as np
 
 from raymix.design import Designer, LawGuided, Proposal, cost
 from raymix.design.schedule import longer_rungs, shorter_rungs
-from raymix.observations import Labels, Observations, labels, number_columns, numbers
+from raymix.exchange import Labels, labels, number_columns, numbers
+from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.store import Store
+from raymix.study.row import checked_losses, is_loss, reported, without_result
 from raymix.study.trial import Trial, trial_identity
 
 ENDED = ("done", "stopped", "failed")
-ON_THE_WAY = ("checkpoint", "start")
 Cells = tuple[Labels, Array]  # a row of the table
 
 
@@ -88,36 +89,16 @@ class Ledger:
             ValueError: the trial is unknown, a column of the objective is missing, or a metric is above its best.
         """
         trial = self._known(trial_id)
-        losses = self.space.losses_of(row)
-        missing = [column for column, value in losses.items() if value is None]
-        if row.get("status") in ON_THE_WAY:
-            late = {f"loss/{name}" for name in self.space.metric_names}
-            losses = {column: value for column, value in losses.items() if value is not None or column not in late}
-            missing = [column for column in missing if column not in late]
-        if missing:
-            name = missing[0].removeprefix("loss/")
-            column = f"metric/{name}" if name in self.space.metric_names else missing[0]
-            raise ValueError(f"trial {trial_id}: {column} was not reported")
-        bad = [name for name, value in losses.items() if not _is_loss(value)]
+        losses = checked_losses(self.space, trial_id, row)
+        bad = [name for name, value in losses.items() if not is_loss(value)]
         if bad:
             return self.fail(trial_id, f"{bad[0]} is {losses[bad[0]]}")
-        body = {key: _plain(value) for key, value in {**row, **losses}.items() if _belongs(key)} | {
-            "trial_id": trial_id,
-            "seed": trial.seed,
-            "status": str(row.get("status") or "done"),
-        }
-        body.setdefault("n_params", trial.n_params)
-        body.setdefault("n_tokens", trial.n_tokens)
-        body |= {f"mixture/{name}": share for name, share in trial.mixture.items()}
-        self._record("row", body | self._clock())
+        self._record("row", reported(trial, row, losses) | self._clock())
 
     def fail(self, trial_id: str, reason: str, status: str = "failed") -> None:
         """Record that a trial ended without a result, and why. Its checkpoints stay."""
         trial = self._known(trial_id)
-        body = {"trial_id": trial_id, "seed": trial.seed, "status": status, "reason": reason[:2000]}
-        body |= {"n_params": trial.n_params, "n_tokens": trial.n_tokens}
-        body |= {f"mixture/{name}": share for name, share in trial.mixture.items()}
-        self._record("row", body | self._clock())
+        self._record("row", without_result(trial, status, reason) | self._clock())
 
     def note(self, kind: str, body: dict[str, Any]) -> None:
         """Record an event that is neither a proposal nor a row: `stop`, `confirm`, `reuse`, `stack` or `together`."""
@@ -288,19 +269,3 @@ class Ledger:
                 self._runs.setdefault(self._run_of(trial.mixture, trial.scale, trial.seed), []).append(trial)
         if status not in ENDED[1:] and body["n_tokens"] >= self.tokens_seen(trial_id):
             self._last[trial_id] = body
-
-
-def _is_loss(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and math.isfinite(value) and bool(value > 0)
-
-
-def _belongs(key: str) -> bool:
-    prefixes = ("loss/", "metric/", "tokens/", "unique/", "loss_se/", "bpb/")
-    return key.startswith(prefixes) or key in ("n_params", "n_tokens", "seconds", "flops", "status", "reason")
-
-
-def _plain(value: Any) -> Any:
-    """JSON values only; a number that is not finite has no place in a record and becomes null."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

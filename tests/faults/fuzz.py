@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from raymix import SearchSpace, Study
-from raymix.observations import Observations, read_table
+from raymix.exchange import read_table
+from raymix.observations import Observations
 from raymix.space import SpaceError
 from raymix.store import StoreError
 from tests import worlds

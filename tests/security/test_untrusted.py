@@ -15,8 +15,8 @@ import pytest
 
 import raymix
 from raymix import SearchSpace, Study
+from raymix.exchange import read_table
 from raymix.formats import FORMATS, import_runs
-from raymix.observations import read_table
 from raymix.results import write_results
 from raymix.tables.law_file import read_law
 from tests import worlds
