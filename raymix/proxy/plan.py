@@ -31,7 +31,6 @@ from raymix.space import SearchSpace
 from raymix.stages import Stage
 
 Ints = NDArray[np.int64]
-ENOUGH = 0.9  # of the sequences that a longer run has more: with fewer the shard is at its end
 SUBSET = -1  # stands where an epoch number would, for the draw of the unique sequences
 
 
@@ -124,18 +123,21 @@ class Batches:
         return start
 
     def _chosen(self, k: int, n_draws: int) -> Ints:
-        """Which of a domain's sequences each draw takes. After a shorter run those it could not draw from come first:
-        so each is read as often in the end as in a run of this length from the start, where the shard holds enough.
+        """Which of a domain's sequences each draw takes; after a shorter run those read least often come first, so that
+        each is read as often in the end as in a run of this length from the start.
         """
         name, unique = self.names[k], int(self.unique_K[k])
         if self.before is None:
             return sequence_order(self.seed, name, unique, n_draws)
         drawn = int(np.count_nonzero(self.before._domain_of == k))
-        used, longer = int(self.before.unique_K[k]), self.shape.n_tokens / self.before.shape.n_tokens
-        first = used if unique - used >= max(ENOUGH * (longer - 1) * used, 1) else 0
-        begun = self.before._chosen(k, min(n_draws, drawn))
-        rest = sequence_order(self.seed, f"{name}, after {drawn}", unique - first, n_draws - len(begun))
-        return np.concatenate([begun, first + rest])
+        chosen = self.before._chosen(k, min(n_draws, drawn))
+        read, epoch = np.bincount(chosen, minlength=unique), 0
+        while len(chosen) < n_draws:
+            order = _permutation(self.seed, f"{name}, after {drawn}", epoch, unique)
+            least = order[read[order] == read.min()]
+            read[least] += 1
+            chosen, epoch = np.concatenate([chosen, least]), epoch + 1
+        return chosen[:n_draws]
 
 
 def recipe_stages(space: SearchSpace, mixture_K: Array, n_tokens: float) -> list[Stage]:
