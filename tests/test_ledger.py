@@ -1,11 +1,14 @@
 """What a study knows, and that it survives everything by its records alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from raymix.design import Proposal, cost
+from raymix.design.space_filling import SpaceFilling, n_trials
+from raymix.observations import Observations
 from raymix.space import Scale
 from raymix.store import Store
 from raymix.study.budget import spent
@@ -44,6 +47,23 @@ def test_unfinished_trials_are_pending_after_a_restart(tmp_path: Path) -> None:
     again = Ledger(worlds.space(), store=Store(tmp_path))
     assert [trial.trial_id for trial in again.pending()] == [one.trial_id]
     assert again.count("failed") == 1
+
+
+def test_a_trial_under_way_is_one_trial_to_the_designer() -> None:
+    counted: list[int] = []
+
+    class Counts(SpaceFilling):
+        def suggest(
+            self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
+        ) -> list[Proposal]:
+            counted.append(n_trials(table, pending))
+            return super().suggest(table, pending, n, rng)
+
+    ledger = Ledger(worlds.space(), designer=Counts(worlds.space()))
+    for trial in ledger.ask(3):
+        ledger.observe(trial.trial_id, worlds.rows(trial)[0])
+    ledger.ask(1)
+    assert counted == [0, 3]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 0.0])

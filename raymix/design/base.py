@@ -24,6 +24,8 @@ class Proposal:
     mixture_K: Array
     scale: Scale
     seed: int
+    trial_id: str = ""
+    """Of a trial that was begun, whose checkpoints may be in the table."""
 
 
 class Designer(Protocol):

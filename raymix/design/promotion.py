@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from raymix.design.base import Proposal
 from raymix.design.numbering import TOLERANCE, nearest_rung
@@ -49,10 +50,14 @@ def promotions(
     found = []
     for rung, longer in ladder:
         here = np.flatnonzero(ours_B & np.isfinite(value_B) & np.array([scale == rung for scale in rung_B]))
-        for i in here[np.argsort(value_B[here], kind="stable")][: math.ceil(best * len(here))]:
-            mix_K = table.mix_BK[i]
-            there = [k for k, scale in enumerate(rung_B) if scale.n_params == rung.n_params and scale > rung]
-            tried_BK = [*table.mix_BK[there], *(p.mixture_K for p in pending if p.scale.n_tokens > rung.n_tokens)]
-            if not any((np.abs(other_K - mix_K) < TOLERANCE).all() for other_K in tried_BK):
-                found.append(Promotion(ids[i], mix_K, rung, longer))
+        here = here[np.argsort(value_B[here], kind="stable")][: math.ceil(best * len(here))]
+        there = [k for k, scale in enumerate(rung_B) if _longer(scale, rung)]
+        tried = [*table.mix_BK[there], *(p.mixture_K for p in pending if _longer(p.scale, rung))]
+        tried_BK = np.reshape(tried, (len(tried), table.mix_BK.shape[1]))
+        new = ~(cdist(table.mix_BK[here], tried_BK, "chebyshev") < TOLERANCE).any(axis=1)
+        found += [Promotion(ids[i], table.mix_BK[i], rung, longer) for i in here[new]]
     return found
+
+
+def _longer(scale: Scale, rung: Scale) -> bool:
+    return scale.n_params == rung.n_params and scale.n_tokens > rung.n_tokens

@@ -64,7 +64,8 @@ class SpaceFilling:
 
 def n_trials(table: Observations, pending: Sequence[Proposal]) -> int:
     """How many trials there are: those with rows, and those pending without."""
-    return len(set(table.trial_ids)) + len(pending)
+    seen = set(table.trial_ids)
+    return len(seen) + sum(proposal.trial_id not in seen for proposal in pending)
 
 
 def tried(table: Observations, pending: Sequence[Proposal], n_domains: int) -> Array:

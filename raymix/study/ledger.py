@@ -214,7 +214,8 @@ class Ledger:
         return trial_identity(shares, scale, seed, self._space_hash)
 
     def _proposal(self, trial: Trial) -> Proposal:
-        return Proposal(self.space.mixture(trial.mixture), Scale(trial.n_params, trial.n_tokens), trial.seed)
+        scale = Scale(trial.n_params, trial.n_tokens)
+        return Proposal(self.space.mixture(trial.mixture), scale, trial.seed, trial.trial_id)
 
     def _record(self, kind: str, body: dict[str, Any]) -> None:
         self._record_all([(kind, body)])

@@ -56,6 +56,8 @@ def test_the_best_quarter_of_a_rung_may_go_on_once() -> None:
     assert [each.trial_id for each in found] == [f"t{i}" for i in np.argsort(value_B)[:2]]
     best = Proposal(found[0].mixture_K, Scale(N, MORE), 0)
     assert [each.trial_id for each in promotions(long(), table, [best])] == [found[1].trial_id]
+    larger = Proposal(found[0].mixture_K, Scale(8 * N, MORE), 0)
+    assert len(promotions(long(), table, [larger])) == 2, "the same mixture at another size is another run"
     beyond = promotions(long(), observed(long(), [*runs, best]), [])
     assert [(each.trial_id, each.scale) for each in beyond] == [
         (found[1].trial_id, Scale(N, MORE)),
