@@ -78,12 +78,10 @@ def learn(space: SearchSpace, table: Observations) -> tuple[Learned, Belief] | N
     if _whole_trials(first) < MIN_TRIALS:
         first = usable
     key = _digest(space, first)
-    if key not in _fits:
-        _fits[key] = _fit(space, first)
-    _fits.move_to_end(key)
+    learned = _fits.pop(key, None) or _fit(space, first)  # another thread may know or forget other fits meanwhile
+    _fits[key] = learned
     while len(_fits) > REMEMBERED:
         _fits.popitem(last=False)
-    learned = _fits[key]
     return learned, Belief.of(space, learned.law, _sites(usable, learned.optimum_K))
 
 
