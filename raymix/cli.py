@@ -184,13 +184,12 @@ def tell(study: StudyPath, results: Annotated[Path, typer.Argument(metavar="RESU
     rows = read_table(results).to_pylist()
     if rows and "trial_id" not in rows[0]:
         raise SpaceError(f"{results}: the column 'trial_id' is missing; it has {', '.join(rows[0])}")
-    with Study.open(study).writing() as ledger:
-        for row in rows:
-            if row.get("status") in ("failed", "stopped"):
-                ledger.fail(row["trial_id"], row.get("reason") or "no reason given", row["status"])
-            else:
-                ledger.observe(row["trial_id"], {key: value for key, value in row.items() if value is not None})
-    print(f"{len(rows)} rows recorded")
+    try:
+        failed, again = Study.open(study).tell_rows(rows)
+    except ValueError as error:
+        raise SpaceError(f"{results}: {error}; nothing was recorded") from None
+    more = [f"{n} {what}" for n, what in ((failed, "without losses"), (again, "of trials that had ended before")) if n]
+    print(f"{len(rows)} rows recorded" + (f" ({', '.join(more)})" if more else ""))
 
 
 add_commands(app)

@@ -81,11 +81,14 @@ def numbers(row: Mapping[str, Any], names: Sequence[str]) -> Array:
     try:
         return np.array(values, dtype=np.float64)  # makes None NaN
     except ValueError:  # an empty cell of a CSV file
-        return np.array([_number(value) for value in values])
+        return np.array([_number(row, name, value) for name, value in zip(names, values, strict=True)])
 
 
-def _number(value: Any) -> float:
-    return float("nan") if value is None or value == "" else float(value)
+def _number(row: Mapping[str, Any], name: str, value: Any) -> float:
+    try:
+        return float("nan") if value is None or value == "" else float(value)
+    except ValueError:
+        raise ValueError(f"trial {row['trial_id']}: {name} is {value!r}, it must be a number") from None
 
 
 def matrix(table: pa.Table, prefix: str, names: Sequence[str]) -> Array:

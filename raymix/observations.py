@@ -144,10 +144,18 @@ class Observations:
         return Observations(table, self.domains, names)
 
     def usable(self) -> Observations:
-        """Rows with at least one finite positive loss, of checkpoints or finished trials: what a law may see."""
-        loss_BM = self.loss_BM
-        finite_B = (np.isfinite(loss_BM) & (loss_BM > 0)).any(axis=1)
-        return self.select(finite_B & np.isin(self.status_B, STATUSES[:2]))
+        """Rows with at least one finite positive loss, of checkpoints or finished trials: what a law may see.
+
+        A loss that is not positive and finite is NaN in them.
+        """
+        good_BM = np.isfinite(self.loss_BM) & (self.loss_BM > 0)
+        kept_B = good_BM.any(axis=1) & np.isin(self.status_B, STATUSES[:2])
+        table = self.table
+        for m in np.flatnonzero((~good_BM & ~np.isnan(self.loss_BM)).any(axis=0)):
+            name = f"loss/{self.eval_domains[m]}"
+            loss_B = np.where(good_BM[:, m], self.loss_BM[:, m], np.nan)
+            table = table.set_column(table.column_names.index(name), name, pa.array(loss_B, pa.float64()))
+        return Observations(table, self.domains, self.eval_domains).select(kept_B)
 
     def last(self) -> Observations:
         """The row with the most tokens of every trial, in order of first appearance."""

@@ -37,6 +37,13 @@ def test_failed_trial_is_kept_as_row_and_hidden_from_laws() -> None:
     assert got.usable().trial_ids == ["a"]
 
 
+@pytest.mark.parametrize("value", [float("inf"), -3.0, 0.0])
+def test_a_loss_that_is_none_is_hidden_from_laws_and_the_others_of_its_row_are_not(value: float) -> None:
+    got = table(row(**{"loss/web": value}), row("b"))
+    np.testing.assert_array_equal(got.usable().loss_BM, [[np.nan, 2.5], [3.5, 2.5]])
+    assert got.loss_BM[0, 0] == value
+
+
 def test_last_row_of_a_trial_is_the_one_with_most_tokens() -> None:
     got = table(row(n_tokens=2e6), row("b"), row(n_tokens=1e6, status="checkpoint"))
     assert got.last().scale_B2[:, 1].tolist() == [2e6, 1e6]
@@ -56,6 +63,7 @@ def test_published_rounding_is_renormalised() -> None:
         ([row(), row()], "trial 'a' has two rows"),
         ([row(status="finished")], "status 'finished' is not one of"),
         ([row(n_tokens=0)], "trial a: n_tokens is 0"),
+        ([row(), row("b", n_tokens=1e6, seconds="abc")], "trial b: seconds is 'abc', it must be a number"),
     ],
 )
 def test_bad_rows_are_named(rows: list[dict[str, Any]], words: str) -> None:

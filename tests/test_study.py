@@ -59,6 +59,43 @@ def test_checkpoints_failures_and_mistakes(tmp_path: Path) -> None:
         Study.create(worlds.space(), tmp_path / "s")
 
 
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ({"seconds": "abc"}, "seconds is 'abc', it must be a number"),
+        ({"loss/code": "3,1"}, "loss/code is '3,1', it must be a number"),
+        ({"n_tokens": 0.0}, "n_tokens is 0.0, it must be above 0"),
+        ({"n_tokens": -5.0}, "n_tokens is -5.0, it must be above 0"),
+        ({"n_params": float("inf")}, "n_params is inf, it must be above 0"),
+        ({"status": "finished"}, "status 'finished' is not one of done, checkpoint, start, failed, stopped"),
+        ({"loss/typo": 3.0}, "loss/typo is not an eval domain of this study"),
+        ({"mixture/web": 0.987}, "mixture/web is 0.987, but .* was proposed"),
+        ({"trial_id": "deadbeef"}, "'deadbeef' was never proposed"),
+        ({"trial_id": None}, "the trial_id is missing"),
+    ],
+)
+def test_rows_that_are_none_are_refused_and_nothing_is_recorded(
+    tmp_path: Path, cells: dict[str, Any], words: str
+) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    rows = [{"trial_id": t.trial_id, **{f"loss/{name}": v for name, v in train(t).items()}} for t in study.ask(2)]
+    with pytest.raises(ValueError, match=f"row 2: .*{words}"):
+        study.tell_rows([rows[0], rows[1] | cells])
+    assert not len(Study.open(tmp_path / "s").table())
+    assert study.tell_rows([rows[0], rows[1] | {"seconds": "2.5"}]) == (0, 0)
+    assert Study.open(tmp_path / "s").table().column("seconds")[1] == 2.5
+
+
+def test_a_result_told_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    (trial,) = study.ask(1)
+    row = {"trial_id": trial.trial_id, **{f"loss/{name}": v for name, v in train(trial).items()}}
+    assert study.tell_rows([row | {"loss/web": float("nan")}]) == (1, 0)
+    assert study.tell_rows([row]) == (0, 1)
+    assert study.table().status_B.tolist() == ["done"]
+    assert study.table().loss_BM[0, 0] == row["loss/web"]
+
+
 def test_resume_refuses_another_space_and_names_the_difference(tmp_path: Path) -> None:
     Study.resume(worlds.space(), tmp_path / "s").ask(1)
     with pytest.raises(SpaceError, match=r"target\.n_tokens: 10000000\.0 -> 20000000\.0"):

@@ -21,7 +21,7 @@ from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.store import Store
-from raymix.study.row import checked_losses, is_loss, reported, without_result
+from raymix.study.row import check_mixture, record, without_result
 from raymix.study.trial import Trial, trial_identity
 
 ENDED = ("done", "stopped", "failed")
@@ -86,14 +86,28 @@ class Ledger:
         measured at the end alone.
 
         Raises:
-            ValueError: the trial is unknown, a column of the objective is missing, or a metric is above its best.
+            ValueError: the trial is unknown, or the row is none (see `row.record`).
+        """
+        self.observe_all([(trial_id, row)])
+
+    def observe_all(self, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Record rows of trials: all of them, or none.
+
+        Raises:
+            ValueError: see `observe`.
+        """
+        bodies = [record(self.space, self._known(trial_id), row) for trial_id, row in rows]
+        self._record_all([("row", body | self._clock()) for body in bodies])
+
+    def check(self, trial_id: str, row: Mapping[str, Any]) -> None:
+        """Whether a row could be recorded, and names no other mixture than its trial's.
+
+        Raises:
+            ValueError: see `observe`.
         """
         trial = self._known(trial_id)
-        losses = checked_losses(self.space, trial_id, row)
-        bad = [name for name, value in losses.items() if not is_loss(value)]
-        if bad:
-            return self.fail(trial_id, f"{bad[0]} is {losses[bad[0]]}")
-        self._record("row", reported(trial, row, losses) | self._clock())
+        record(self.space, trial, row)
+        check_mixture(trial, row)
 
     def fail(self, trial_id: str, reason: str, status: str = "failed") -> None:
         """Record that a trial ended without a result, and why. Its checkpoints stay."""
@@ -264,6 +278,7 @@ class Ledger:
             self._ended[trial_id] = status
         if status == "done":
             trial = self.trials[trial_id]
+            self._cells.pop((trial_id, math.inf), None)  # it failed at first
             if body.get("flops") and not trial.after:
                 self._flops[trial.n_params, trial.n_tokens] = body["flops"]
             if trial.purpose == "search" and longer_rungs(self.space, trial.scale):

@@ -8,23 +8,64 @@ from typing import Any
 
 import numpy as np
 
+from raymix.exchange import NUMBERS, SUM_ERROR
 from raymix.space import SearchSpace
 from raymix.study.trial import Trial
 
 ON_THE_WAY = ("checkpoint", "start")  # of a trial that has not ended: metrics may be missing
+WITHOUT_RESULT = ("failed", "stopped")
 PREFIXES = ("loss/", "metric/", "tokens/", "unique/", "loss_se/", "bpb/")
-NAMES = ("n_params", "n_tokens", "seconds", "flops", "status", "reason")
 LONGEST_REASON = 2000
 
 
-def checked_losses(space: SearchSpace, trial_id: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns `loss/<name>` of a reported row, all that it must have.
+def record(space: SearchSpace, trial: Trial, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What to record of a reported row: with its losses, or as a failure where one is not positive and finite.
+
+    Columns that the exchange form does not know are left out. Nothing that could not be read again gets through.
 
     Raises:
-        ValueError: a column of the objective is missing, or a metric is above its best.
+        ValueError: a column of the objective is missing or no number, a metric is above its best, a size or token count
+            is not above 0, or the status is unknown.
     """
+    status = str(row.get("status") or "done")
+    if status in WITHOUT_RESULT:
+        return without_result(trial, status, str(row.get("reason") or "no reason given"))
+    if status not in ("done", *ON_THE_WAY):
+        known = ", ".join(("done", *ON_THE_WAY, *WITHOUT_RESULT))
+        raise ValueError(f"trial {trial.trial_id}: status {status!r} is not one of {known}")
+    kept = {key: _number(trial, key, value) for key, value in row.items() if key.startswith(PREFIXES) or key in NUMBERS}
+    losses = _losses(space, trial.trial_id, kept, status)
+    body = {key: _plain(value) for key, value in {**kept, **losses}.items()}
+    for key in ("n_params", "n_tokens"):
+        body[key] = getattr(trial, key) if kept.get(key) is None else body[key]
+        if not (is_above_0(body[key]) or (key == "n_tokens" and status == "start" and body[key] == 0)):
+            raise ValueError(f"trial {trial.trial_id}: {key} is {kept.get(key)}, it must be above 0")
+    bad = [name for name, value in losses.items() if not is_above_0(value)]
+    if bad:
+        return without_result(trial, "failed", f"{bad[0]} is {losses[bad[0]]}")
+    if row.get("reason"):
+        body["reason"] = str(row["reason"])
+    return body | {"trial_id": trial.trial_id, "seed": trial.seed, "status": status} | _mixture(trial)
+
+
+def check_mixture(trial: Trial, row: Mapping[str, Any]) -> None:
+    """Whether a row that names its mixture names the trial's own.
+
+    Raises:
+        ValueError: it names another.
+    """
+    for name, share in trial.mixture.items():
+        told = _number(trial, f"mixture/{name}", row.get(f"mixture/{name}"))
+        if told is not None and not abs(told - share) <= SUM_ERROR:
+            raise ValueError(
+                f"trial {trial.trial_id}: mixture/{name} is {told:g}, but {share:g} was proposed; "
+                "results of another mixture come in by `from:` in the space"
+            )
+
+
+def _losses(space: SearchSpace, trial_id: str, row: Mapping[str, Any], status: str) -> dict[str, Any]:
     losses = space.losses_of(row)
-    if row.get("status") in ON_THE_WAY:
+    if status in ON_THE_WAY:
         late = {f"loss/{name}" for name in space.metric_names}
         losses = {column: value for column, value in losses.items() if value is not None or column not in late}
     missing = [column.removeprefix("loss/") for column, value in losses.items() if value is None]
@@ -34,16 +75,19 @@ def checked_losses(space: SearchSpace, trial_id: str, row: Mapping[str, Any]) ->
     return losses
 
 
-def is_loss(value: Any) -> bool:
-    """Whether it is a positive finite number."""
+def _number(trial: Trial, key: str, value: Any) -> Any:
+    """A number as it is, text that is one as that number; an empty cell is None."""
+    if value is None or isinstance(value, int | float | np.number):
+        return value
+    try:
+        return float(value) if value != "" else None
+    except (TypeError, ValueError):
+        raise ValueError(f"trial {trial.trial_id}: {key} is {value!r}, it must be a number") from None
+
+
+def is_above_0(value: Any) -> bool:
+    """Whether it is a positive finite number, as a loss, a size and a token count are."""
     return isinstance(value, int | float | np.number) and math.isfinite(value) and bool(value > 0)
-
-
-def reported(trial: Trial, row: Mapping[str, Any], losses: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a row with losses; columns that the exchange form does not know are left out."""
-    known = {key: _plain(value) for key, value in {**row, **losses}.items() if key.startswith(PREFIXES) or key in NAMES}
-    body = known | {"trial_id": trial.trial_id, "seed": trial.seed, "status": str(row.get("status") or "done")}
-    return {"n_params": trial.n_params, "n_tokens": trial.n_tokens} | body | _mixture(trial)
 
 
 def without_result(trial: Trial, status: str, reason: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from raymix.study.confirm import Confirmation, confirmation, confirmed_mixture, 
 from raymix.study.evidence import take_evidence
 from raymix.study.files import FORMAT, as_written, read_identity, read_space, upgrade, write_identity, write_space
 from raymix.study.ledger import Ledger
+from raymix.study.row import WITHOUT_RESULT
 from raymix.study.stopping import stopped
 from raymix.study.trial import Trial
 from raymix.target.held_out import HeldOut
@@ -195,6 +196,33 @@ class Study:
         row |= {key: value for key, value in given.items() if value is not None}
         with self.writing() as ledger:
             ledger.observe(trial_id, row)
+
+    def tell_rows(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+        """Rows in the exchange form, with their `trial_id`: all are recorded, or none.
+
+        Returns how many are of trials without losses, and how many of trials that had ended before.
+
+        Raises:
+            ValueError: as `tell`, or a row's mixture is not that of its trial; the message begins with the row.
+        """
+        columns = {f"loss/{name}" for name in self.space.eval_names}
+        given = [{key: value for key, value in row.items() if value is not None} for row in rows]
+        with self.writing() as ledger:
+            before = [ledger.status(str(row.get("trial_id"))) for row in given]
+            for number, row in enumerate(given, 1):
+                unknown = sorted(key for key in row if key.startswith("loss/") and key not in columns)
+                if unknown:
+                    known = ", ".join(self.space.eval_names)
+                    raise ValueError(f"row {number}: {unknown[0]} is not an eval domain of this study ({known})")
+                if "trial_id" not in row:
+                    raise ValueError(f"row {number}: the trial_id is missing")
+                try:
+                    ledger.check(str(row["trial_id"]), row)
+                except ValueError as error:
+                    raise ValueError(f"row {number}: {error}") from None
+            ledger.observe_all([(str(row["trial_id"]), row) for row in given])
+            failed = sum(ledger.status(str(row["trial_id"])) in WITHOUT_RESULT for row in given)
+        return failed, sum(status is not None for status in before)
 
     def fail(self, trial_id: str, reason: str) -> None:
         """A trial that gave no losses, and why."""
