@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from raymix.laws.base import Array, Flags, Ints
+from raymix.laws.robust import tamed
 
 HUBER = 1.5  # in units of sig; 96% efficient under normal errors (Huber 1981)
 DAMPING = 1e-2  # first lambda; damping by diag H needs 3-10 times the iterations in the flat valleys of b, e, u
@@ -263,7 +264,8 @@ def noise_by_evidence(problem: Problem, solution: Solution) -> Array:
 
 def _sig(problem: Problem, solution: Solution, freedom_M: Array) -> Array:
     log_MB, _ = problem.evaluate(solution.params_MP, np.arange(len(solution.params_MP)), False)
-    rss_M = np.sum(problem.used_MB * (log_MB - problem.target_MB) ** 2, axis=1)
+    residual_MB = np.where(problem.used_MB > 0, log_MB - problem.target_MB, np.nan)
+    rss_M = np.nansum(tamed(residual_MB, np.full(len(residual_MB), SIG_RANGE[0])) ** 2, axis=1)
     return np.asarray(np.clip(np.sqrt(rss_M / freedom_M), *SIG_RANGE))
 
 

@@ -17,6 +17,7 @@ from scipy import stats
 
 from raymix.laws.base import Array, Flags, Ints
 from raymix.laws.fit import Problem, Solution, freedom, huber_weight
+from raymix.laws.robust import tamed
 
 SD_BEYOND = 1.5  # widening outside the scales seen
 Q_RANGE = (0.7, 3.0)  # of q: below, sig would be finer than its own least value; above, a handful of mixtures decides
@@ -26,10 +27,10 @@ Z90 = float(stats.norm.ppf(0.95))
 
 def misfit_sig(problem: Problem, solution: Solution) -> Array:
     """sd of the residuals (M,), at least the solver's sig, which is capped so that a misfit does not silence data."""
-    residual_MB = _residual(problem, solution)
-    rows_M = problem.used_MB.sum(axis=1)
-    square_M = (problem.used_MB * residual_MB**2).sum(axis=1)
-    sd_M = np.sqrt(square_M / freedom(rows_M, solution.params_MP.shape[1]))
+    used_MB = problem.used_MB > 0
+    residual_MB = tamed(np.where(used_MB, _residual(problem, solution), np.nan), solution.sig_M)
+    square_M = np.nansum(residual_MB**2, axis=1)
+    sd_M = np.sqrt(square_M / freedom(used_MB.sum(axis=1), solution.params_MP.shape[1]))
     return np.asarray(np.maximum(solution.sig_M, sd_M))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from raymix.laws import Law, make_law
 from raymix.laws.repetition import stocked
+from raymix.laws.robust import tamed
 from raymix.laws.select import cross_validate, rank_correlation
 from raymix.observations import Observations
 from raymix.simplex import Array
@@ -85,7 +86,10 @@ def noise_of_a_run(last: Observations, observed_B: Array, predicted_B: Array) ->
         squares = sum(float(((values - values.mean()) ** 2).sum()) for values in replicated)
         return float(np.sqrt(squares / sum(len(values) - 1 for values in replicated)))
     residual_B = (observed_B - predicted_B)[np.isfinite(observed_B - predicted_B)]
-    return float(residual_B.std()) if len(residual_B) else 0.0
+    if not len(residual_B):
+        return 0.0
+    from_middle_1B = (residual_B - np.median(residual_B))[None]
+    return float(tamed(from_middle_1B, np.zeros(1)).std()) or float(residual_B.std())
 
 
 def _rank_within_sizes(observed_B: Array, predicted_B: Array, size_B: Array) -> float:

@@ -61,3 +61,12 @@ def test_interval_holds_with_few_runs(make: type[TiedUnion | EffectiveData], noi
         error_BM = np.log(law.predict(test.mix_BK, test.scale_B2) / test.loss_BM)
         inside.append((np.abs(error_BM) <= Z90 * law.sd(test.mix_BK, test.scale_B2)).mean())
     assert 0.8 <= np.mean(inside) <= 0.99
+
+
+def test_one_absurd_loss_says_nothing_about_the_noise() -> None:
+    runs = synthetic_runs(n_mixtures=40, sizes=(6e7,), tokens=(1e9,), noise=0.01, seed=0)
+    clean = runs.fit(TiedUnion()).sd(runs.mix_BK, runs.scale_B2)
+    loss_BM = runs.loss_BM.copy()
+    loss_BM[7, 0] *= 1e4
+    odd = replace(runs, loss_BM=loss_BM).fit(TiedUnion()).sd(runs.mix_BK, runs.scale_B2)
+    assert (odd < 2 * clean).all()

@@ -1,0 +1,18 @@
+"""How large residuals are, whatever one absurd loss among them says."""
+
+import numpy as np
+from scipy import stats
+
+from raymix.laws.base import Array
+
+ABSURD = 6.0  # sds; beyond it a residual is not noise
+MEDIAN_OF_NORMAL = float(stats.norm.ppf(0.75))  # of the absolute value, in sds
+
+
+def tamed(residual_MB: Array, least_M: Array) -> Array:
+    """Residuals (M, B), NaN where there is none, no farther from 0 than ABSURD times their usual size.
+
+    The usual size is the median, scaled to an sd, but at least `least_M`: one absurd loss says nothing about the noise.
+    """
+    usual_M = np.maximum(np.nanmedian(np.abs(residual_MB), axis=1) / MEDIAN_OF_NORMAL, least_M)
+    return np.asarray(np.clip(residual_MB, -ABSURD * usual_M[:, None], ABSURD * usual_M[:, None]))
