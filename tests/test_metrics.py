@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from raymix import MixtureSearch, Study, simplex
 from raymix.cli import app
 from raymix.formats import import_runs
 from raymix.observations import Observations
+from raymix.results import write_results
 from raymix.simplex import Array
 from raymix.space import Metric, SearchSpace, SpaceError
+from raymix.study.agenda import next_trials
 from raymix.study.stopping import clearly_poor
 from raymix.study.trial import Trial
+from raymix.target.recommend import NotEnoughTrialsError
 from tests import worlds
 
 ACCURACY = {"name": "exams", "better": "high"}
@@ -201,3 +205,17 @@ def test_fit_reads_a_law_of_a_metric_from_a_table(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     at = ["--n-params", "4e6", "--n-tokens", "1e7", "-o", str(tmp_path / "r.json")]
     assert run(app, ["optimize", str(tmp_path / "law.json"), *at]).exit_code == 0
+
+
+def test_a_metric_that_no_trial_measured_is_a_reason_not_a_crash(tmp_path: Path) -> None:
+    study = Study.create(space(confirm={"seeds": 1}), tmp_path / "s")
+    while trials := next_trials(study.ledger, 4):  # as a study that may stop early asks
+        for trial in trials:
+            study.tell(trial.trial_id, losses(trial), n_tokens=trial.n_tokens / 2, status="checkpoint")
+            study.fail(trial.trial_id, "the harness did not answer")
+    assert len(study.ledger.trials) == 14, "two trials were kept for a confirmation that cannot be planned"
+    said = "no trial measured exams, slow.*the harness did not answer"
+    assert re.search(said, study.ledger.confirmations[-1]["why"])
+    with pytest.raises(NotEnoughTrialsError, match=said):
+        write_results(study)
+    assert study.store.has("report.html")

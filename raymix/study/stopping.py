@@ -25,7 +25,7 @@ from raymix.target.held_out import noise_of_a_run
 from raymix.target.improvement import N_LAWS, expected_improvement
 from raymix.target.objective import objective_of, reduce_losses
 from raymix.target.optimum import minimise
-from raymix.target.recommend import fit_law, refitted
+from raymix.target.recommend import NotEnoughTrialsError, fit_law, refitted
 
 TRIALS_PER_DOMAIN = 4  # the law has about two coefficients per domain: twice as many trials
 TRIALS_PER_RUNG = 4
@@ -55,7 +55,10 @@ def early_stop(space: SearchSpace, table: Observations, seed: int, n_trials: int
     usable = table.usable()
     if not space.budget.stop_early or not _seen_enough(space, usable):
         return None
-    law = fit_law(space, table)
+    try:
+        law = fit_law(space, table)
+    except NotEnoughTrialsError:
+        return None
     objective, polytope = objective_of(space, law), space.polytope()
     rng = np.random.default_rng([seed, 2, n_trials])
     best_K = minimise(objective, polytope).mixture_K

@@ -56,22 +56,34 @@ class Recommendation:
 
 
 class NotEnoughTrialsError(ValueError):
-    """Too few finished trials to fit a law; the message says how many there are and why the others failed."""
+    """Too few trials to fit a law; the message says what is missing and why trials failed."""
 
 
 def fit_law(space: SearchSpace, table: Observations, name: str = HedgedUnion.name) -> Law:
     """The law on all usable rows.
 
     Raises:
-        NotEnoughTrialsError: fewer than 4 trials with losses.
+        NotEnoughTrialsError: fewer than 4 trials with losses, or an eval domain or metric that no trial measured.
     """
     usable = table.usable()
-    trials = len(set(usable.trial_ids))
-    if trials < MIN_TRIALS:
+    lacks = _lacks(usable)
+    if lacks is not None:
         reasons = sorted({str(reason) for reason in table.table["reason"].to_pylist() if reason})
         why = f"; failures: {'; '.join(reasons[:3])}" if reasons else ""
-        raise NotEnoughTrialsError(f"{trials} trials have losses, a law needs at least {MIN_TRIALS}{why}")
+        raise NotEnoughTrialsError(lacks + why)
     return rows_of(space, usable).fit(make_law(name))
+
+
+def _lacks(usable: Observations) -> str | None:
+    """What a law needs and these rows do not have, as a sentence; None where they have all of it."""
+    trials = len(set(usable.trial_ids))
+    if trials < MIN_TRIALS:
+        return f"{trials} trials have losses, a law needs at least {MIN_TRIALS}"
+    n_measured_M = np.isfinite(usable.loss_BM).sum(axis=0)
+    missing = [usable.eval_domains[m] for m in np.flatnonzero(n_measured_M == 0)]
+    if missing:
+        return f"no trial measured {', '.join(missing)}, a law needs every eval domain and metric"
+    return None
 
 
 def rows_of(space: SearchSpace, usable: Observations) -> Table:
@@ -83,7 +95,7 @@ def mixture_for(space: SearchSpace, table: Observations) -> Array:
     """The mixture (K,) that a study recommends at its target from this table, before it has confirmed any.
 
     Raises:
-        NotEnoughTrialsError: fewer than 4 trials with losses.
+        NotEnoughTrialsError: as `fit_law`.
     """
     process = fit_law(space, table, ResidualGP.name)  # with the law inside: one fit, not two
     assert isinstance(process, ResidualGP)
