@@ -225,7 +225,7 @@ class Study:
         """The best mixture at `scale` (default: the target of the space).
 
         Raises:
-            NotEnoughTrialsError: fewer than 4 trials have losses, or none measured an eval domain or metric.
+            NotEnoughTrialsError: as `fit_law`.
         """
         return self.read_law(scale)[0]
 

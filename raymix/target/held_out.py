@@ -37,6 +37,7 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
 
     `rank_correlation` (Spearman) and `error` (mean absolute, nats) are of the objective; `noise` is the standard
     deviation of the objective between runs of the same mixture where there are replicates, else of the residuals.
+    The first two are NaN where too few trials have ended to tell.
     """
     usable, failed = table.usable(), table.select(table.status_B == "failed").trial_ids
     found = cross_validate(
@@ -59,7 +60,7 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
     score = {
         "rank_correlation": rank_correlation(predicted_B[ok], observed_B[ok]),
         "rank_correlation_within_size": by_size,
-        "error": float(np.abs(observed_B[ok] - predicted_B[ok]).mean()),
+        "error": float(np.abs(observed_B[ok] - predicted_B[ok]).mean()) if ok.any() else float("nan"),
         "noise": noise,
     }
     half_B = predicted_B * (np.exp(Z90 * relative_B) - 1)

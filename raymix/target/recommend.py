@@ -63,7 +63,8 @@ def fit_law(space: SearchSpace, table: Observations, name: str = HedgedUnion.nam
     """The law on all usable rows.
 
     Raises:
-        NotEnoughTrialsError: fewer than 4 trials with losses, or an eval domain or metric that no trial measured.
+        NotEnoughTrialsError: fewer than 4 trials with losses, all of one mixture, or none that measured an eval domain
+            or metric.
     """
     usable = table.usable()
     lacks = _lacks(usable)
@@ -83,6 +84,8 @@ def _lacks(usable: Observations) -> str | None:
     missing = [usable.eval_domains[m] for m in np.flatnonzero(n_measured_M == 0)]
     if missing:
         return f"no trial measured {', '.join(missing)}, a law needs every eval domain and metric"
+    if len(np.unique(usable.mix_BK, axis=0)) < 2:
+        return f"all {trials} trials with losses have one mixture, a law needs at least two"
     return None
 
 
@@ -151,13 +154,18 @@ def recommend(
         baselines=baselines,
         near_optimal=set_around(space, objective, polytope, optimum, score["noise"]),
         epochs=epochs_of(space, optimum.mixture_K, target.n_tokens),
-        law={"name": law.name, **score, "expected_improvement": more, "notes": notes},
+        law={"name": law.name, **_known(score), "expected_improvement": more, "notes": notes},
         certificate={"gap": optimum.gap, "convex": optimum.convex, "method": optimum.method},
         verdict=verdict("prior", baselines["prior"].gain, score["noise"]),
         evidence=_evidence(table),
         exchangeable=_pairs(space, exchangeable(objective, polytope, optimum, score["noise"])),
     )
     return recommendation, held_out
+
+
+def _known(score: dict[str, float]) -> dict[str, float | None]:
+    """Scores for JSON: null where too few trials have ended to tell."""
+    return {name: value if np.isfinite(value) else None for name, value in score.items()}
 
 
 def _kept(optimum: Optimum, objective: ObjectiveAtScale, polytope: Polytope, keep_K: Array, noise: float) -> Optimum:
