@@ -19,6 +19,7 @@ from raymix.results import write_results
 from raymix.simplex import Array
 from raymix.space import Metric, SearchSpace, SpaceError
 from raymix.study.agenda import next_trials
+from raymix.study.ledger import Ledger
 from raymix.study.stopping import clearly_poor
 from raymix.study.trial import Trial
 from raymix.target.recommend import NotEnoughTrialsError
@@ -205,6 +206,19 @@ def test_fit_reads_a_law_of_a_metric_from_a_table(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     at = ["--n-params", "4e6", "--n-tokens", "1e7", "-o", str(tmp_path / "r.json")]
     assert run(app, ["optimize", str(tmp_path / "law.json"), *at]).exit_code == 0
+
+
+def test_a_trial_is_poor_by_what_is_weighed_alone() -> None:
+    small = {"ladder": [{"n_params": 1e5, "n_tokens": 5e5}], "budget": {"trials": 60, "per_round": 8}}
+    for weights, poor in (({"web": 1.0}, True), ({"web": 1.0, "exams": 1.0}, False)):  # exams come at the end
+        book = Ledger(space(**small, objective={"weights": weights}))
+        for trial in book.ask(8):
+            measured = {f"metric/{name}": value for name, value in metrics(trial).items()}
+            for row in worlds.rows(trial):
+                book.observe(trial.trial_id, row | (measured if row["status"] == "done" else {}))
+        (trial,) = book.ask(1)
+        bad = worlds.rows(trial)[0] | {f"loss/{name}": 9.0 for name in worlds.DOMAINS}
+        assert (clearly_poor(book, trial, bad) is not None) == poor
 
 
 def test_a_metric_that_no_trial_measured_is_a_reason_not_a_crash(tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def clearly_poor(ledger: Ledger, trial: Trial, row: Mapping[str, Any]) -> str | 
     except ValueError:  # a metric above its best: said where the row is recorded
         return None
     tokens = row.get("n_tokens")
-    if trial.purpose != "search" or tokens is None or None in losses:
+    weighed = [loss for loss, weight in zip(losses, ledger.space.weights_M, strict=True) if weight > 0]
+    if trial.purpose != "search" or tokens is None or None in weighed:  # what weighs nothing may come at the end alone
         return None
     peers = _peers(ledger, trial, float(tokens))
     if len(peers) < MIN_PEERS:
