@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from raymix.design import rungs
+from raymix.design.numbering import nearest_rung
+from raymix.laws.repetition import stocked
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
@@ -64,8 +66,8 @@ def early_stop(space: SearchSpace, table: Observations, seed: int, n_trials: int
     best_K = minimise(objective, polytope).mixture_K
     expected = expected_improvement(refitted(objective, space, usable, N_LAWS, rng), polytope, best_K)
     last = usable.last()
-    fitted_B = reduce_losses(law.predict(last.mix_BK, last.scale_B2), space.weights_M, space.objective.reduce)
-    noise = noise_of_a_run(last, objective_values(space, last.loss_BM), fitted_B)
+    fitted_BM = stocked(law, last.unique_BK).predict(last.mix_BK, last.scale_B2)  # with the repeats that they had
+    noise = noise_of_a_run(last, objective_values(space, last.loss_BM), objective_values(space, fitted_BM))
     noise /= float(np.sqrt(len(last)))
     if not expected < noise:
         return None
@@ -110,8 +112,9 @@ def objective_values(space: SearchSpace, loss_BM: Array) -> Array:
 def _seen_enough(space: SearchSpace, usable: Observations) -> bool:
     """Whether law and noise rest on enough trials, on every rung."""
     last = usable.last()
-    log_size_B = np.log(last.scale_B2[:, 0]) if len(last) else np.zeros(0)
-    on_rung = [int((np.abs(log_size_B - np.log(rung.n_params)) < SAME_SIZE).sum()) for rung in rungs(space)]
+    trained = zip(nearest_rung(space, last.scale_B2), last.scale_B2[:, 0], strict=True)
+    rung_B = [rung for rung, n_params in trained if abs(np.log(n_params / rung.n_params)) < SAME_SIZE]
+    on_rung = [rung_B.count(rung) for rung in rungs(space)]
     return len(last) >= TRIALS_PER_DOMAIN * len(space.domains) and min(on_rung) >= TRIALS_PER_RUNG
 
 
