@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,23 @@ def test_recorded_flops_win_and_a_resumed_study_counts_the_same(tmp_path: Path) 
         assert flops_left(book) == 4
     again = ledger(Store(tmp_path), **changes)  # 6 N D is not asked where a trial of that scale has said its FLOPs
     assert (spent(again).flops, affordable(again, 8)) == (6, 1)
+
+
+def test_what_was_added_up_does_not_keep_a_ledger() -> None:
+    class Watcher:
+        def __init__(self, book: Ledger) -> None:
+            self.book = book
+
+        def flops(self, scale: Scale) -> float:
+            return cost(scale)
+
+    book = ledger()
+    book.expected_flops = Watcher(book).flops  # as a run on Ray has it: it holds the ledger
+    assert spent(book).flops == 0
+    gone = weakref.ref(book)
+    del book
+    gc.collect()
+    assert gone() is None
 
 
 def test_unfinished_trials_count_in_full_and_failures_too() -> None:
