@@ -15,9 +15,10 @@ import pytest
 import yaml
 
 from raymix import Study
+from raymix.design import Proposal
 from raymix.results import results
 from raymix.screens.screen import Screen
-from raymix.space import SpaceError
+from raymix.space import Scale, SpaceError
 from raymix.store import StoreError
 from raymix.study.trial import Trial
 from raymix.target.recommend import NotEnoughTrialsError
@@ -148,3 +149,15 @@ def test_scores_that_too_few_ended_trials_tell_are_not_known(
     with Screen(as_json=False) as screen:
         screen.recommendation(study, found)
     assert "objective ? (within a size ?)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_tokens_that_a_trial_began_with_are_counted_once(tmp_path: Path) -> None:
+    lengths = [{"n_params": 1e5, "n_tokens": n_tokens} for n_tokens in (5e5, 1e6, 4e6)]
+    study = Study.create(worlds.space(ladder=lengths), tmp_path / "s")
+    mix_BK = np.random.default_rng(0).dirichlet(np.ones(3), 4)
+    for mix_K, rung in [*((mix_K, 0) for mix_K in mix_BK), (mix_BK[0], 1), (mix_BK[0], 2)]:
+        (trial,) = study.ledger.propose([Proposal(mix_K, Scale(1e5, lengths[rung]["n_tokens"]), 0)])
+        study.ledger.observe(trial.trial_id, {f"loss/{name}": value for name, value in train(trial).items()})
+    assert trial.after == (5e5, 1e6)
+    study.ledger.propose([Proposal(mix_BK[1], Scale(1e5, 4e6), 0)])  # goes on too, and has trained nothing yet
+    assert study.recommend().evidence["tokens"] == 3 * 5e5 + 4e6

@@ -208,7 +208,10 @@ def _extrapolation(usable: Observations, target: Rung, mix_K: Array) -> list[str
 
 
 def _evidence(table: Observations) -> dict[str, int | float]:
-    """What the recommendation rests on, and what it cost: tokens, FLOPs and seconds of all but `reused` trials."""
+    """What the recommendation rests on, and what it cost: tokens, FLOPs and seconds of all but `reused` trials.
+
+    A table does not say which trials went on from others: a study takes what they began with off the tokens.
+    """
     last = table.usable().last()
     reused_B = np.asarray([trial_id.startswith(REUSED) for trial_id in last.trial_ids], dtype=bool)
     own = last.select(~reused_B)
