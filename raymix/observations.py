@@ -32,6 +32,7 @@ from raymix.exchange import (
 from raymix.simplex import Array
 from raymix.space_parts import Metric
 
+SAME_SCALE = 0.1  # in logs of n_params and n_tokens: realised scales differ a little from nominal ones
 REUSED = "from/"  # trial ids of evidence from elsewhere begin with it
 
 
@@ -195,6 +196,15 @@ class Observations:
         """Which trial a row belongs to: 0, 1, ... in order of first appearance."""
         ids: dict[str, int] = {}
         return np.asarray([ids.setdefault(t, len(ids)) for t in self.trial_ids], dtype=np.int64)
+
+    @cached_property
+    def scale_group_B(self) -> NDArray[np.int64]:
+        """Which scale a row was trained at: 0, 1, ... by size, then tokens; gaps of less than 10% are rounding."""
+        cell_B2 = np.zeros((len(self), 2), dtype=np.int64)
+        for cell_B, log_B in zip(cell_B2.T, np.log(self.scale_B2).T, strict=True):
+            order = np.argsort(log_B)
+            cell_B[order] = np.cumsum(np.diff(log_B[order], prepend=log_B[order[:1]]) > SAME_SCALE)
+        return np.unique(cell_B2, axis=0, return_inverse=True)[1].ravel()
 
     @property
     def metrics(self) -> tuple[str, ...]:

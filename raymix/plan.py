@@ -137,14 +137,15 @@ def _confirming(space: SearchSpace, corpus: Corpus, rate: float, slots: int) -> 
 
 
 def _wall(space: SearchSpace, rung_plans: list[RungPlan], slots: int) -> float:
-    """Round by round, each as long as its trials spread over the slots (longest first)."""
-    cost = {rung.n_tokens: rung.seconds for rung in rung_plans}
+    """Seconds of `rung_plans`, those of `rungs` in order: round by round, each as long as its trials spread over the
+    slots (longest first)."""
+    cost = dict(zip(rungs(space), (rung.seconds for rung in rung_plans), strict=True))
     total = 0.0
     trials = sum(rung.trials for rung in rung_plans)
     for start in range(0, trials, space.budget.per_round):
         stop = min(start + space.budget.per_round, trials)
         busy = [0.0] * slots
-        for seconds in sorted((cost[scale_of(space, i).n_tokens] for i in range(start, stop)), reverse=True):
+        for seconds in sorted((cost[scale_of(space, i)] for i in range(start, stop)), reverse=True):
             busy[busy.index(min(busy))] += seconds
         total += max(busy)
     return total

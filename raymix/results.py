@@ -59,7 +59,7 @@ def write_results(study: Study) -> Recommendation:
     Without enough trials for a law, the table and the report are still written.
 
     Raises:
-        NotEnoughTrialsError: fewer than 4 trials have losses.
+        NotEnoughTrialsError: as `fit_law`.
     """
     store, space, table = study.store, study.space, study.table()
     store.write("observations.parquet", _parquet(table))

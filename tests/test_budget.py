@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from raymix import Study
-from raymix.design import SpaceFilling, cost, rungs
+from raymix.design import Proposal, SpaceFilling, cost, rungs
 from raymix.space import Scale, SearchSpace, SpaceError
 from raymix.store import Store
 from raymix.study.agenda import next_trials, over, search_over
 from raymix.study.budget import affordable, exhausted, flops_left, planned_trials, spent
 from raymix.study.ledger import Ledger
-from raymix.study.stopping import clearly_poor
+from raymix.study.stopping import _seen_enough, clearly_poor, early_stop
 from tests import worlds
 
 SMALL, LARGE = rungs(worlds.space())
@@ -117,6 +120,23 @@ def test_recorded_flops_win_and_a_resumed_study_counts_the_same(tmp_path: Path) 
     assert (spent(again).flops, affordable(again, 8)) == (6, 1)
 
 
+def test_what_was_added_up_does_not_keep_a_ledger() -> None:
+    class Watcher:
+        def __init__(self, book: Ledger) -> None:
+            self.book = book
+
+        def flops(self, scale: Scale) -> float:
+            return cost(scale)
+
+    book = ledger()
+    book.expected_flops = Watcher(book).flops  # as a run on Ray has it: it holds the ledger
+    assert spent(book).flops == 0
+    gone = weakref.ref(book)
+    del book
+    gc.collect()
+    assert gone() is None
+
+
 def test_unfinished_trials_count_in_full_and_failures_too() -> None:
     book = ledger(budget={"flops": 8 * cost(SMALL), "per_round": 4, "stop_early": False})
     one, two, *_ = next_trials(book, 4)
@@ -157,6 +177,38 @@ def test_a_search_stops_early_and_goes_on_when_the_budget_is_raised(tmp_path: Pa
     assert search_over(ledger(Store(tmp_path), budget=budget)) == said
     assert search_over(ledger(Store(tmp_path), budget={**budget, "trials": 80})) is None
     assert search_over(ledger(Store(tmp_path), budget={**budget, "stop_early": False})) is None
+
+
+def test_a_search_has_seen_enough_when_every_length_has_its_trials() -> None:
+    longer = [SMALL._asdict(), {**SMALL._asdict(), "n_tokens": 4 * SMALL.n_tokens}]
+    book = ledger(ladder=longer, budget={"trials": 60, "per_round": 8})
+    mix_BK = np.random.default_rng(0).dirichlet(np.ones(3), 16)
+    for i, mix_K in enumerate(mix_BK):
+        assert not _seen_enough(book.space, book.table().usable())
+        scale = SMALL if i < 12 else Scale(1.1 * SMALL.n_params, 3.9 * SMALL.n_tokens)  # realised ones differ a little
+        (trial,) = book.propose([Proposal(mix_K, scale, 0)])
+        for row in worlds.rows(trial):
+            book.observe(trial.trial_id, row)
+    assert _seen_enough(book.space, book.table().usable())
+
+
+def test_noise_is_measured_by_a_law_that_knows_of_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without replicates noise is what the law misses; repeats that were recorded it need not miss."""
+    monkeypatch.setattr("raymix.study.stopping.refitted", lambda *_: [])
+    monkeypatch.setattr("raymix.study.stopping.expected_improvement", lambda *_: 0.0)  # it stops whatever the noise
+    unique_K = np.array([0.04, 1e3, 1e3]) * SMALL.n_tokens
+    book = ledger(ladder=[SMALL._asdict()], budget={"trials": 60, "per_round": 8, "replicates": 0})
+    for mix_K in np.random.default_rng(0).dirichlet(np.ones(3), 16):
+        (trial,) = book.propose([Proposal(mix_K, SMALL, 0)])
+        repeats_K = np.maximum(mix_K * SMALL.n_tokens / unique_K, 1) - 1
+        fresh_K = np.where(repeats_K > 0, unique_K / SMALL.n_tokens * (1 + 6 * (1 - np.exp(-repeats_K / 6))), mix_K)
+        told = {f"unique/{name}": value for name, value in zip(worlds.DOMAINS, unique_K, strict=True)}
+        loss_M = worlds.losses(fresh_K, *SMALL)
+        told |= {f"loss/{name}": value for name, value in zip(worlds.DOMAINS, loss_M, strict=True)}
+        book.observe(trial.trial_id, told)
+    stop = early_stop(book.space, book.table(), 0, 16)
+    assert stop is not None
+    assert stop["noise"] < 0.01 / np.sqrt(16)
 
 
 def test_a_trial_is_poor_by_earlier_rounds_alone() -> None:

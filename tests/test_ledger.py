@@ -14,6 +14,7 @@ from raymix.store import Store
 from raymix.study.budget import spent
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
+from raymix.target.held_out import score_law
 from raymix.target.optimum import ObjectiveAtScale, minimise
 from raymix.target.recommend import NotEnoughTrialsError, fit_law, recommend
 from tests import worlds
@@ -192,3 +193,15 @@ def test_what_is_not_the_same_run_starts_anew() -> None:
 def test_a_trial_that_starts_anew_is_recorded_as_ever() -> None:
     trial = Ledger(worlds.space()).ask(1)[0]
     assert set(trial.to_json()) == {"trial_id", "mixture", "n_params", "n_tokens", "seed", "purpose", "round"}
+
+
+def test_longer_runs_are_no_order_of_mixtures() -> None:
+    """Losses are noise and tokens alone: within a size and length there is nothing to rank."""
+    ledger, rng = Ledger(worlds.space(ladder=LENGTHS)), np.random.default_rng(3)
+    for i, mix_K in enumerate(rng.dirichlet(np.ones(3), 24)):
+        (trial,) = ledger.propose([Proposal(mix_K, Scale(1e5, LENGTHS[i % 2 * 2]["n_tokens"]), 0)])
+        loss_M = worlds.losses(np.full(3, 1 / 3), *trial.scale) * np.exp(0.01 * rng.normal(size=3))
+        ledger.observe(trial.trial_id, {f"loss/{n}": v for n, v in zip(worlds.DOMAINS, loss_M, strict=True)})
+    score, _ = score_law(ledger.space, ledger.table(), fit_law(ledger.space, ledger.table()))
+    assert score["rank_correlation"] > 0.6
+    assert score["rank_correlation_within_size"] < 0.3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ from raymix import MixtureSearch, Study, simplex
 from raymix.cli import app
 from raymix.formats import import_runs
 from raymix.observations import Observations
+from raymix.results import write_results
 from raymix.simplex import Array
 from raymix.space import Metric, SearchSpace, SpaceError
+from raymix.study.agenda import next_trials
+from raymix.study.ledger import Ledger
 from raymix.study.stopping import clearly_poor
 from raymix.study.trial import Trial
+from raymix.target.recommend import NotEnoughTrialsError
 from tests import worlds
 
 ACCURACY = {"name": "exams", "better": "high"}
@@ -201,3 +206,30 @@ def test_fit_reads_a_law_of_a_metric_from_a_table(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     at = ["--n-params", "4e6", "--n-tokens", "1e7", "-o", str(tmp_path / "r.json")]
     assert run(app, ["optimize", str(tmp_path / "law.json"), *at]).exit_code == 0
+
+
+def test_a_trial_is_poor_by_what_is_weighed_alone() -> None:
+    small = {"ladder": [{"n_params": 1e5, "n_tokens": 5e5}], "budget": {"trials": 60, "per_round": 8}}
+    for weights, poor in (({"web": 1.0}, True), ({"web": 1.0, "exams": 1.0}, False)):  # exams come at the end
+        book = Ledger(space(**small, objective={"weights": weights}))
+        for trial in book.ask(8):
+            measured = {f"metric/{name}": value for name, value in metrics(trial).items()}
+            for row in worlds.rows(trial):
+                book.observe(trial.trial_id, row | (measured if row["status"] == "done" else {}))
+        (trial,) = book.ask(1)
+        bad = worlds.rows(trial)[0] | {f"loss/{name}": 9.0 for name in worlds.DOMAINS}
+        assert (clearly_poor(book, trial, bad) is not None) == poor
+
+
+def test_a_metric_that_no_trial_measured_is_a_reason_not_a_crash(tmp_path: Path) -> None:
+    study = Study.create(space(confirm={"seeds": 1}), tmp_path / "s")
+    while trials := next_trials(study.ledger, 4):  # as a study that may stop early asks
+        for trial in trials:
+            study.tell(trial.trial_id, losses(trial), n_tokens=trial.n_tokens / 2, status="checkpoint")
+            study.fail(trial.trial_id, "the harness did not answer")
+    assert len(study.ledger.trials) == 14, "two trials were kept for a confirmation that cannot be planned"
+    said = "no trial measured exams, slow.*the harness did not answer"
+    assert re.search(said, study.ledger.confirmations[-1]["why"])
+    with pytest.raises(NotEnoughTrialsError, match=said):
+        write_results(study)
+    assert study.store.has("report.html")

@@ -86,3 +86,10 @@ def test_empty_table_is_a_table() -> None:
     got = table()
     assert len(got.usable().last()) == 0
     assert got.mix_BK.shape == (0, 2)
+    assert got.scale_group_B.shape == (0,)
+
+
+def test_scales_are_told_apart_by_size_and_length_and_not_by_rounding() -> None:
+    scales = [(1e6, 8e8), (1e6, 1e8), (1.02e6, 1.03e8), (1e6, 7.9e8), (1e7, 1e8)]
+    got = table(*(row(str(i), n_params=size, n_tokens=tokens) for i, (size, tokens) in enumerate(scales)))
+    assert got.scale_group_B.tolist() == [1, 0, 0, 1, 2]

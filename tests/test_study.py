@@ -15,10 +15,13 @@ import pytest
 import yaml
 
 from raymix import Study
+from raymix.design import Proposal
 from raymix.results import results
-from raymix.space import SpaceError
+from raymix.screens.screen import Screen
+from raymix.space import Scale, SpaceError
 from raymix.store import StoreError
 from raymix.study.trial import Trial
+from raymix.target.recommend import NotEnoughTrialsError
 from tests import worlds
 
 
@@ -158,3 +161,40 @@ def test_a_fork_keeps_what_is_still_valid(tmp_path: Path, caplog: pytest.LogCapt
     other = worlds.space(recipe={"learning_rate": 0.0123})
     assert len(Study.fork(other, tmp_path / "old", tmp_path / "other").table()) == 0
     assert "trained by another recipe" in caplog.text
+
+
+def test_one_mixture_alone_is_a_reason_not_a_crash(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(budget={"trials": 4, "replicates": 3}), tmp_path / "s")
+    for trial in study.ask(4):
+        study.tell(trial.trial_id, train(trial))
+    with pytest.raises(NotEnoughTrialsError, match="all 4 trials with losses have one mixture"):
+        results(study)
+    assert study.store.has("report.html")
+
+
+def test_scores_that_too_few_ended_trials_tell_are_not_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = Study.create(worlds.space(budget={"trials": 6, "replicates": 0}), tmp_path / "s")
+    for i, trial in enumerate(study.ask(6)):
+        study.tell(trial.trial_id, train(trial), n_tokens=trial.n_tokens / 2, status="checkpoint" if i else "done")
+        if i:
+            study.fail(trial.trial_id, "node lost")
+    found = results(study)
+    assert found.law["rank_correlation"] is None
+    assert json.loads((tmp_path / "s" / "recommendation.json").read_text())["law"] == found.law
+    with Screen(as_json=False) as screen:
+        screen.recommendation(study, found)
+    assert "objective ? (within a size ?)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_tokens_that_a_trial_began_with_are_counted_once(tmp_path: Path) -> None:
+    lengths = [{"n_params": 1e5, "n_tokens": n_tokens} for n_tokens in (5e5, 1e6, 4e6)]
+    study = Study.create(worlds.space(ladder=lengths), tmp_path / "s")
+    mix_BK = np.random.default_rng(0).dirichlet(np.ones(3), 4)
+    for mix_K, rung in [*((mix_K, 0) for mix_K in mix_BK), (mix_BK[0], 1), (mix_BK[0], 2)]:
+        (trial,) = study.ledger.propose([Proposal(mix_K, Scale(1e5, lengths[rung]["n_tokens"]), 0)])
+        study.ledger.observe(trial.trial_id, {f"loss/{name}": value for name, value in train(trial).items()})
+    assert trial.after == (5e5, 1e6)
+    study.ledger.propose([Proposal(mix_BK[1], Scale(1e5, 4e6), 0)])  # goes on too, and has trained nothing yet
+    assert study.recommend().evidence["tokens"] == 3 * 5e5 + 4e6

@@ -15,15 +15,14 @@ from raymix.target.objective import reduce_losses
 
 
 def one_scale(space: SearchSpace, table: Observations) -> Observations:
-    """Last rows with every loss that the objective reads, at the commonest size; of equals the largest."""
+    """Last rows with every loss that the objective reads, at the commonest size and length; of equals the largest."""
     last = table.usable().last()
     measured_B = np.isfinite(last.loss_BM[:, space.weights_M > 0]).all(axis=1) if len(last) else np.zeros(0, bool)
     last = last.select(np.asarray(measured_B))
     if not len(last):
         return last
-    sizes, count = np.unique(np.round(np.log(last.scale_B2[:, 0]), 1), return_counts=True)
-    common = sizes[len(sizes) - 1 - int(np.argmax(count[::-1]))]
-    return last.select(np.round(np.log(last.scale_B2[:, 0]), 1) == common)
+    count = np.bincount(last.scale_group_B)
+    return last.select(last.scale_group_B == len(count) - 1 - int(np.argmax(count[::-1])))
 
 
 def objective_values(space: SearchSpace, rows: Observations) -> Array:

@@ -30,8 +30,7 @@ from raymix.design.space_filling import SpaceFilling, n_trials
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
-from raymix.target.answer import MIN_TRIALS
-from raymix.target.recommend import mixture_for
+from raymix.target.recommend import NotEnoughTrialsError, mixture_for
 
 DESIGN_EVERY = 8
 FILLING_ROUNDS = 2  # at most
@@ -72,11 +71,10 @@ class LawGuided:
 
     def recommend(self, table: Observations) -> Array:
         """See `Recommender.recommend`."""
-        usable = table.usable()
-        measured_M = np.isfinite(usable.loss_BM).any(axis=0)
-        if len(set(usable.trial_ids)) < MIN_TRIALS or not measured_M.all():
+        try:
+            return mixture_for(self.space, table)
+        except NotEnoughTrialsError:
             return prior_inside(self.space)
-        return mixture_for(self.space, table)
 
 
 def filling(space: SearchSpace) -> int:

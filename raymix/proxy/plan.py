@@ -93,11 +93,23 @@ class Batches:
 
     def sequences(self, k: int, first: int, n: int) -> Ints:
         """Tokens (n, context + 1) of the sequences `first`, `first + 1`, ... drawn from domain k, in any mixture."""
-        name, context, unique = self.names[k], self.shape.context, int(self.unique_K[k])
-        chosen = sequence_order(self.seed, name, unique, first + n)[first:]
-        subset = _permutation(self.seed, name, SUBSET, shard_sequences(len(self.shards[k]), context))
-        starts = subset[chosen] * context
-        return np.stack([self.shards[k][start : start + context + 1] for start in starts]).astype(np.int64)
+        starts = [self._place(k, i) * self.shape.context for i in range(first, first + n)]
+        return np.stack([self.shards[k][start : start + self.shape.context + 1] for start in starts]).astype(np.int64)
+
+    def _place(self, k: int, i: int) -> int:
+        """Which sequence of its shard the i-th one drawn from domain k is."""
+        epoch, at = divmod(i, int(self.unique_K[k]))
+        known = self._epochs.get(k)
+        if known is None or known[0] != epoch:
+            name, unique = self.names[k], int(self.unique_K[k])
+            subset = _permutation(self.seed, name, SUBSET, shard_sequences(len(self.shards[k]), self.shape.context))
+            known = self._epochs[k] = epoch, subset[_permutation(self.seed, name, epoch, unique)]
+        return int(known[1][at])
+
+    @cached_property
+    def _epochs(self) -> dict[int, tuple[int, Ints]]:
+        """The epoch that was last drawn from, and its order, by domain: an order of a whole shard is dear to make."""
+        return {}
 
     def drawn_K(self, n_steps: int) -> Ints:
         """Tokens drawn from each domain in the first `n_steps` steps."""

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raymix.observations import Observations
-from raymix.screens.screen import Screen, baseline_table, human, mixture_table
+from raymix.screens.screen import Screen, baseline_table, figure, human, mixture_table
 from raymix.tables.law_file import LawFile
 from raymix.target.recommend import Recommendation
 
@@ -90,16 +90,12 @@ def _score_table(scores: Sequence[Mapping[str, Any]], chosen: str) -> Table:
             score["held_out"],
             f"{score['error']:.2%}",
             f"{score['weighted_error']:.2%}",
-            _figure(score["rank_correlation_within_size"]),
-            _figure(score["contrast_r2"]),
+            figure(score["rank_correlation_within_size"]),
+            figure(score["contrast_r2"]),
         )
     if any(row.endswith(" *") for row in (str(cell) for cell in table.columns[0].cells)):
         table.caption = "* dropped early, far behind"
     return table
-
-
-def _figure(value: float | None) -> str:
-    return "?" if value is None else f"{value:.2f}"
 
 
 def _notes(screen: Screen, notes: Sequence[str]) -> None:

@@ -103,8 +103,8 @@ class Screen:
         self.console.print(baseline_table(found))
         law = found.law
         self.console.print(
-            f"Held-out rank correlation of the objective {law['rank_correlation']:.2f} "
-            f"(within a size {law['rank_correlation_within_size']:.2f}), error {law['error']:.3f} nats, "
+            f"Held-out rank correlation of the objective {figure(law['rank_correlation'])} "
+            f"(within a size {figure(law['rank_correlation_within_size'])}), error {figure(law['error'], 3)} nats, "
             f"noise of one run {law['noise']:.3f} nats; optimum within {found.certificate['gap']:.0e} nats."
         )
         for note in law["notes"]:
@@ -241,6 +241,11 @@ def baseline_table(found: Recommendation) -> Table:
             name, f"{o.mean:.4f}  ({o.low:.4f} - {o.high:.4f})", f"{gain.mean:.4f}  ({gain.low:.4f} - {gain.high:.4f})"
         )
     return table
+
+
+def figure(value: float | None, decimals: int = 2) -> str:
+    """A score; ? where it is not known."""
+    return "?" if value is None else f"{value:.{decimals}f}"
 
 
 def human(number: float) -> str:

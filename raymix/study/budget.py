@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from raymix.design import Proposal, cost, rungs, scale_of
 from raymix.space import Scale, SearchSpace
@@ -44,9 +44,10 @@ class Spent:
 def spent(ledger: Ledger, purpose: str | None = None) -> Spent:
     """By the trials of one purpose (search, confirm) or by all; evidence from elsewhere cost this study nothing."""
     known = _known.setdefault(ledger, {})
-    if known.get("version") != (ledger.version, ledger.expected_flops):
+    version = ledger.version, ref(ledger.expected_flops)  # which may hold the ledger, and would keep it for ever
+    if known.get("version") != version:
         known.clear()
-        known["version"] = ledger.version, ledger.expected_flops
+        known["version"] = version
     if purpose not in known:
         known[purpose] = _added_up(ledger, [t for t in ledger.trials.values() if purpose in (None, t.purpose)])
     found: Spent = known[purpose]

@@ -82,7 +82,7 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
             the budget, at the largest rung of the ladder unless it names a scale.
 
     Raises:
-        NotEnoughTrialsError: too few trials have losses for a law.
+        NotEnoughTrialsError: too few trials for a law, as `fit_law`.
         SpaceError: a baseline needs to know how many tokens there are.
     """
     space, table = ledger.space, ledger.table()

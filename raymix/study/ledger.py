@@ -164,6 +164,11 @@ class Ledger:
         """Tokens at the last row of a trial; 0 before the first."""
         return float(self._last.get(trial_id, {}).get("n_tokens", 0.0))
 
+    def tokens_begun_with(self) -> float:
+        """Tokens that trials with rows have from those they go on from: in the rows of both, and trained once."""
+        seen = (trial for trial in self.trials.values() if trial.after and self.tokens_seen(trial.trial_id))
+        return float(sum(trial.after[-1] for trial in seen))
+
     def count(self, status: str) -> int:
         """How many trials ended with this status."""
         return sum(ended == status for ended in self._ended.values())

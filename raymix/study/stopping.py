@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from raymix.design import rungs
+from raymix.design.numbering import nearest_rung
+from raymix.laws.repetition import stocked
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
@@ -25,7 +27,7 @@ from raymix.target.held_out import noise_of_a_run
 from raymix.target.improvement import N_LAWS, expected_improvement
 from raymix.target.objective import objective_of, reduce_losses
 from raymix.target.optimum import minimise
-from raymix.target.recommend import fit_law, refitted
+from raymix.target.recommend import NotEnoughTrialsError, fit_law, refitted
 
 TRIALS_PER_DOMAIN = 4  # the law has about two coefficients per domain: twice as many trials
 TRIALS_PER_RUNG = 4
@@ -55,14 +57,17 @@ def early_stop(space: SearchSpace, table: Observations, seed: int, n_trials: int
     usable = table.usable()
     if not space.budget.stop_early or not _seen_enough(space, usable):
         return None
-    law = fit_law(space, table)
+    try:
+        law = fit_law(space, table)
+    except NotEnoughTrialsError:
+        return None
     objective, polytope = objective_of(space, law), space.polytope()
     rng = np.random.default_rng([seed, 2, n_trials])
     best_K = minimise(objective, polytope).mixture_K
     expected = expected_improvement(refitted(objective, space, usable, N_LAWS, rng), polytope, best_K)
     last = usable.last()
-    fitted_B = reduce_losses(law.predict(last.mix_BK, last.scale_B2), space.weights_M, space.objective.reduce)
-    noise = noise_of_a_run(last, objective_values(space, last.loss_BM), fitted_B)
+    fitted_BM = stocked(law, last.unique_BK).predict(last.mix_BK, last.scale_B2)  # with the repeats that they had
+    noise = noise_of_a_run(last, objective_values(space, last.loss_BM), objective_values(space, fitted_BM))
     noise /= float(np.sqrt(len(last)))
     if not expected < noise:
         return None
@@ -86,7 +91,8 @@ def clearly_poor(ledger: Ledger, trial: Trial, row: Mapping[str, Any]) -> str | 
     except ValueError:  # a metric above its best: said where the row is recorded
         return None
     tokens = row.get("n_tokens")
-    if trial.purpose != "search" or tokens is None or None in losses:
+    weighed = [loss for loss, weight in zip(losses, ledger.space.weights_M, strict=True) if weight > 0]
+    if trial.purpose != "search" or tokens is None or None in weighed:  # what weighs nothing may come at the end alone
         return None
     peers = _peers(ledger, trial, float(tokens))
     if len(peers) < MIN_PEERS:
@@ -106,8 +112,9 @@ def objective_values(space: SearchSpace, loss_BM: Array) -> Array:
 def _seen_enough(space: SearchSpace, usable: Observations) -> bool:
     """Whether law and noise rest on enough trials, on every rung."""
     last = usable.last()
-    log_size_B = np.log(last.scale_B2[:, 0]) if len(last) else np.zeros(0)
-    on_rung = [int((np.abs(log_size_B - np.log(rung.n_params)) < SAME_SIZE).sum()) for rung in rungs(space)]
+    trained = zip(nearest_rung(space, last.scale_B2), last.scale_B2[:, 0], strict=True)
+    rung_B = [rung for rung, n_params in trained if abs(np.log(n_params / rung.n_params)) < SAME_SIZE]
+    on_rung = [rung_B.count(rung) for rung in rungs(space)]
     return len(last) >= TRIALS_PER_DOMAIN * len(space.domains) and min(on_rung) >= TRIALS_PER_RUNG
 
 

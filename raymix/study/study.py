@@ -253,7 +253,7 @@ class Study:
         """The best mixture at `scale` (default: the target of the space).
 
         Raises:
-            NotEnoughTrialsError: fewer than 4 trials have losses.
+            NotEnoughTrialsError: as `fit_law`.
         """
         return self.read_law(scale)[0]
 
@@ -265,7 +265,11 @@ class Study:
         keep_K = confirmed_mixture(self.ledger)
         found, held_out = recommend(self.space, table, law, target, self.seed, keep_K)
         said = [words for words in (stopped(self.ledger), skipped(self.ledger)) if words]
-        found = replace(found, law={**found.law, "notes": [*found.law["notes"], *said]})
+        found = replace(
+            found,
+            law={**found.law, "notes": [*found.law["notes"], *said]},
+            evidence={**found.evidence, "tokens": found.evidence["tokens"] - self.ledger.tokens_begun_with()},
+        )
         return weighed(found, self.confirmation()), held_out, law.to_json()
 
     def command(self) -> str:

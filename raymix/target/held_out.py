@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raymix.laws import Law, make_law
 from raymix.laws.repetition import stocked
@@ -36,8 +37,9 @@ class HeldOut:
 def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[str, float], HeldOut]:
     """Out-of-sample score: whole mixtures held out, judged on the last checkpoint of every trial that did not fail.
 
-    `rank_correlation` (Spearman) and `error` (mean absolute, nats) are of the objective; `noise` is the standard
-    deviation of the objective between runs of the same mixture where there are replicates, else of the residuals.
+    `rank_correlation` (Spearman; `_within_size` among runs of one size and length) and `error` (mean absolute, nats)
+    are of the objective; `noise` is the standard deviation of the objective between runs of the same mixture where
+    there are replicates, else of the residuals. All but `noise` are NaN where too few trials have ended to tell.
     """
     usable, failed = table.usable(), table.select(table.status_B == "failed").trial_ids
     found = cross_validate(
@@ -56,11 +58,11 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
         stocked(law, last.unique_BK).sd(last.mix_BK, last.scale_B2) @ weights_M
     )  # errors of one run move together: sds add up
     noise = noise_of_a_run(last, observed_B, predicted_B)
-    by_size = _rank_within_sizes(observed_B[ok], predicted_B[ok], last.scale_B2[ok, 0])
+    within = _rank_within_scales(observed_B[ok], predicted_B[ok], last.scale_group_B[ok])
     score = {
         "rank_correlation": rank_correlation(predicted_B[ok], observed_B[ok]),
-        "rank_correlation_within_size": by_size,
-        "error": float(np.abs(observed_B[ok] - predicted_B[ok]).mean()),
+        "rank_correlation_within_size": within,
+        "error": float(np.abs(observed_B[ok] - predicted_B[ok]).mean()) if ok.any() else float("nan"),
         "noise": noise,
     }
     half_B = predicted_B * (np.exp(Z90 * relative_B) - 1)
@@ -92,11 +94,13 @@ def noise_of_a_run(last: Observations, observed_B: Array, predicted_B: Array) ->
     return float(tamed(from_middle_1B, np.zeros(1)).std()) or float(residual_B.std())
 
 
-def _rank_within_sizes(observed_B: Array, predicted_B: Array, size_B: Array) -> float:
-    """Rank correlation inside each proxy size, averaged by trials: between sizes any law ranks well."""
-    sizes = [size for size in np.unique(size_B) if (size_B == size).sum() >= 4]
-    if not sizes:
+def _rank_within_scales(observed_B: Array, predicted_B: Array, group_B: NDArray[np.int64]) -> float:
+    """Rank correlation inside each proxy size and length, averaged by trials: between them any law ranks well."""
+    groups = [group_B == group for group in np.unique(group_B) if (group_B == group).sum() >= 4]
+    if not groups:
         return rank_correlation(predicted_B, observed_B)
-    counts = [int((size_B == size).sum()) for size in sizes]
-    ranks = [rank_correlation(predicted_B[size_B == size], observed_B[size_B == size]) for size in sizes]
-    return float(np.average(ranks, weights=counts))
+    ranks = np.asarray([rank_correlation(predicted_B[at_B], observed_B[at_B]) for at_B in groups])
+    known = np.isfinite(ranks)  # replicates of one mixture alone have no order to predict
+    if not known.any():
+        return float("nan")
+    return float(np.average(ranks[known], weights=np.asarray([at_B.sum() for at_B in groups])[known]))

@@ -56,22 +56,37 @@ class Recommendation:
 
 
 class NotEnoughTrialsError(ValueError):
-    """Too few finished trials to fit a law; the message says how many there are and why the others failed."""
+    """Too few trials to fit a law; the message says what is missing and why trials failed."""
 
 
 def fit_law(space: SearchSpace, table: Observations, name: str = HedgedUnion.name) -> Law:
     """The law on all usable rows.
 
     Raises:
-        NotEnoughTrialsError: fewer than 4 trials with losses.
+        NotEnoughTrialsError: fewer than 4 trials with losses, all of one mixture, or none that measured an eval domain
+            or metric.
     """
     usable = table.usable()
-    trials = len(set(usable.trial_ids))
-    if trials < MIN_TRIALS:
+    lacks = _lacks(usable)
+    if lacks is not None:
         reasons = sorted({str(reason) for reason in table.table["reason"].to_pylist() if reason})
         why = f"; failures: {'; '.join(reasons[:3])}" if reasons else ""
-        raise NotEnoughTrialsError(f"{trials} trials have losses, a law needs at least {MIN_TRIALS}{why}")
+        raise NotEnoughTrialsError(lacks + why)
     return rows_of(space, usable).fit(make_law(name))
+
+
+def _lacks(usable: Observations) -> str | None:
+    """What a law needs and these rows do not have, as a sentence; None where they have all of it."""
+    trials = len(set(usable.trial_ids))
+    if trials < MIN_TRIALS:
+        return f"{trials} trials have losses, a law needs at least {MIN_TRIALS}"
+    n_measured_M = np.isfinite(usable.loss_BM).sum(axis=0)
+    missing = [usable.eval_domains[m] for m in np.flatnonzero(n_measured_M == 0)]
+    if missing:
+        return f"no trial measured {', '.join(missing)}, a law needs every eval domain and metric"
+    if len(np.unique(usable.mix_BK, axis=0)) < 2:
+        return f"all {trials} trials with losses have one mixture, a law needs at least two"
+    return None
 
 
 def rows_of(space: SearchSpace, usable: Observations) -> Table:
@@ -83,7 +98,7 @@ def mixture_for(space: SearchSpace, table: Observations) -> Array:
     """The mixture (K,) that a study recommends at its target from this table, before it has confirmed any.
 
     Raises:
-        NotEnoughTrialsError: fewer than 4 trials with losses.
+        NotEnoughTrialsError: as `fit_law`.
     """
     process = fit_law(space, table, ResidualGP.name)  # with the law inside: one fit, not two
     assert isinstance(process, ResidualGP)
@@ -139,13 +154,18 @@ def recommend(
         baselines=baselines,
         near_optimal=set_around(space, objective, polytope, optimum, score["noise"]),
         epochs=epochs_of(space, optimum.mixture_K, target.n_tokens),
-        law={"name": law.name, **score, "expected_improvement": more, "notes": notes},
+        law={"name": law.name, **_known(score), "expected_improvement": more, "notes": notes},
         certificate={"gap": optimum.gap, "convex": optimum.convex, "method": optimum.method},
         verdict=verdict("prior", baselines["prior"].gain, score["noise"]),
         evidence=_evidence(table),
         exchangeable=_pairs(space, exchangeable(objective, polytope, optimum, score["noise"])),
     )
     return recommendation, held_out
+
+
+def _known(score: dict[str, float]) -> dict[str, float | None]:
+    """Scores for JSON: null where too few trials have ended to tell."""
+    return {name: value if np.isfinite(value) else None for name, value in score.items()}
 
 
 def _kept(optimum: Optimum, objective: ObjectiveAtScale, polytope: Polytope, keep_K: Array, noise: float) -> Optimum:
@@ -188,7 +208,10 @@ def _extrapolation(usable: Observations, target: Rung, mix_K: Array) -> list[str
 
 
 def _evidence(table: Observations) -> dict[str, int | float]:
-    """What the recommendation rests on, and what it cost: tokens, FLOPs and seconds of all but `reused` trials."""
+    """What the recommendation rests on, and what it cost: tokens, FLOPs and seconds of all but `reused` trials.
+
+    A table does not say which trials went on from others: a study takes what they began with off the tokens.
+    """
     last = table.usable().last()
     reused_B = np.asarray([trial_id.startswith(REUSED) for trial_id in last.trial_ids], dtype=bool)
     own = last.select(~reused_B)

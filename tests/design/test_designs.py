@@ -5,10 +5,13 @@ import pytest
 
 from raymix import simplex
 from raymix.design import Halving, Perturbations, RandomDirichlet, SpaceFilling
+from raymix.design.evidence import best_seen
 from raymix.design.halving import grid
 from raymix.design.random_dirichlet import dirichlet, into
 from raymix.design.space_filling import concentrated
+from raymix.observations import Observations
 from raymix.simplex import Polytope
+from tests import worlds as study_worlds
 from tests.design.worlds import observed, play, regret, space
 
 NOTHING = observed(space(3), [])
@@ -80,3 +83,17 @@ def test_filling_takes_corners_and_mixtures_in_turn() -> None:
     assert corner_BK.any(axis=1).tolist() == [i % 2 == 0 and first <= i < 8 for i in range(12)]
     assert corner_BK.sum(axis=0).max() == 1, "no corner twice"
     assert len(np.unique(mix_BK.round(9), axis=0)) == 12 - asked.budget.replicates
+
+
+def test_the_best_seen_is_not_the_one_that_ran_longest() -> None:
+    ladder = [{"n_params": 1e5, "n_tokens": n_tokens} for n_tokens in (5e5, 4e6)]
+    given, good_K, bad_K = study_worlds.space(ladder=ladder), np.full(3, 1 / 3), np.array([0.02, 0.08, 0.9])
+    rows = [
+        {"trial_id": str(i), "n_params": 1e5, "n_tokens": n_tokens}
+        | {f"mixture/{name}": share for name, share in zip(study_worlds.DOMAINS, mix_K, strict=True)}
+        | {f"loss/{n}": v for n, v in zip(study_worlds.DOMAINS, study_worlds.losses(mix_K, 1e5, n_tokens), strict=True)}
+        for i, (mix_K, n_tokens) in enumerate([(good_K, 5e5), (good_K, 4.98e5), (bad_K, 5e5), (bad_K, 4e6)])
+    ]
+    table = Observations.from_rows(rows, study_worlds.DOMAINS, study_worlds.DOMAINS)
+    assert table.loss_BM[3].mean() < table.loss_BM[:2].mean()
+    assert best_seen(given, table) == pytest.approx(good_K)

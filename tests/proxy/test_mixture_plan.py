@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymix.corpus import Corpus
-from raymix.proxy.plan import Batches, domain_order, sequence_order, unique_sequences
+from raymix.proxy.plan import SUBSET, Batches, _permutation, domain_order, sequence_order, unique_sequences
 from raymix.proxy.recipe import resolve
 from raymix.space import SearchSpace
 
@@ -90,6 +91,22 @@ def test_batches_are_the_same_in_any_order(corpus: Corpus, make_space: Callable[
     backward = [again[step] for step in reversed(range(len(again)))][::-1]
     assert all(np.array_equal(left, right) for left, right in zip(forward, backward, strict=True))
     assert forward[0].shape == (4, 33)
+
+
+def test_sequences_of_a_domain_are_ordered_once_an_epoch(
+    corpus: Corpus, make_space: Callable[..., SearchSpace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches, made = plan(corpus, make_space(), 0.5), Mock(wraps=_permutation)
+    whole = [batches.sequences(k, 0, 200) for k in (0, 1)]  # of 78: two epochs and a part
+    for k, name in enumerate(batches.names):
+        subset = _permutation(0, name, SUBSET, 156)
+        starts = subset[sequence_order(0, name, 78, 200)] * 32
+        assert np.array_equal(whole[k], [batches.shards[k][start : start + 33] for start in starts])
+    monkeypatch.setattr("raymix.proxy.plan._permutation", made)
+    again = plan(corpus, make_space(), 0.5)
+    parts = [[again.sequences(k, first, 4) for k in (0, 1)] for first in range(0, 200, 4)]
+    assert all(np.array_equal(np.concatenate([part[k] for part in parts]), whole[k]) for k in (0, 1))
+    assert made.call_count == 2 * 2 * 3, "two orders for each domain and epoch"
 
 
 def test_drawn_and_unique_tokens_are_counted(corpus: Corpus, make_space: Callable[..., SearchSpace]) -> None:

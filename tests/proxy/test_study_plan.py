@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from raymix.corpus import Corpus
-from raymix.plan import plan
+from raymix.plan import RungPlan, _wall, plan
 from raymix.space import SearchSpace
+from tests import worlds
 
 FLOPS = 2e10
 
@@ -43,3 +44,9 @@ def test_of_a_budget_in_flops_it_takes_its_share(corpus: Corpus, with_budget: Ca
 
 def test_without_it_there_is_the_search_alone(corpus: Corpus, with_budget: Callable[..., SearchSpace]) -> None:
     assert [rung.purpose for rung in plan(with_budget({"trials": 6}), corpus, slots=1).rungs] == ["search"]
+
+
+def test_two_sizes_of_equal_tokens_take_their_own_time() -> None:
+    equal = [{"n_params": n_params, "n_tokens": 1e6} for n_params in (1e5, 1e6)]
+    parts = [RungPlan(0, 1e6, "", trials, 0.0, seconds) for trials, seconds in ((12, 10.0), (4, 100.0))]
+    assert _wall(worlds.space(ladder=equal, budget={"trials": 16}), parts, slots=1) == 12 * 10 + 4 * 100
