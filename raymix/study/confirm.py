@@ -19,6 +19,7 @@ import numpy as np
 from scipy import stats
 
 from raymix.design import Proposal, rungs
+from raymix.design.stock import unique_at
 from raymix.laws import Law
 from raymix.simplex import Array
 from raymix.space import Rung, Scale, SpaceError
@@ -246,8 +247,9 @@ def _predicted(
     names = [name for name in mixtures if name != PROPOSAL]
     mix_BK = np.stack([space.mixture(mixtures[name]) for name in (PROPOSAL, *names)])
     at = Rung(n_params=scale.n_params, n_tokens=scale.n_tokens)
-    objective = objective_of(space, law, at)
-    drawn = refitted(objective, space, usable, N_DRAWS, np.random.default_rng([ledger.seed, 1]))
+    unique_K = unique_at(space, np.asarray([scale]))[0]  # these runs repeat tokens as the proxies do
+    objective = objective_of(space, law, at, unique_K)
+    drawn = refitted(objective, space, usable, N_DRAWS, np.random.default_rng([ledger.seed, 1]), unique_K)
     value_B = objective.values(mix_BK)
     value_SB = np.stack([draw.values(mix_BK) for draw in drawn])
     mean_b, draw_Sb = value_B[1:] - value_B[0], value_SB[:, 1:] - value_SB[:, :1]
