@@ -18,7 +18,7 @@ from raymix.design.stock import losses as at_scale
 from raymix.design.stock import unique_at
 from raymix.laws.repetition import stocked
 from raymix.results import results
-from raymix.space import Rung, SpaceError
+from raymix.space import Rung, Scale, SpaceError
 from raymix.space_study import Confirm
 from raymix.store import Store
 from raymix.study.agenda import next_trials, over
@@ -127,9 +127,7 @@ def test_the_prediction_counts_the_repeats_of_the_runs(monkeypatch: pytest.Monke
     proposal, prior = at_scale(book.space, law, mix_2K, scale_22) @ book.space.weights_M
     assert plan["predicted"]["prior"]["mean"] == pytest.approx(prior - proposal, rel=1e-9)
     proposal, prior = stocked(law, book.space.available_K).predict(mix_2K, scale_22) @ book.space.weights_M
-    assert plan["predicted"]["prior"]["mean"] != pytest.approx(
-        prior - proposal, rel=0.01
-    )  # as if nothing were repeated
+    assert plan["predicted"]["prior"]["mean"] != pytest.approx(prior - proposal, rel=0.01)  # nothing is repeated
 
 
 def test_a_failed_run_takes_its_pairs_with_it(played: Ledger) -> None:
@@ -184,6 +182,23 @@ def test_too_little_for_confirmation_is_said_and_ends_the_study() -> None:
     assert "does not pay for one pair" in book.confirmations[-1]["why"]
     with pytest.raises(SpaceError, match="confirm takes 6 of the 8 trials"):
         worlds.space(budget={"trials": 8}, confirm=True)
+
+
+@pytest.mark.parametrize("runs", [0, 2, 5, 6])
+def test_a_scale_that_was_named_is_paid_from_the_budget_too(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raymix.study.confirm.N_DRAWS", 3)
+    dear = Scale(4e6, 1e7)
+    share = cost(dear) * runs / (cost(dear) * runs + 10 * cost(SMALL)) or 0.01
+    wanted = {"seeds": 3, "share": share, "scale": {"n_params": dear.n_params, "n_tokens": dear.n_tokens}}
+    total = 10 * cost(SMALL) / (1 - share)
+    book = ledger(budget={"flops": total, "per_round": 5, "stop_early": False}, confirm=wanted)
+    play(book)
+    assert len(book.confirmations[-1]["seeds"]) == runs // 2
+    assert spent(book).flops <= total * (1 + 1e-9)
+    if not runs:
+        assert "does not pay for one pair of runs at 4e+06 parameters and 1e+07 tokens" in book.confirmations[-1]["why"]
+        plan_confirmation(book, Confirm.model_validate(wanted))  # asked for beside the budget
+        assert len(book.confirmations[-1]["seeds"]) == 3
 
 
 @pytest.mark.slow  # fits the law some 100 times: about 6 s

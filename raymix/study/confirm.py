@@ -24,7 +24,7 @@ from raymix.laws import Law
 from raymix.simplex import Array
 from raymix.space import Rung, Scale, SpaceError
 from raymix.space_study import Confirm
-from raymix.study.budget import flops_left, spent
+from raymix.study.budget import CLOSE, flops_left, spent
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.objective import objective_of, reduce_losses
@@ -96,7 +96,8 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
     mixtures = {PROPOSAL: space.shares(best_K)} | {name: space.shares(others[name]) for name in wanted.baselines}
     seeds, scale = _affordable(ledger, wanted, automatic)
     if scale is None:
-        return skip_confirmation(ledger, "what is left of the budget does not pay for one pair of runs")
+        where = f" at {_of(wanted.scale.model_dump())}" if wanted.scale else ""
+        return skip_confirmation(ledger, f"what is left of the budget does not pay for one pair of runs{where}")
     body = {
         "automatic": automatic,
         "limits": space.budget.limits(),
@@ -191,16 +192,16 @@ def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommenda
 
 
 def _affordable(ledger: Ledger, wanted: Confirm, automatic: bool) -> tuple[int, Scale | None]:
-    """How many seeds at which scale: fewer seeds only where the smallest rung is too dear for all of them."""
-    if wanted.scale is not None:
-        return wanted.seeds, wanted.scale.scale
+    """How many seeds at which scale: fewer seeds only where one named, or the smallest rung, is too dear for all."""
+    named = wanted.scale.scale if wanted.scale else None
     if not automatic:
-        return wanted.seeds, rungs(ledger.space)[-1]
+        return wanted.seeds, named or rungs(ledger.space)[-1]
     arms, left = 1 + len(wanted.baselines), flops_left(ledger)
     most = ledger.space.budget.limits().get("trials", math.inf) - spent(ledger).trials
     for seeds in range(min(wanted.seeds, int(min(most, 1e6)) // arms), 0, -1):
-        scale = largest_affordable(ledger, left / (seeds * arms))
-        if scale is not None:
+        each = left / (seeds * arms) * CLOSE
+        scale = named or largest_affordable(ledger, each)
+        if scale is not None and ledger.flops_of(scale) <= each:
             return seeds, scale
     return 0, None
 
