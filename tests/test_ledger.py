@@ -66,6 +66,19 @@ def test_a_failure_keeps_the_checkpoints_before_it() -> None:
     assert len(ledger.table().usable()) == 1
 
 
+@pytest.mark.parametrize("done_first", [False, True])
+def test_the_last_row_of_a_trial_done_is_that_whatever_its_checkpoints_say(done_first: bool) -> None:
+    ledger = Ledger(worlds.space(metrics=[{"name": "exams", "better": "high"}]))
+    (trial,) = ledger.ask(1)
+    checkpoint, done = worlds.rows(trial)
+    told = [checkpoint | {"n_tokens": trial.n_tokens * 1.0004}, done | {"metric/exams": 0.3}]
+    for row in told[::-1] if done_first else told:
+        ledger.observe(trial.trial_id, row)
+    last = ledger.last_row(trial.trial_id)
+    assert last is not None and last["status"] == "done"
+    assert (last["loss/exams"], ledger.tokens_seen(trial.trial_id)) == (0.7, trial.n_tokens)
+
+
 def test_unknown_trials_and_missing_losses_are_refused() -> None:
     ledger = Ledger(worlds.space())
     (trial,) = ledger.ask(1)

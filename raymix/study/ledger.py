@@ -139,7 +139,7 @@ class Ledger:
         return self._together.get(trial_id) or [trial_id]
 
     def last_row(self, trial_id: str) -> dict[str, Any] | None:
-        """The row of a trial with the most tokens that has losses; None before the first."""
+        """The row with which a trial was done, else its checkpoint with the most tokens; None before the first."""
         return self._last.get(trial_id)
 
     def pending(self) -> list[Trial]:
@@ -267,5 +267,6 @@ class Ledger:
                 self._flops[trial.n_params, trial.n_tokens] = body["flops"]
             if trial.purpose == "search" and longer_rungs(self.space, trial.scale):
                 self._runs.setdefault(self._run_of(trial.mixture, trial.scale, trial.seed), []).append(trial)
-        if status not in ENDED[1:] and body["n_tokens"] >= self.tokens_seen(trial_id):
+        later = self.status(trial_id) != "done" and body["n_tokens"] >= self.tokens_seen(trial_id)
+        if status == "done" or (status not in ENDED and later):
             self._last[trial_id] = body
