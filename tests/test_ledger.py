@@ -169,6 +169,23 @@ def test_more_tokens_of_a_mixture_go_on_from_its_trial(tmp_path: Path) -> None:
     assert Ledger(worlds.space(ladder=LENGTHS)).propose([Proposal(mix_K, most, 0)])[0].trial_id != third.trial_id
 
 
+def test_going_on_never_costs_less_than_nothing() -> None:
+    ledger = Ledger(worlds.space(ladder=LENGTHS))
+    mix_K, few, more = np.array([0.2, 0.3, 0.5]), Scale(1e5, 5e5), Scale(1e5, 1e6)
+    (short,) = ledger.propose([Proposal(mix_K, few, 0)])
+    ledger.observe(short.trial_id, worlds.rows(short)[1] | {"flops": 3 * cost(few)})  # head and attention counted
+    (longer,) = ledger.propose([Proposal(mix_K, more, 0)])
+    assert longer.continues == short.trial_id
+    assert ledger.flops_of(more, longer.after) == pytest.approx(3 * (cost(more) - cost(few)))
+    assert spent(ledger).flops == pytest.approx(3 * cost(more))
+    ledger.observe(longer.trial_id, worlds.rows(longer)[0] | {"n_tokens": 4e5})  # of what it began with
+    ledger.fail(longer.trial_id, "died")
+    assert spent(ledger).flops == pytest.approx(3 * cost(few))
+    (anew,) = ledger.propose([Proposal(mix_K, more, 1)])
+    ledger.observe(anew.trial_id, worlds.rows(anew)[1] | {"flops": 2 * cost(few)})  # told by another count
+    assert ledger.flops_of(more, (few.n_tokens,)) == 0
+
+
 def test_what_is_not_the_same_run_starts_anew() -> None:
     ledger = Ledger(worlds.space(ladder=LENGTHS))
     mix_K, few, more = np.array([0.2, 0.3, 0.5]), Scale(1e5, 5e5), Scale(1e5, 1e6)

@@ -116,10 +116,14 @@ class Ledger:
     def flops_of(self, scale: Scale, after: Sequence[float] = ()) -> float:
         """Training FLOPs of a trial at a scale: as recorded where one has ended, else as expected.
 
-        `after` is that of a trial that goes on: what it begins with costs nothing more.
+        `after` is that of a trial that goes on: what it begins with costs nothing more. Where no trial of the whole
+        length has ended, a token costs what it did up to there: both are then counted alike.
         """
-        whole = self._flops.get((scale.n_params, scale.n_tokens)) or self.expected_flops(scale)
-        return whole - self.flops_of(Scale(scale.n_params, after[-1])) if after else whole
+        recorded = self._flops.get((scale.n_params, scale.n_tokens))
+        if not after:
+            return recorded or self.expected_flops(scale)
+        before = self.flops_of(Scale(scale.n_params, after[-1]))
+        return max(0.0, (recorded or before * scale.n_tokens / after[-1]) - before)
 
     def begun(self, proposal: Proposal) -> Trial | None:
         """The longest trial done that one of this mixture, scale and seed goes on from."""
