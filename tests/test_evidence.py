@@ -148,6 +148,32 @@ def test_what_was_taken_outlives_its_source(tmp_path: Path) -> None:
     assert not [trial_id for trial_id in without.table().trial_ids if trial_id.startswith(REUSED)]
 
 
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a"), ("b", "c"), ("a", "b", "c")])
+def test_evidence_by_several_routes_counts_once(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name, sources in (("a", []), ("b", ["a"]), ("c", ["b"])):
+        study = Study.create(worlds.space(**{"from": [str(tmp_path / source) for source in sources]}), tmp_path / name)
+        for trial in study.ask(2):
+            row = worlds.rows(trial)[1]
+            study.tell(trial.trial_id, {domain: row[f"loss/{domain}"] for domain in OLD})
+    found, _ = taken(worlds.space(**{"from": [str(tmp_path / name) for name in names]}))
+    assert len(found) == len({tuple(loss_M) for loss_M in found.loss_BM}) == (6 if "c" in names else 4)
+    assert sum(trial_id.count(REUSED) == 1 for trial_id in found.trial_ids) == 2 * len(names), "by the shortest route"
+
+
+def test_a_fork_has_what_the_old_study_took_once(tmp_path: Path) -> None:
+    wanted = space(OLD, str(table(tmp_path)))
+    Study.create(wanted, tmp_path / "old")
+    larger = wanted.model_copy(update={"target": wanted.target.model_copy(update={"n_params": 8e6})})
+    assert len(Study.fork(larger, tmp_path / "old", tmp_path / "new").table()) == len(SHARES)
+
+
+def test_trials_numbered_alike_in_two_tables_both_count(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    paths = table(tmp_path), table(tmp_path / "other", evals=OLD[::-1])
+    found, _ = taken(space(OLD, str(paths[0]), **{"from": list(map(str, paths))}))
+    assert len(found) == 2 * len(SHARES)
+
+
 def test_the_same_evidence_gives_the_same_proposals(tmp_path: Path) -> None:
     wanted = space(OLD, str(table(tmp_path)))
     asked = []

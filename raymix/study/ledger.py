@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.store import Store
+from raymix.study.routes import once
 from raymix.study.row import checked_losses, is_loss, reported, without_result
 from raymix.study.trial import Trial, trial_identity
 
@@ -53,7 +54,7 @@ class Ledger:
         """What was to be confirmed, in order (raymix/study/confirm.py)."""
         self.reused: dict[str, dict[str, Any]] = {}
         """Observations taken from elsewhere, by the entry of `from` that asked for them (raymix/study/evidence.py)."""
-        self._reused: dict[str, tuple[list[Cells], set[str]]] = {}
+        self._reused: tuple[list[Cells], set[str]] | None = None
         self._last: dict[str, dict[str, Any]] = {}
         self.version = 0
         """How many events are known: what is computed from them stays right until it changes."""
@@ -171,12 +172,13 @@ class Ledger:
 
     def _reused_cells(self) -> list[Cells]:
         """Rows from elsewhere, once every eval domain is measured by some row: a law needs all of them."""
-        asked = [self._reused[entry.key] for entry in self.space.reuse if entry.key in self._reused]
-        measured = {name for row in self._last.values() for name, value in row.items() if value is not None}
-        measured = measured.union(*(names for _, names in asked))
-        if not measured.issuperset(f"loss/{name}" for name in self.space.eval_names):
-            return []
-        return [cells for each, _ in asked for cells in each]
+        if self._reused is None:
+            asked = [self.reused[entry.key] for entry in self.space.reuse if entry.key in self.reused]
+            rows = once([row for body in asked for row in body["rows"]])
+            self._reused = [self._cells_of(row) for row in rows], _measured(rows)
+        cells, measured = self._reused
+        columns = {f"loss/{name}" for name in self.space.eval_names}
+        return cells if columns <= measured | _measured(self._last.values()) else []
 
     def _clock(self) -> dict[str, float]:
         """Hours so far, for the record, where the budget counts them."""
@@ -247,11 +249,8 @@ class Ledger:
             self._apply_row(body)
 
     def _apply_reuse(self, body: dict[str, Any]) -> None:
-        rows, entry = body["rows"], body["entry"]
-        names = {name for row in rows for name, value in row.items() if value is not None}
-        self._reused[entry] = [self._cells_of(row) for row in rows], names
-        self.reused[entry] = body
-        self._table = None
+        self.reused[body["entry"]] = body
+        self._reused = self._table = None
 
     def _cells_of(self, row: Mapping[str, Any]) -> Cells:
         return labels(row), np.asarray(numbers(row, self._columns))
@@ -274,3 +273,8 @@ class Ledger:
         later = self.status(trial_id) != "done" and body["n_tokens"] >= self.tokens_seen(trial_id)
         if status == "done" or (status not in ENDED and later):
             self._last[trial_id] = body
+
+
+def _measured(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Columns that some row has a value of."""
+    return {name for row in rows for name, value in row.items() if value is not None}
