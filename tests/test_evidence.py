@@ -109,6 +109,18 @@ def test_tokens_and_scales_come_along_and_failures_stay_behind(tmp_path: Path) -
     assert found.column("seconds").tolist() == [1.0] * 4
 
 
+def test_tokens_of_one_domain_that_are_not_known_leave_the_others(tmp_path: Path) -> None:
+    unknown = {"unique/web": [1e6] * 5, "unique/code": [2e6] * 5, "tokens/code": [3e5] * 5}
+    path = str(table(tmp_path, **unknown))
+    found, _ = taken(space((*OLD, "maths"), path))
+    np.testing.assert_array_equal(found.unique_BK[0], [1e6, 2e6, np.nan, np.nan])
+    np.testing.assert_array_equal(found.tokens_BK[0], [np.nan, 3e5, np.nan, 0])
+    merged, _ = taken(space(("text", "code"), {"table": path, "merge": {"text": ["web", "books"]}}))
+    np.testing.assert_array_equal(merged.unique_BK[0], [np.nan, 2e6])
+    untold, _ = taken(space((*OLD, "maths"), str(table(tmp_path))))
+    assert np.isnan(untold.unique_BK).all()
+
+
 def test_a_law_waits_until_every_eval_domain_is_measured(tmp_path: Path) -> None:
     wanted = space(OLD, str(table(tmp_path)), evals=(*OLD, "exams"))
     book = Ledger(wanted)
