@@ -14,14 +14,19 @@ from typer.testing import CliRunner
 from raymix import Study
 from raymix.cli import app
 from raymix.design import SpaceFilling, cost, rungs
+from raymix.design.stock import losses as at_scale
+from raymix.design.stock import unique_at
+from raymix.laws.repetition import stocked
 from raymix.results import results
-from raymix.space import SpaceError
+from raymix.space import Rung, Scale, SpaceError
+from raymix.space_study import Confirm
 from raymix.store import Store
 from raymix.study.agenda import next_trials, over
 from raymix.study.budget import spent
-from raymix.study.confirm import FIRST_SEED, confirmation, confirmed_mixture, largest_affordable
+from raymix.study.confirm import FIRST_SEED, confirmation, confirmed_mixture, largest_affordable, plan_confirmation
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
+from raymix.target.recommend import fit_law
 from tests import worlds
 
 SMALL, LARGE = rungs(worlds.space())
@@ -107,6 +112,24 @@ def test_the_prediction_is_older_than_the_runs_and_survives_a_restart(tmp_path: 
     assert found is not None and found.done == 9
 
 
+def test_the_prediction_counts_the_repeats_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raymix.study.confirm.N_DRAWS", 3)
+    book = ledger(confirm=None)
+    unique_K = unique_at(book.space, np.asarray([SMALL]))[0]
+    for trial in book.ask(8):
+        row = {f"loss/{name}": value for name, value in losses(trial).items()}
+        row |= {f"unique/{name}": float(n) for name, n in zip(worlds.DOMAINS, unique_K, strict=True)}
+        book.observe(trial.trial_id, row)
+    plan_confirmation(book, Confirm(seeds=1, scale=Rung(n_params=SMALL.n_params, n_tokens=SMALL.n_tokens)))
+    plan, law = book.confirmations[-1], fit_law(book.space, book.table())
+    mix_2K = np.stack([book.space.mixture(plan["mixtures"][arm]) for arm in ("proposal", "prior")])
+    scale_22 = np.tile(np.asarray(SMALL, float), (2, 1))
+    proposal, prior = at_scale(book.space, law, mix_2K, scale_22) @ book.space.weights_M
+    assert plan["predicted"]["prior"]["mean"] == pytest.approx(prior - proposal, rel=1e-9)
+    proposal, prior = stocked(law, book.space.available_K).predict(mix_2K, scale_22) @ book.space.weights_M
+    assert plan["predicted"]["prior"]["mean"] != pytest.approx(prior - proposal, rel=0.01)  # nothing is repeated
+
+
 def test_a_failed_run_takes_its_pairs_with_it(played: Ledger) -> None:
     book = ledger()
     for plan in played.confirmations:
@@ -159,6 +182,23 @@ def test_too_little_for_confirmation_is_said_and_ends_the_study() -> None:
     assert "does not pay for one pair" in book.confirmations[-1]["why"]
     with pytest.raises(SpaceError, match="confirm takes 6 of the 8 trials"):
         worlds.space(budget={"trials": 8}, confirm=True)
+
+
+@pytest.mark.parametrize("runs", [0, 2, 5, 6])
+def test_a_scale_that_was_named_is_paid_from_the_budget_too(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raymix.study.confirm.N_DRAWS", 3)
+    dear = Scale(4e6, 1e7)
+    share = cost(dear) * runs / (cost(dear) * runs + 10 * cost(SMALL)) or 0.01
+    wanted = {"seeds": 3, "share": share, "scale": {"n_params": dear.n_params, "n_tokens": dear.n_tokens}}
+    total = 10 * cost(SMALL) / (1 - share)
+    book = ledger(budget={"flops": total, "per_round": 5, "stop_early": False}, confirm=wanted)
+    play(book)
+    assert len(book.confirmations[-1]["seeds"]) == runs // 2
+    assert spent(book).flops <= total * (1 + 1e-9)
+    if not runs:
+        assert "does not pay for one pair of runs at 4e+06 parameters and 1e+07 tokens" in book.confirmations[-1]["why"]
+        plan_confirmation(book, Confirm.model_validate(wanted))  # asked for beside the budget
+        assert len(book.confirmations[-1]["seeds"]) == 3
 
 
 @pytest.mark.slow  # fits the law some 100 times: about 6 s

@@ -109,6 +109,18 @@ def test_tokens_and_scales_come_along_and_failures_stay_behind(tmp_path: Path) -
     assert found.column("seconds").tolist() == [1.0] * 4
 
 
+def test_tokens_of_one_domain_that_are_not_known_leave_the_others(tmp_path: Path) -> None:
+    unknown = {"unique/web": [1e6] * 5, "unique/code": [2e6] * 5, "tokens/code": [3e5] * 5}
+    path = str(table(tmp_path, **unknown))
+    found, _ = taken(space((*OLD, "maths"), path))
+    np.testing.assert_array_equal(found.unique_BK[0], [1e6, 2e6, np.nan, np.nan])
+    np.testing.assert_array_equal(found.tokens_BK[0], [np.nan, 3e5, np.nan, 0])
+    merged, _ = taken(space(("text", "code"), {"table": path, "merge": {"text": ["web", "books"]}}))
+    np.testing.assert_array_equal(merged.unique_BK[0], [np.nan, 2e6])
+    untold, _ = taken(space((*OLD, "maths"), str(table(tmp_path))))
+    assert np.isnan(untold.unique_BK).all()
+
+
 def test_a_law_waits_until_every_eval_domain_is_measured(tmp_path: Path) -> None:
     wanted = space(OLD, str(table(tmp_path)), evals=(*OLD, "exams"))
     book = Ledger(wanted)
@@ -146,6 +158,32 @@ def test_what_was_taken_outlives_its_source(tmp_path: Path) -> None:
     assert len(again.ask(2)) == 2
     without = Study.resume(wanted.model_copy(update={"reuse": ()}), tmp_path / "new")
     assert not [trial_id for trial_id in without.table().trial_ids if trial_id.startswith(REUSED)]
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a"), ("b", "c"), ("a", "b", "c")])
+def test_evidence_by_several_routes_counts_once(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name, sources in (("a", []), ("b", ["a"]), ("c", ["b"])):
+        study = Study.create(worlds.space(**{"from": [str(tmp_path / source) for source in sources]}), tmp_path / name)
+        for trial in study.ask(2):
+            row = worlds.rows(trial)[1]
+            study.tell(trial.trial_id, {domain: row[f"loss/{domain}"] for domain in OLD})
+    found, _ = taken(worlds.space(**{"from": [str(tmp_path / name) for name in names]}))
+    assert len(found) == len({tuple(loss_M) for loss_M in found.loss_BM}) == (6 if "c" in names else 4)
+    assert sum(trial_id.count(REUSED) == 1 for trial_id in found.trial_ids) == 2 * len(names), "by the shortest route"
+
+
+def test_a_fork_has_what_the_old_study_took_once(tmp_path: Path) -> None:
+    wanted = space(OLD, str(table(tmp_path)))
+    Study.create(wanted, tmp_path / "old")
+    larger = wanted.model_copy(update={"target": wanted.target.model_copy(update={"n_params": 8e6})})
+    assert len(Study.fork(larger, tmp_path / "old", tmp_path / "new").table()) == len(SHARES)
+
+
+def test_trials_numbered_alike_in_two_tables_both_count(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    paths = table(tmp_path), table(tmp_path / "other", evals=OLD[::-1])
+    found, _ = taken(space(OLD, str(paths[0]), **{"from": list(map(str, paths))}))
+    assert len(found) == 2 * len(SHARES)
 
 
 def test_the_same_evidence_gives_the_same_proposals(tmp_path: Path) -> None:

@@ -87,6 +87,19 @@ def test_a_failure_keeps_the_checkpoints_before_it() -> None:
     assert len(ledger.table().usable()) == 1
 
 
+@pytest.mark.parametrize("done_first", [False, True])
+def test_the_last_row_of_a_trial_done_is_that_whatever_its_checkpoints_say(done_first: bool) -> None:
+    ledger = Ledger(worlds.space(metrics=[{"name": "exams", "better": "high"}]))
+    (trial,) = ledger.ask(1)
+    checkpoint, done = worlds.rows(trial)
+    told = [checkpoint | {"n_tokens": trial.n_tokens * 1.0004}, done | {"metric/exams": 0.3}]
+    for row in told[::-1] if done_first else told:
+        ledger.observe(trial.trial_id, row)
+    last = ledger.last_row(trial.trial_id)
+    assert last is not None and last["status"] == "done"
+    assert (last["loss/exams"], ledger.tokens_seen(trial.trial_id)) == (0.7, trial.n_tokens)
+
+
 def test_unknown_trials_and_missing_losses_are_refused() -> None:
     ledger = Ledger(worlds.space())
     (trial,) = ledger.ask(1)
@@ -175,6 +188,23 @@ def test_more_tokens_of_a_mixture_go_on_from_its_trial(tmp_path: Path) -> None:
     # What it goes on from is paid for: in all as much as one run of 4e6 tokens.
     assert spent(again).flops == pytest.approx(cost(most))
     assert Ledger(worlds.space(ladder=LENGTHS)).propose([Proposal(mix_K, most, 0)])[0].trial_id != third.trial_id
+
+
+def test_going_on_never_costs_less_than_nothing() -> None:
+    ledger = Ledger(worlds.space(ladder=LENGTHS))
+    mix_K, few, more = np.array([0.2, 0.3, 0.5]), Scale(1e5, 5e5), Scale(1e5, 1e6)
+    (short,) = ledger.propose([Proposal(mix_K, few, 0)])
+    ledger.observe(short.trial_id, worlds.rows(short)[1] | {"flops": 3 * cost(few)})  # head and attention counted
+    (longer,) = ledger.propose([Proposal(mix_K, more, 0)])
+    assert longer.continues == short.trial_id
+    assert ledger.flops_of(more, longer.after) == pytest.approx(3 * (cost(more) - cost(few)))
+    assert spent(ledger).flops == pytest.approx(3 * cost(more))
+    ledger.observe(longer.trial_id, worlds.rows(longer)[0] | {"n_tokens": 4e5})  # of what it began with
+    ledger.fail(longer.trial_id, "died")
+    assert spent(ledger).flops == pytest.approx(3 * cost(few))
+    (anew,) = ledger.propose([Proposal(mix_K, more, 1)])
+    ledger.observe(anew.trial_id, worlds.rows(anew)[1] | {"flops": 2 * cost(few)})  # told by another count
+    assert ledger.flops_of(more, (few.n_tokens,)) == 0
 
 
 def test_what_is_not_the_same_run_starts_anew() -> None:

@@ -19,11 +19,12 @@ import numpy as np
 from scipy import stats
 
 from raymix.design import Proposal, rungs
+from raymix.design.stock import unique_at
 from raymix.laws import Law
 from raymix.simplex import Array
 from raymix.space import Rung, Scale, SpaceError
 from raymix.space_study import Confirm
-from raymix.study.budget import flops_left, spent
+from raymix.study.budget import CLOSE, flops_left, spent
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.objective import objective_of, reduce_losses
@@ -95,7 +96,8 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
     mixtures = {PROPOSAL: space.shares(best_K)} | {name: space.shares(others[name]) for name in wanted.baselines}
     seeds, scale = _affordable(ledger, wanted, automatic)
     if scale is None:
-        return skip_confirmation(ledger, "what is left of the budget does not pay for one pair of runs")
+        where = f" at {_of(wanted.scale.model_dump())}" if wanted.scale else ""
+        return skip_confirmation(ledger, f"what is left of the budget does not pay for one pair of runs{where}")
     body = {
         "automatic": automatic,
         "limits": space.budget.limits(),
@@ -190,16 +192,16 @@ def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommenda
 
 
 def _affordable(ledger: Ledger, wanted: Confirm, automatic: bool) -> tuple[int, Scale | None]:
-    """How many seeds at which scale: fewer seeds only where the smallest rung is too dear for all of them."""
-    if wanted.scale is not None:
-        return wanted.seeds, wanted.scale.scale
+    """How many seeds at which scale: fewer seeds only where one named, or the smallest rung, is too dear for all."""
+    named = wanted.scale.scale if wanted.scale else None
     if not automatic:
-        return wanted.seeds, rungs(ledger.space)[-1]
+        return wanted.seeds, named or rungs(ledger.space)[-1]
     arms, left = 1 + len(wanted.baselines), flops_left(ledger)
     most = ledger.space.budget.limits().get("trials", math.inf) - spent(ledger).trials
     for seeds in range(min(wanted.seeds, int(min(most, 1e6)) // arms), 0, -1):
-        scale = largest_affordable(ledger, left / (seeds * arms))
-        if scale is not None:
+        each = left / (seeds * arms) * CLOSE
+        scale = named or largest_affordable(ledger, each)
+        if scale is not None and ledger.flops_of(scale) <= each:
             return seeds, scale
     return 0, None
 
@@ -246,8 +248,9 @@ def _predicted(
     names = [name for name in mixtures if name != PROPOSAL]
     mix_BK = np.stack([space.mixture(mixtures[name]) for name in (PROPOSAL, *names)])
     at = Rung(n_params=scale.n_params, n_tokens=scale.n_tokens)
-    objective = objective_of(space, law, at)
-    drawn = refitted(objective, space, usable, N_DRAWS, np.random.default_rng([ledger.seed, 1]))
+    unique_K = unique_at(space, np.asarray([scale]))[0]  # these runs repeat tokens as the proxies do
+    objective = objective_of(space, law, at, unique_K)
+    drawn = refitted(objective, space, usable, N_DRAWS, np.random.default_rng([ledger.seed, 1]), unique_K)
     value_B = objective.values(mix_BK)
     value_SB = np.stack([draw.values(mix_BK) for draw in drawn])
     mean_b, draw_Sb = value_B[1:] - value_B[0], value_SB[:, 1:] - value_SB[:, :1]

@@ -155,9 +155,7 @@ class _Evals:
 
 def _eval_map(entry: Reuse, source: Source, space: SearchSpace) -> _Evals:
     """Which old columns of losses are whose here."""
-    index: list[int] = []
-    names: list[str] = []
-    notes = []
+    index, names, notes = list[int](), list[str](), list[str]()
     for name in entry.rename_evals:
         if name not in source.table.eval_domains:
             raise SpaceError(f"from {entry.source}: it has no eval domain {name!r} to rename")
@@ -205,7 +203,9 @@ def _rows(
     mark: str,
 ) -> list[dict[str, Any]]:
     """Plain rows as a study records them; trial ids say where they come from."""
-    blocks = {"mixture/": mix_BK, "tokens/": kept.tokens_BK @ map_JK, "unique/": kept.unique_BK @ map_JK}
+    tokens_BK = _summed(kept.tokens_BK, map_JK)
+    unique_BK = np.where(map_JK.any(axis=0), _summed(kept.unique_BK, map_JK), np.nan)  # of one added nobody knows
+    blocks = {"mixture/": mix_BK, "tokens/": tokens_BK, "unique/": unique_BK}
     seed_B = kept.table["seed"].to_pylist()
     out = []
     for b, trial_id in enumerate(kept.trial_ids):
@@ -216,6 +216,12 @@ def _rows(
         row |= {f"loss/{name}": float(value) for name, value in zip(evals, loss_BM[b], strict=True)}
         out.append({key: value for key, value in row.items() if not isinstance(value, float) or np.isfinite(value)})
     return out
+
+
+def _summed(old_BJ: Array, map_JK: Array) -> Array:
+    """Tokens in the new domains (B, K); NaN only where those of an old domain that went into it are not known."""
+    unknown_BJ = ~np.isfinite(old_BJ)
+    return np.where(unknown_BJ @ (map_JK > 0), np.nan, np.where(unknown_BJ, 0.0, old_BJ) @ map_JK)
 
 
 def _parts(parts: tuple[str, ...] | dict[str, float], space: SearchSpace) -> Array | None:

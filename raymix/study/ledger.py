@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.store import Store
+from raymix.study.routes import once
 from raymix.study.row import check_mixture, record, without_result
 from raymix.study.trial import Trial, trial_identity
 
@@ -53,7 +54,7 @@ class Ledger:
         """What was to be confirmed, in order (raymix/study/confirm.py)."""
         self.reused: dict[str, dict[str, Any]] = {}
         """Observations taken from elsewhere, by the entry of `from` that asked for them (raymix/study/evidence.py)."""
-        self._reused: dict[str, tuple[list[Cells], set[str]]] = {}
+        self._reused: tuple[list[Cells], set[str]] | None = None
         self._last: dict[str, dict[str, Any]] = {}
         self.version = 0
         """How many events are known: what is computed from them stays right until it changes."""
@@ -130,10 +131,14 @@ class Ledger:
     def flops_of(self, scale: Scale, after: Sequence[float] = ()) -> float:
         """Training FLOPs of a trial at a scale: as recorded where one has ended, else as expected.
 
-        `after` is that of a trial that goes on: what it begins with costs nothing more.
+        `after` is that of a trial that goes on: what it begins with costs nothing more. Where no trial of the whole
+        length has ended, a token costs what it did up to there: both are then counted alike.
         """
-        whole = self._flops.get((scale.n_params, scale.n_tokens)) or self.expected_flops(scale)
-        return whole - self.flops_of(Scale(scale.n_params, after[-1])) if after else whole
+        recorded = self._flops.get((scale.n_params, scale.n_tokens))
+        if not after:
+            return recorded or self.expected_flops(scale)
+        before = self.flops_of(Scale(scale.n_params, after[-1]))
+        return max(0.0, (recorded or before * scale.n_tokens / after[-1]) - before)
 
     def begun(self, proposal: Proposal) -> Trial | None:
         """The longest trial done that one of this mixture, scale and seed goes on from."""
@@ -153,7 +158,7 @@ class Ledger:
         return self._together.get(trial_id) or [trial_id]
 
     def last_row(self, trial_id: str) -> dict[str, Any] | None:
-        """The row of a trial with the most tokens that has losses; None before the first."""
+        """The row with which a trial was done, else its checkpoint with the most tokens; None before the first."""
         return self._last.get(trial_id)
 
     def pending(self) -> list[Trial]:
@@ -186,12 +191,13 @@ class Ledger:
 
     def _reused_cells(self) -> list[Cells]:
         """Rows from elsewhere, once every eval domain is measured by some row: a law needs all of them."""
-        asked = [self._reused[entry.key] for entry in self.space.reuse if entry.key in self._reused]
-        measured = {name for row in self._last.values() for name, value in row.items() if value is not None}
-        measured = measured.union(*(names for _, names in asked))
-        if not measured.issuperset(f"loss/{name}" for name in self.space.eval_names):
-            return []
-        return [cells for each, _ in asked for cells in each]
+        if self._reused is None:
+            asked = [self.reused[entry.key] for entry in self.space.reuse if entry.key in self.reused]
+            rows = once([row for body in asked for row in body["rows"]])
+            self._reused = [self._cells_of(row) for row in rows], _measured(rows)
+        cells, measured = self._reused
+        columns = {f"loss/{name}" for name in self.space.eval_names}
+        return cells if columns <= measured | _measured(self._last.values()) else []
 
     def _clock(self) -> dict[str, float]:
         """Hours so far, for the record, where the budget counts them."""
@@ -263,11 +269,8 @@ class Ledger:
             self._apply_row(body)
 
     def _apply_reuse(self, body: dict[str, Any]) -> None:
-        rows, entry = body["rows"], body["entry"]
-        names = {name for row in rows for name, value in row.items() if value is not None}
-        self._reused[entry] = [self._cells_of(row) for row in rows], names
-        self.reused[entry] = body
-        self._table = None
+        self.reused[body["entry"]] = body
+        self._reused = self._table = None
 
     def _cells_of(self, row: Mapping[str, Any]) -> Cells:
         return labels(row), np.asarray(numbers(row, self._columns))
@@ -288,5 +291,11 @@ class Ledger:
                 self._flops[trial.n_params, trial.n_tokens] = body["flops"]
             if trial.purpose == "search" and longer_rungs(self.space, trial.scale):
                 self._runs.setdefault(self._run_of(trial.mixture, trial.scale, trial.seed), []).append(trial)
-        if status not in ENDED[1:] and body["n_tokens"] >= self.tokens_seen(trial_id):
+        later = self.status(trial_id) != "done" and body["n_tokens"] >= self.tokens_seen(trial_id)
+        if status == "done" or (status not in ENDED and later):
             self._last[trial_id] = body
+
+
+def _measured(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Columns that some row has a value of."""
+    return {name for row in rows for name, value in row.items() if value is not None}

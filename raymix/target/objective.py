@@ -80,12 +80,17 @@ class ObjectiveAtScale:
         return float(mix_K @ log_ratio_K), log_ratio_K + 1
 
 
-def objective_of(space: SearchSpace, law: Law, target: Rung | None = None) -> ObjectiveAtScale:
+def objective_of(
+    space: SearchSpace, law: Law, target: Rung | None = None, unique_K: Array | None = None
+) -> ObjectiveAtScale:
     """The objective of a space under a law, read at `target` (default: the space's) with the tokens at hand there.
 
     Guardrails are relative to the prior moved into the polytope, so there is always a mixture that keeps them.
+
+    Args:
+        unique_K: unique tokens per domain that a run there draws from (default: all that are available).
     """
-    target, law = target or space.target, stocked(law, space.available_K)
+    target, law = target or space.target, stocked(law, space.available_K if unique_K is None else unique_K)
     prior_K = simplex.project(space.polytope(target), space.prior_K())
     plain = ObjectiveAtScale(law, target.scale, space.weights_M, space.objective.reduce)
     ceiling_M = None

@@ -106,14 +106,20 @@ def mixture_for(space: SearchSpace, table: Observations) -> Array:
 
 
 def refitted(
-    objective: ObjectiveAtScale, space: SearchSpace, usable: Observations, n: int, rng: np.random.Generator
+    objective: ObjectiveAtScale,
+    space: SearchSpace,
+    usable: Observations,
+    n: int,
+    rng: np.random.Generator,
+    unique_K: Array | None = None,
 ) -> list[ObjectiveAtScale]:
-    """The objective under `n` laws, each fitted to whole trials drawn with replacement."""
+    """The objective under `n` laws, each fitted to whole trials drawn with replacement; `unique_K` as it was given."""
+    stock_K = space.available_K if unique_K is None else unique_K
 
     def draw() -> ObjectiveAtScale:
         rows = resample_runs(rows_of(space, usable), rng)
         law = objective.law.resampled(rng) if isinstance(objective.law, HedgedUnion) else make_law(objective.law.name)
-        return replace(objective, law=stocked(rows.fit(law), space.available_K))
+        return replace(objective, law=stocked(rows.fit(law), stock_K))
 
     return [draw() for _ in range(n)]
 

@@ -1,0 +1,50 @@
+"""Evidence that came by several routes counts once.
+
+A study that took evidence hands it on with its own: whoever takes from that study and from its source meets the same
+measurements twice, as would-be replicates without noise. The ids say by which route a row came, `from/<source>/` for
+every step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raymix.observations import REUSED
+
+STEPS = re.compile(rf"(?:{REUSED}[0-9a-f]+/)*")
+
+
+def once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of evidence in their order, each measurement once: of several routes the shortest, then the first.
+
+    The same trial at the same scale with the same losses is one measurement; trials of several tables may well be
+    numbered alike, but then their losses differ.
+    """
+    known: dict[tuple[Any, ...], list[int]] = {}
+    for i in sorted(range(len(rows)), key=lambda i: _steps(rows[i])):
+        same = known.setdefault(_trial(rows[i]), [])
+        if not any(_agree(rows[i], rows[j]) for j in same):
+            same.append(i)
+    return [rows[i] for i in sorted(i for same in known.values() for i in same)]
+
+
+def _route(row: Mapping[str, Any]) -> str:
+    found = STEPS.match(row["trial_id"])
+    return found[0] if found else ""
+
+
+def _steps(row: Mapping[str, Any]) -> int:
+    return _route(row).count(REUSED)
+
+
+def _trial(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Its name at its source, with seed and scale."""
+    return row["trial_id"].removeprefix(_route(row)), row.get("seed"), row.get("n_params"), row.get("n_tokens")
+
+
+def _agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether all losses that both say are equal; a study on the way may have left some out."""
+    both = [name for name in a if name.startswith("loss/") and a[name] is not None and b.get(name) is not None]
+    return bool(both) and all(a[name] == b[name] for name in both)
