@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,20 @@ def test_a_trial_is_poor_by_earlier_rounds_alone() -> None:
     for other in second[1:]:  # results of its own round, bad or good, change nothing
         book.observe(other.trial_id, bad)
     assert "of 8 others" in str(clearly_poor(book, second[0], bad))
+
+
+def test_no_trial_is_poor_for_being_worse_than_those_chosen_to_go_on() -> None:
+    long = Scale(SMALL.n_params, 4 * SMALL.n_tokens)
+    book = ledger(ladder=[SMALL._asdict(), long._asdict()], budget={"trials": 60, "per_round": 8, "stop_poor": True})
+    proposals = [Proposal(mix_K, SMALL, 0) for mix_K in np.random.default_rng(0).dirichlet(np.ones(3), 8)]
+    for scale in (SMALL, long):
+        for trial in book.propose([replace(each, scale=scale) for each in proposals]):
+            for row in worlds.rows(trial):
+                book.observe(trial.trial_id, row)
+    (fresh,) = book.propose([replace(proposals[0], mixture_K=np.ones(3) / 3, scale=long)])
+    bad = worlds.rows(fresh)[0] | {f"loss/{name}": 9.0 for name in worlds.DOMAINS}
+    assert clearly_poor(book, fresh, bad) is None
+    assert sum(bool(trial.continues) for trial in book.trials.values()) == 8
 
 
 def test_ask_keeps_to_a_budget_that_was_given(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
