@@ -89,9 +89,12 @@ def train_proxy(
     batches = planned(fresh, n_tokens, before.lengths if before else ())
     shape, first = batches.shape, batches.before.shape.n_steps if batches.before else 0
     run_id = identity(*_what_decides(batches), corpus.hash)
-    found = checkpoints.latest(run_id) if checkpoints is not None else None
+    found = None
+    if checkpoints is not None:
+        found = world.in_turn(lambda: checkpoints.latest(run_id))
     if found is None and batches.before is not None and before is not None and before.checkpoints is not None:
-        found = before.checkpoints.latest(identity(*_what_decides(batches.before), corpus.hash))
+        left, begun_id = before.checkpoints, identity(*_what_decides(batches.before), corpus.hash)
+        found = world.in_turn(lambda: left.latest(begun_id))
         found = found and replace(found, notes={**found.notes, "rows": [], "seconds": 0.0})
     # What decides the bits is what the run began with, not what would be chosen now.
     on = models.pick_device(device)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from raymix.corpus import Corpus
+from raymix.proxy import distributed, resolve, train_proxy
 from raymix.proxy import model as models
-from raymix.proxy import resolve, train_proxy
 from raymix.proxy.compiled import worth_compiling
 from raymix.proxy.distributed import World, across
 from raymix.space import SearchSpace
@@ -37,6 +37,18 @@ def test_a_batch_is_divided_evenly_or_not_at_all() -> None:
     assert [World(rank, 4).rows(8) for rank in range(4)] == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)]
     with pytest.raises(ValueError, match="batch of 6 sequences cannot be divided among 4 devices"):
         World(0, 4).rows(6)
+
+
+@pytest.mark.parametrize(
+    ("world", "order"), [(World(), ["read"]), (World(0, 2), ["read", "wait"]), (World(1, 2), ["wait", "read"])]
+)
+def test_the_first_process_fetches_what_the_others_find(
+    monkeypatch: pytest.MonkeyPatch, world: World, order: list[str]
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(distributed.dist, "barrier", lambda: done.append("wait"))
+    assert world.in_turn(lambda: done.append("read") or "found") == "found"
+    assert done == order
 
 
 def test_only_long_trials_are_compiled(make_space: MakeSpace) -> None:
