@@ -146,6 +146,17 @@ def test_the_recommendation_is_near_the_true_optimum() -> None:
     assert len(held_out.trial_id) == 12
 
 
+def test_a_rung_that_was_never_trained_is_noted() -> None:
+    space = worlds.space(ladder=[{"n_params": 1e5, "n_tokens": 5e5}, {"n_params": 8e6, "n_tokens": 2e7}])
+    ledger = Ledger(space)
+    for trial in ledger.ask(6):
+        for row in worlds.rows(trial):
+            ledger.observe(trial.trial_id, row)
+    found, _ = recommend(space, ledger.table(), fit_law(space, ledger.table()))
+    assert any("no trial at 8e+06 parameters and 2e+07 tokens" in note for note in found.law["notes"])
+    assert not any("no trial at 1e+05" in note for note in found.law["notes"])
+
+
 def test_the_verdict_abstains_when_nothing_is_to_be_gained() -> None:
     even = {"domains": [{"name": n, "available_tokens": 5e6} for n in worlds.DOMAINS]}
     ledger = Ledger(worlds.space(**even), seed=0)  # the prior is uniform, and by symmetry the optimum

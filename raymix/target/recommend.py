@@ -29,6 +29,7 @@ from raymix.target.optimum import Optimum
 from raymix.target.reading import Baseline, Interval, Reading, epochs_of, far_notes, repeat_notes, set_around, verdict
 
 N_DRAWS = 40  # bootstrap laws: enough for the 5% and 95% quantiles to be about the 2nd and 38th of them
+SAME_SCALE = 0.3  # in log: realised sizes differ a little from nominal ones
 FAR_MIXTURE = 0.25  # total variation to the nearest mixture tried
 
 
@@ -148,7 +149,7 @@ def recommend(
         optimum = _kept(optimum, objective, polytope, keep_K, score["noise"])
     more = expected_improvement(drawn, polytope, optimum.mixture_K)
     notes = [*law.notes_, *_extrapolation(usable, target, optimum.mixture_K)]
-    notes += repeat_notes(space, objective, optimum.mixture_K)
+    notes += repeat_notes(space, objective, optimum.mixture_K) + _unused_rungs(space, usable)
     others = baseline_mixtures(space, target)
     read = Reading.of(objective, np.stack([optimum.mixture_K, *others.values()]), drawn)
     baselines = read.baselines({name: space.shares(mix_K) for name, mix_K in others.items()})
@@ -210,6 +211,17 @@ def _extrapolation(usable: Observations, target: Rung, mix_K: Array) -> list[str
     nearest = float(0.5 * np.abs(usable.mix_BK - mix_K).sum(axis=1).min())
     if nearest > FAR_MIXTURE:
         notes.append(f"no mixture within {nearest:.0%} of share of the recommended one was tried: confirm it first")
+    return notes
+
+
+def _unused_rungs(space: SearchSpace, usable: Observations) -> list[str]:
+    """Rungs of the ladder at which nothing was trained: a larger one waits until the budget can spare it."""
+    notes = []
+    for rung in space.ladder:
+        apart_B = np.abs(np.log(usable.scale_B2 / np.asarray(rung.scale))).max(axis=1)
+        if not (apart_B < SAME_SCALE).any():
+            at = f"{rung.n_params:.3g} parameters and {rung.n_tokens:.3g} tokens"
+            notes.append(f"no trial at {at}: the budget so far has none to spare for that rung")
     return notes
 
 
