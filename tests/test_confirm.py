@@ -26,7 +26,7 @@ from raymix.study.budget import spent
 from raymix.study.confirm import FIRST_SEED, confirmation, confirmed_mixture, largest_affordable, plan_confirmation
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
-from raymix.target.recommend import fit_law
+from raymix.target.recommend import fit_law, mixture_for
 from tests import worlds
 
 SMALL, LARGE = rungs(worlds.space())
@@ -244,3 +244,17 @@ def test_confirm_from_the_shell_plans_and_ask_hands_out(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(app, ["confirm", str(tmp_path / "s"), "--baselines", "natural"])
     assert isinstance(wrong.exception, SpaceError)
     assert "'natural'" in str(wrong.exception)
+
+
+def test_a_baseline_that_the_caps_make_the_proposal_is_not_confirmed(played: Ledger, monkeypatch: Any) -> None:
+    best_K = np.asarray(list(mixture_for(played.space, played.table())))
+    near = {"prior": best_K, "uniform": np.ones(3) / 3}
+    monkeypatch.setattr("raymix.study.confirm.baseline_mixtures", lambda *_: near)
+    recorded: list[dict[str, Any]] = []
+    monkeypatch.setattr(played, "note", lambda kind, body: recorded.append(body))
+    plan_confirmation(played, Confirm(baselines=("prior", "uniform")))
+    assert set(recorded[0]["mixtures"]) == {"proposal", "uniform"}
+    plan_confirmation(played, Confirm(baselines=("prior",)), automatic=True)
+    assert recorded[1]["why"] == "within the caps prior is the proposal itself"
+    with pytest.raises(SpaceError, match="nothing to confirm: within the caps prior is the proposal itself"):
+        plan_confirmation(played, Confirm(baselines=("prior",)))

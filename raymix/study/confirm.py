@@ -40,6 +40,7 @@ from raymix.target.recommend import (
 
 FIRST_SEED = 1000  # the search counts from 0, so these runs chose nothing
 PROPOSAL = "proposal"
+SAME = 1e-6  # of every share: a baseline no farther from the proposal would be compared with itself
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
 
     Raises:
         NotEnoughTrialsError: too few trials for a law, as `fit_law`.
-        SpaceError: a baseline needs to know how many tokens there are.
+        SpaceError: a baseline needs to know how many tokens there are, or the caps leave nothing but the proposal.
     """
     space, table = ledger.space, ledger.table()
     law = fit_law(space, table)
@@ -93,7 +94,13 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
     for name in wanted.baselines:
         if name not in others:
             raise SpaceError(f"the baseline {name!r} needs available_tokens of every domain; prior and uniform do not")
-    mixtures = {PROPOSAL: space.shares(best_K)} | {name: space.shares(others[name]) for name in wanted.baselines}
+    apart = [name for name in wanted.baselines if np.abs(others[name] - best_K).max() > SAME]
+    if not apart:
+        why = f"within the caps {' and '.join(wanted.baselines)} is the proposal itself"
+        if not automatic:
+            raise SpaceError(f"nothing to confirm: {why}")
+        return skip_confirmation(ledger, why)
+    mixtures = {PROPOSAL: space.shares(best_K)} | {name: space.shares(others[name]) for name in apart}
     seeds, scale = _affordable(ledger, wanted, automatic)
     if scale is None:
         where = f" at {_of(wanted.scale.model_dump())}" if wanted.scale else ""
