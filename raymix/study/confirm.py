@@ -11,12 +11,11 @@ What is to be confirmed, with its prediction, is recorded before the first of it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from raymix.design import Proposal, rungs
 from raymix.design.stock import unique_at
@@ -25,10 +24,11 @@ from raymix.simplex import Array
 from raymix.space import Rung, Scale, SpaceError
 from raymix.space_study import Confirm
 from raymix.study.budget import CLOSE, flops_left, spent
+from raymix.study.gain import Gain, seen, words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
-from raymix.target.objective import objective_of, reduce_losses
-from raymix.target.reading import Interval
+from raymix.target.objective import objective_of
+from raymix.target.reading import Interval, Reading
 from raymix.target.recommend import (
     N_DRAWS,
     Recommendation,
@@ -41,20 +41,6 @@ from raymix.target.recommend import (
 FIRST_SEED = 1000  # the search counts from 0, so these runs chose nothing
 PROPOSAL = "proposal"
 SAME = 1e-6  # of every share: a baseline no farther from the proposal would be compared with itself
-
-
-@dataclass(frozen=True)
-class Gain:
-    """How much lower the objective of the proposal is than that of a baseline: predicted, and seen in pairs (nats)."""
-
-    predicted: Interval
-    mean: float | None
-    standard_error: float | None
-    low: float | None
-    high: float | None
-    pairs: int
-    by_eval: dict[str, float]
-    """Mean over the pairs, per eval domain."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +144,7 @@ def confirmation(ledger: Ledger) -> Confirmation | None:
     runs = list(_runs(ledger, plan))
     trials = {arm: [trial_id for name, _, trial_id, _ in runs if name == arm] for arm in plan["mixtures"]}
     gains = {
-        name: _gain(ledger, Interval(**plan["predicted"][name]), trials[PROPOSAL], trials[name])
+        name: seen(ledger, Interval(**plan["predicted"][name]), trials[PROPOSAL], trials[name])
         for name in plan["mixtures"]
         if name != PROPOSAL
     }
@@ -167,8 +153,8 @@ def confirmation(ledger: Ledger) -> Confirmation | None:
     done, failed = ended.count("done"), sum(status not in (None, "done") for status in ended)
     pending = len(ids) - done - failed
     mixtures, scale = plan["mixtures"], plan["scale"]
-    words = [_words(name, gain, pending) for name, gain in gains.items()]
-    return Confirmation(scale, plan["seeds"], mixtures, trials, done, pending, failed, gains, words)
+    said = [words(name, gain, pending) for name, gain in gains.items()]
+    return Confirmation(scale, plan["seeds"], mixtures, trials, done, pending, failed, gains, said)
 
 
 def confirmed_mixture(ledger: Ledger) -> Array | None:
@@ -191,7 +177,7 @@ def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommenda
     prior = confirmed.gains.get("prior")
     if prior is None or prior.low is None:
         return found
-    reason = f"{_words('prior', prior, 0)}, at {_of(confirmed.scale)}"
+    reason = f"{words('prior', prior, 0)}, at {_of(confirmed.scale)}"
     if prior.low > 0:
         return replace(found, verdict={"answer": "use it", "reason": reason})
     kept = {"answer": "keep the baseline: gain within noise", "baseline": "prior"}
@@ -258,49 +244,8 @@ def _predicted(
     unique_K = unique_at(space, np.asarray([scale]))[0]  # these runs repeat tokens as the proxies do
     objective = objective_of(space, law, at, unique_K)
     drawn = refitted(objective, space, usable, N_DRAWS, np.random.default_rng([ledger.seed, 1]), unique_K)
-    value_B = objective.values(mix_BK)
-    value_SB = np.stack([draw.values(mix_BK) for draw in drawn])
-    mean_b, draw_Sb = value_B[1:] - value_B[0], value_SB[:, 1:] - value_SB[:, :1]
-    low_b, high_b = np.quantile(draw_Sb, [0.05, 0.95], axis=0)
-    low_b, high_b = np.minimum(low_b, mean_b), np.maximum(high_b, mean_b)
-    return {
-        name: {"mean": float(mean), "low": float(low), "high": float(high)}
-        for name, mean, low, high in zip(names, mean_b, low_b, high_b, strict=True)
-    }
-
-
-def _gain(ledger: Ledger, predicted: Interval, proposal: Sequence[str], baseline: Sequence[str]) -> Gain:
-    """Differences within the pairs of which both runs ended well."""
-    pairs = [
-        (ledger.last_row(a) or {}, ledger.last_row(b) or {})
-        for a, b in zip(proposal, baseline, strict=True)
-        if ledger.status(a) == ledger.status(b) == "done"
-    ]
-    if not pairs:
-        return Gain(predicted, None, None, None, None, 0, {})
-    names = ledger.space.eval_names
-    loss_P2M = np.asarray([[[row[f"loss/{name}"] for name in names] for row in pair] for pair in pairs])
-    loss_2PM = loss_P2M.swapaxes(0, 1)
-    value_2P = reduce_losses(loss_2PM, ledger.space.weights_M, ledger.space.objective.reduce)
-    gain_P, n = value_2P[1] - value_2P[0], len(pairs)
-    by_eval = {name: float(g) for name, g in zip(names, (loss_2PM[1] - loss_2PM[0]).mean(axis=0), strict=True)}
-    mean = float(gain_P.mean())
-    if n < 2:
-        return Gain(predicted, mean, None, None, None, n, by_eval)
-    error = float(gain_P.std(ddof=1) / math.sqrt(n))
-    half = float(stats.t.ppf(0.95, n - 1)) * error
-    return Gain(predicted, mean, error, mean - half, mean + half, n, by_eval)
-
-
-def _words(name: str, gain: Gain, pending: int) -> str:
-    p = gain.predicted
-    said = f"predicted gain over {name} {p.mean:.4f} nats (90% interval {p.low:.4f} to {p.high:.4f})"
-    if not gain.pairs or gain.mean is None:
-        return f"{said}; " + (f"{pending} of its runs are still to end" if pending else "no pair of runs ended well")
-    seen = f"{said}, confirmed {gain.mean:.4f}"
-    if gain.standard_error is None:
-        return f"{seen} by one pair of runs: no standard error"
-    return f"{seen} with a standard error of {gain.standard_error:.4f} ({gain.pairs} pairs of runs)"
+    read = Reading.of(objective, mix_BK, drawn)
+    return {name: asdict(read.gain(q)) for q, name in enumerate(names, 1)}
 
 
 def _of(scale: Mapping[str, float]) -> str:
