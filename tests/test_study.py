@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from raymix import Study
+from raymix.cli import app
+from raymix.formats.exporters import export_study
 from raymix.results import results
 from raymix.space import SpaceError
 from raymix.store import StoreError
@@ -121,3 +124,16 @@ def test_a_fork_keeps_what_is_still_valid(tmp_path: Path, caplog: pytest.LogCapt
     other = worlds.space(recipe={"learning_rate": 0.0123})
     assert len(Study.fork(other, tmp_path / "old", tmp_path / "other").table()) == 0
     assert "trained by another recipe" in caplog.text
+
+
+def test_a_study_of_ones_own_trainer_says_what_continues_it(tmp_path: Path) -> None:
+    """Not `raymix resume`, which would have nothing to train."""
+    where = str(Study.create(worlds.space(), tmp_path / "s").store.where)
+    said = CliRunner().invoke(app, ["status", where], env={"COLUMNS": "1000"}).output.replace("\n", "")
+    assert f"continue with: raymix ask {where}, then raymix tell {where} RESULTS.csv" in said
+
+
+def test_export_before_any_report_says_what_recommends(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    with pytest.raises(StoreError, match="nothing was recommended yet; this does it: raymix report"):
+        export_study(study, "megatron")
