@@ -89,7 +89,8 @@ def _check_sums(mixtures: Mapping[str, Sequence[float]], path: Path) -> None:
     if off:
         names = listed([f"{name} (sum {total:.5g})" for name, total in off.items()], 5)
         raise ValueError(
-            f"{path}: the shares of {len(off)} trial(s) do not sum to 1 within 1%: {names}; leave out with skip="
+            f"{path}: the shares of {len(off)} trial(s) do not sum to 1 within 1%: {names}; "
+            "leave out with --option skip=TRIAL"
         )
 
 

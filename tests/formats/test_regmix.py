@@ -92,12 +92,12 @@ def test_unclear_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there are several files .*train_mixture_1m.csv, train_mixture_60m.csv"):
         import_runs("regmix", tmp_path)
     (tmp_path / "train_pile_loss_1m.csv").unlink()
-    with pytest.raises(ValueError, match=r"there is no file train_\*loss\*_1m.csv; name it with losses="):
+    with pytest.raises(ValueError, match=r"there is no file train_\*loss\*_1m.csv; name it with --option losses=FILE"):
         import_runs("regmix", tmp_path / "train_mixture_1m.csv")
 
 
 def test_unknown_sizes_ask_for_the_option(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="trained no proxies of 7e\\+06 parameters; give n_tokens="):
+    with pytest.raises(ValueError, match="trained no proxies of 7e\\+06 parameters; give --option n_tokens=NUMBER"):
         import_runs("regmix", write(tmp_path, size="7m"))
     with pytest.raises(ValueError, match="the name holds no size such as 1m or 1b"):
         import_runs("regmix", write(tmp_path, size="small") / "train_mixture_small.csv")
