@@ -25,6 +25,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from raymix.simplex import Array
+from raymix.yaml12 import SpaceError
 
 # The first two carry usable losses; start: those of a model that a run goes on from, before its first token.
 STATUSES = ("checkpoint", "done", "stopped", "failed", "start")
@@ -38,20 +39,20 @@ def read_table(path: str | Path) -> pa.Table:
     """A .csv (also .csv.gz) or .parquet file as it is; trial ids stay text.
 
     Raises:
-        ValueError: there is no such file, it is neither, or its cells are not separated by commas.
+        SpaceError: there is no such file, it is neither, or its cells are not separated by commas.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
+        raise SpaceError(f"{path}: there is no such file")
     try:
         if path.suffix == ".parquet":
             return pyarrow.parquet.read_table(path)
         as_text = pyarrow.csv.ConvertOptions(column_types={"trial_id": pa.string(), "reason": pa.string()})
         table = pyarrow.csv.read_csv(path, convert_options=as_text)
     except pa.ArrowException as error:
-        raise ValueError(f"{path}: cannot be read as a table: {error}") from None
+        raise SpaceError(f"{path}: cannot be read as a table: {error}") from None
     if hint := delimiter_hint(table.column_names):
-        raise ValueError(f"{path}: the header is one column{hint}")
+        raise SpaceError(f"{path}: the header is one column{hint}")
     return table
 
 

@@ -16,7 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from raymix import Study
-from raymix.cli import app
+from raymix.cli import app, main
 from raymix.formats.exporters import export_study
 from raymix.results import results
 from raymix.space import SpaceError
@@ -137,3 +137,16 @@ def test_export_before_any_report_says_what_recommends(tmp_path: Path) -> None:
     study = Study.create(worlds.space(), tmp_path / "s")
     with pytest.raises(StoreError, match="nothing was recommended yet; this does it: raymix report"):
         export_study(study, "megatron")
+
+
+@pytest.mark.parametrize("words", [["ask", "none"], ["status", "none"], ["tell", "none", "none.csv"]])
+def test_a_study_or_file_that_is_not_there_is_wrong_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["raymix", *words])
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)  # the test run keeps its own
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "raymix: " in capsys.readouterr().err
