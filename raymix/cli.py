@@ -26,6 +26,7 @@ from raymix.commands.tables import add_commands
 from raymix.screens.screen import Screen
 from raymix.space import SearchSpace, SpaceError
 from raymix.store import StoreError
+from raymix.store.errors import NoStudyError
 from raymix.yaml12 import apply_settings
 
 app = typer.Typer(
@@ -58,7 +59,7 @@ def main() -> None:
         signal.signal(number, _interrupt)
     try:
         app()
-    except SpaceError as error:
+    except (SpaceError, NoStudyError) as error:
         _stop(str(error), 2)
     except (StoreError, ValueError, OSError) as error:
         _stop(str(error), 1)

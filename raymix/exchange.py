@@ -25,6 +25,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from raymix.simplex import Array
+from raymix.yaml12 import SpaceError
 
 # The first two carry usable losses; start: those of a model that a run goes on from, before its first token.
 STATUSES = ("checkpoint", "done", "stopped", "failed", "start")
@@ -38,18 +39,21 @@ def read_table(path: str | Path) -> pa.Table:
     """A .csv (also .csv.gz) or .parquet file as it is; trial ids stay text.
 
     Raises:
-        ValueError: there is no such file, or it is neither.
+        SpaceError: there is no such file, it is neither, or its cells are not separated by commas.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
+        raise SpaceError(f"{path}: there is no such file")
     try:
         if path.suffix == ".parquet":
             return pyarrow.parquet.read_table(path)
         as_text = pyarrow.csv.ConvertOptions(column_types={"trial_id": pa.string(), "reason": pa.string()})
-        return pyarrow.csv.read_csv(path, convert_options=as_text)
+        table = pyarrow.csv.read_csv(path, convert_options=as_text)
     except pa.ArrowException as error:
-        raise ValueError(f"{path}: cannot be read as a table: {error}") from None
+        raise SpaceError(f"{path}: cannot be read as a table: {error}") from None
+    if hint := delimiter_hint(table.column_names):
+        raise SpaceError(f"{path}: the header is one column{hint}")
+    return table
 
 
 def number_columns(domains: Sequence[str], eval_domains: Sequence[str], metrics: Sequence[str] = ()) -> list[str]:
@@ -112,11 +116,27 @@ def renormalised(table: pa.Table, domains: Sequence[str]) -> pa.Table:
     off = np.flatnonzero(np.abs(total_B - 1) > SUM_ERROR)
     if len(off):
         rows = ", ".join(f"{b + 1} ({table['trial_id'][b]}: {total_B[b]:.4g})" for b in off[:5].tolist())
-        raise ValueError(f"the shares of {len(off)} row(s) do not sum to 1 within 1%: {rows}")
+        raise ValueError(f"the shares of {len(off)} row(s) do not sum to 1 within 1%: {rows}{percent_hint(total_B)}")
     for k, name in enumerate(domains):
         at = table.column_names.index(f"mixture/{name}")
         table = table.set_column(at, f"mixture/{name}", pa.array(mix_BK[:, k] / total_B, pa.float64()))
     return table
+
+
+def percent_hint(totals: Sequence[float] | Array) -> str:
+    """What to do where all sums of shares are near 100, else ""."""
+    if len(totals) and bool((np.abs(np.asarray(totals) / 100 - 1) <= SUM_ERROR).all()):
+        return "; these look like percentages: divide them by 100"
+    return ""
+
+
+def delimiter_hint(names: Sequence[str]) -> str:
+    """What to do where a header of one column is several, separated by something other than commas; else ""."""
+    kinds = {";": "semicolons", "\t": "tabs"}
+    for sign, kind in kinds.items():
+        if len(names) == 1 and sign in names[0]:
+            return f"; the file seems to be separated by {kind}: save it with commas"
+    return ""
 
 
 def check_rows(table: pa.Table) -> None:

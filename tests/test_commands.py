@@ -242,3 +242,10 @@ def test_redpajama_and_its_queries(tmp_path: Path) -> None:
     best = ask("optimize", law, "--n-params", 1e9, "--n-tokens", 1e11, "-o", tmp_path / "best.json")
     assert best["certificate"]["gap"] < 1e-4
     assert best["baselines"]["uniform"]["gain"]["mean"] > 0
+
+
+def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    (tmp_path / "law.json").mkdir()
+    done = CliRunner().invoke(app, ["fit", "runs.csv", "-o", str(tmp_path / "law.json")])
+    assert done.exit_code == 2
+    assert "law.json: this is a folder; name a file" in done.output

@@ -225,7 +225,7 @@ def test_ask_and_tell_to_a_confirmed_recommendation(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # fits the law some 100 times: about 6 s
-def test_confirm_from_the_shell_plans_and_ask_hands_out(tmp_path: Path) -> None:
+def test_confirm_from_the_shell_plans_and_ask_hands_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     study = Study.create(worlds.space(budget={}), tmp_path / "s")
     for trial in study.ask(8):
         study.tell(trial.trial_id, losses(trial))
@@ -233,6 +233,10 @@ def test_confirm_from_the_shell_plans_and_ask_hands_out(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*words, "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["pending"] == 6
+    other = CliRunner().invoke(app, ["confirm", str(tmp_path / "s"), "--seeds", "1", "--json"])
+    assert json.loads(other.stdout)["pending"] == 6
+    assert "6 runs of the confirmation planned before are still to end" in caplog.text
+    assert "--seeds, --baselines and --scale were not used" in caplog.text
     study = Study.open(tmp_path / "s")
     runs = study.ask(9)
     assert (len(runs) == 9 and [t.purpose for t in runs].count("confirm") == 6) or len(runs) == 6

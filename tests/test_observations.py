@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raymix.formats.exchange import read_exchange
 from raymix.observations import Observations
 
 
@@ -69,6 +70,22 @@ def test_published_rounding_is_renormalised() -> None:
 def test_bad_rows_are_named(rows: list[dict[str, Any]], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         table(*rows)
+
+
+def test_percentages_are_recognised_where_every_row_has_them() -> None:
+    percent = {"mixture/web": 25, "mixture/a/b": 75}
+    with pytest.raises(ValueError, match=r"1 \(a: 100\).*these look like percentages: divide them by 100"):
+        table(row(**percent), row("b", **percent))
+    with pytest.raises(ValueError, match=r"within 1%: 1 \(a: 100\)$"):
+        table(row(**percent), row("b"))
+
+
+@pytest.mark.parametrize(("sign", "kind"), [(";", "semicolons"), ("\t", "tabs")])
+def test_other_separators_are_named(tmp_path: Path, sign: str, kind: str) -> None:
+    (tmp_path / "t.csv").write_text(f"trial_id{sign}n_params{sign}n_tokens\na{sign}1{sign}1\n")
+    for read in (Observations.read, read_exchange):
+        with pytest.raises(ValueError, match=f"t.csv: the header is one column; .* separated by {kind}"):
+            read(tmp_path / "t.csv")
 
 
 def test_missing_columns_are_named(tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from raymix import Study
+from raymix.cli import app, main
 from raymix.design import Proposal
+from raymix.formats.exporters import export_study
 from raymix.results import results
 from raymix.screens.screen import Screen
 from raymix.space import Scale, SpaceError
@@ -198,3 +201,29 @@ def test_tokens_that_a_trial_began_with_are_counted_once(tmp_path: Path) -> None
     assert trial.after == (5e5, 1e6)
     study.ledger.propose([Proposal(mix_BK[1], Scale(1e5, 4e6), 0)])  # goes on too, and has trained nothing yet
     assert study.recommend().evidence["tokens"] == 3 * 5e5 + 4e6
+
+
+def test_a_study_of_ones_own_trainer_says_what_continues_it(tmp_path: Path) -> None:
+    """Not `raymix resume`, which would have nothing to train."""
+    where = str(Study.create(worlds.space(), tmp_path / "s").store.where)
+    said = CliRunner().invoke(app, ["status", where], env={"COLUMNS": "1000"}).output.replace("\n", "")
+    assert f"continue with: raymix ask {where}, then raymix tell {where} RESULTS.csv" in said
+
+
+def test_export_before_any_report_says_what_recommends(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    with pytest.raises(StoreError, match="nothing was recommended yet; this does it: raymix report"):
+        export_study(study, "megatron")
+
+
+@pytest.mark.parametrize("words", [["ask", "none"], ["status", "none"], ["tell", "none", "none.csv"]])
+def test_a_study_or_file_that_is_not_there_is_wrong_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["raymix", *words])
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)  # the test run keeps its own
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "raymix: " in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from raymix.space_study import Confirm
     from raymix.study import Study
     from raymix.study.confirm import Confirmation
+
+log = logging.getLogger(__name__)
 
 StudyPath = Annotated[str, typer.Argument(metavar="DIR", help="The study.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
@@ -38,6 +41,7 @@ def confirm(
 ) -> None:
     """Train the proposal and baselines on the same seeds: predicted beside confirmed gain, in confirmation.json."""
     from raymix.results import write_results
+    from raymix.space_study import Confirm
     from raymix.study import Study
     from raymix.study.confirm import left, plan_confirmation
 
@@ -47,8 +51,12 @@ def confirm(
         with work.writing() as ledger:
             if work.space.trains_proxies and (more := work.unfinished()):
                 raise SpaceError(f"{work.store.where}: {more}; finish it first: {work.command()}")
-            if not left(ledger) and not _pending(work):
+            runs = left(ledger) + _pending(work)
+            if not runs:
                 plan_confirmation(ledger, wanted)
+            elif wanted != Confirm():
+                log.warning("%s runs of the confirmation planned before are still to end: that one goes on, and "
+                            "--seeds, --baselines and --scale were not used", runs)  # fmt: skip
         if work.space.trains_proxies:
             _train(work, screen)
         found = work.confirmation()
@@ -121,9 +129,9 @@ def _paths(file: Path) -> dict[str, tuple[str, ...]]:
     return {name: (value,) if isinstance(value, str) else tuple(value) for name, value in found.items()}
 
 
-def _pending(work: Study) -> bool:
-    """Whether runs of an earlier confirmation are still to end."""
-    return any(trial.purpose == "confirm" for trial in work.ledger.pending())
+def _pending(work: Study) -> int:
+    """How many runs of an earlier confirmation are under way."""
+    return sum(trial.purpose == "confirm" for trial in work.ledger.pending())
 
 
 def _train(work: Study, screen: Screen) -> None:

@@ -161,6 +161,8 @@ def _usage() -> Iterator[None]:
 def _check_out(out: Path, endings: Sequence[str]) -> None:
     if not out.name.endswith(tuple(endings)):
         raise ValueError(f"{out}: the name must end in {' or '.join(endings)}")
+    if out.is_dir():
+        raise ValueError(f"{out}: this is a folder; name a file")
     if not out.absolute().parent.is_dir():
         raise ValueError(f"{out}: there is no folder {out.parent}")
 

@@ -59,7 +59,7 @@ def import_runs(format: str, src: str | Path, **options: Any) -> Observations:
             raise ValueError(f"the format {format} has no option {name!r}; {nearest(name, known) or 'it has none'}")
     for name, needed in known.items():
         if needed and name not in options:
-            raise ValueError(f"the format {format} needs the option {name!r}: {src} does not say it")
+            raise ValueError(f"the format {format} needs --option {name}=...: {src} does not say it")
     return FORMATS[format](existing(src, folder=True), **options)
 
 

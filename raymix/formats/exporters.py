@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from raymix.formats.export import TARGETS, blend_of, export, write_files
 from raymix.formats.optuna_study import export_optuna
 from raymix.formats.sheet import nearest
+from raymix.store import StoreError
 from raymix.study import Study
 
 Exporter = Callable[..., list[str]]
@@ -38,6 +40,9 @@ def export_mixture(
         ExportError: the trainer's format cannot express it, or needs to know more.
         StoreError: the study has no recommendation yet.
     """
+    if not study.store.has("recommendation.json"):
+        where = study.store.where
+        raise StoreError(f"{where}: nothing was recommended yet; this does it: raymix report {shlex.quote(where)}")
     tokenizer = study.space.tokenizer.name or "trained on the study's own text"
     details = {"paths": paths or {}, "tokens_per_row": tokens_per_row or {}, "packed": packed, "seed": study.seed}
     blend = blend_of(study.store.read_json("recommendation.json"), tokenizer=tokenizer, **details)

@@ -84,7 +84,8 @@ def _rows_of(sheet: Sheet, experiment: str | None) -> list[int]:
     known = sorted({sheet.text(row, "experiment") for row in every})
     if experiment is None and len(known) > 1:
         raise ValueError(
-            f"{sheet.path}: the file holds several experiments, choose one with experiment=: {listed(known)}"
+            f"{sheet.path}: the file holds several experiments, "
+            f"choose one with --option experiment=NAME: {listed(known)}"
         )
     if experiment is not None and experiment not in known:
         raise ValueError(f"{sheet.path}: there is no experiment {experiment!r}; {nearest(experiment, known)}")

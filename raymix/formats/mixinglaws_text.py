@@ -42,7 +42,7 @@ def points_of_text(
         ValueError: a line is not of the form, a run name has another number of shares, a size is unknown.
     """
     if not domains:
-        raise ValueError(f"{path}: give domains=, the names of the shares in the order of a run name")
+        raise ValueError(f"{path}: give --option domains=A,B,C, the names of the shares in the order of a run name")
     lines = list(_lines(path))
     check_skip({line.run for line in lines}, skip, path)
     lines = [line for line in lines if line.run not in skip]
@@ -86,7 +86,7 @@ def _shares(line: Line, domains: Sequence[str]) -> tuple[float, ...]:
     if len(found) != len(domains):
         raise ValueError(
             f"{line.where}: the run name {line.run!r} ends in {len(found)} shares, "
-            f"not in {len(domains)} ({listed(domains)}); leave the run out with skip="
+            f"not in {len(domains)} ({listed(domains)}); leave the run out with --option skip=RUN"
         )
     return tuple(float(share) for share in found)
 

@@ -9,6 +9,8 @@ Olmix publishes bits per byte, so give them no law that shares parameters with l
 
 from __future__ import annotations
 
+import logging
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -16,8 +18,12 @@ from raymix.formats.rows import as_observations, joined, losses_of, positive, sh
 from raymix.formats.sheet import Sheet, existing, listed, read_sheet
 from raymix.observations import Observations
 
+log = logging.getLogger(__name__)
+
 RUN_IDS = ("run_id", "run")
 NOT_DATA = (*RUN_IDS, "name", "index", "")  # an unnamed first column is the row number pandas wrote
+# By name: scores, where more is better, and counters of training.
+NO_LOSS = re.compile(r"(.*[_/ .-])?(acc|accuracy|acc_norm|exact_match|em|f1|step|steps|epoch|epochs|(n_)?tokens)", re.I)
 
 
 def read_olmix(src: str | Path, *, n_params: float, n_tokens: float, metrics: str | None = None) -> Observations:
@@ -27,10 +33,11 @@ def read_olmix(src: str | Path, *, n_params: float, n_tokens: float, metrics: st
         src: the folder.
         n_params: parameters of the proxies without embeddings; the files do not carry it.
         n_tokens: tokens every proxy was trained on.
-        metrics: a prefix or a pattern (`*_bpb`) of the metric columns that are losses; all numeric ones if left out.
+        metrics: a prefix or a pattern (`*_bpb`) of the metric columns that are losses; if left out all numeric ones
+            but scores, where more is better (`_acc`, `exact_match`), and counters (`step`, `epoch`, `tokens`).
 
     Raises:
-        ValueError: a file or column is missing, ids in one file only, a bad cell or sum.
+        ValueError: a file or column is missing, losses of an id without a mixture, a bad cell or sum.
     """
     folder = existing(src, folder=True)
     if not folder.is_dir():
@@ -69,9 +76,23 @@ def _data_columns(sheet: Sheet) -> list[str]:
 def _losses(sheet: Sheet, metrics: str | None) -> list[str]:
     names = _data_columns(sheet)
     if metrics is None:
-        return [name for name in names if sheet.is_numeric(name)]
+        return _losses_by_name(sheet, [name for name in names if sheet.is_numeric(name)])
     pattern = metrics if any(sign in metrics for sign in "*?[") else f"{metrics}*"
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
         raise ValueError(f"{sheet.path}: no metric fits {metrics!r}; it has {listed(names)}")
+    return found
+
+
+def _losses_by_name(sheet: Sheet, numeric: list[str]) -> list[str]:
+    """The columns that can be losses; says which these are and which are not."""
+    found = [name for name in numeric if not NO_LOSS.fullmatch(name)]
+    left_out = [name for name in numeric if name not in found]
+    choose = "choose with --option metrics=PREFIX, or a pattern such as '*_bpb'"
+    if not found:
+        seen = listed(numeric) or "none is numeric"
+        raise ValueError(f"{sheet.path}: no column looks like a loss ({seen}); {choose}")
+    log.warning("%s: taken as losses: %s; %s", sheet.path, listed(found), choose)
+    if left_out:
+        log.warning("%s: no losses by their names, left out: %s", sheet.path, listed(left_out))
     return found

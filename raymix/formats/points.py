@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from raymix.exchange import SUM_ERROR
+from raymix.exchange import SUM_ERROR, percent_hint
 from raymix.formats.rows import Row, as_observations, without_loss
 from raymix.formats.sheet import listed, nearest
 from raymix.observations import Observations
@@ -89,7 +89,8 @@ def _check_sums(mixtures: Mapping[str, Sequence[float]], path: Path) -> None:
     if off:
         names = listed([f"{name} (sum {total:.5g})" for name, total in off.items()], 5)
         raise ValueError(
-            f"{path}: the shares of {len(off)} trial(s) do not sum to 1 within 1%: {names}; leave out with skip="
+            f"{path}: the shares of {len(off)} trial(s) do not sum to 1 within 1%: {names}; "
+            f"leave out with --option skip=TRIAL{percent_hint([sum(shares) for shares in mixtures.values()])}"
         )
 
 

@@ -38,7 +38,7 @@ def read_regmix(
         n_tokens: tokens they were trained on; as in the paper if left out (1m and 60m: 1e9, 1b: 25e9).
 
     Raises:
-        ValueError: no or several matching files, ids in one file only, a bad cell or sum.
+        ValueError: no or several matching files, losses of an id without a mixture, a bad cell or sum.
     """
     mixtures = read_sheet(_mixture_file(existing(src, folder=True)))
     measured = read_sheet(losses if losses is not None else _loss_file(mixtures.path))
@@ -66,7 +66,7 @@ def _loss_file(mixtures: Path) -> Path:
     wanted = f"{first}*loss*{last}"
     beside = mixtures.parent.iterdir() if found else []
     fitting = [p for p in beside if p.name.startswith(first) and p.name.endswith(last) and "loss" in p.name]
-    return _only(fitting, mixtures, wanted if found else "*_loss_*.csv", "name it with losses=")
+    return _only(fitting, mixtures, wanted if found else "*_loss_*.csv", "name it with --option losses=FILE")
 
 
 def _only(paths: list[Path], src: Path, pattern: str, remedy: str) -> Path:
@@ -86,12 +86,12 @@ def _columns(sheet: Sheet, pattern: re.Pattern[str], shown: str) -> dict[str, st
 def _size(path: Path) -> float:
     found = re.search(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)([mb])(?![a-z0-9])", path.name.lower())
     if not found:
-        raise ValueError(f"{path}: the name holds no size such as 1m or 1b; give n_params=")
+        raise ValueError(f"{path}: the name holds no size such as 1m or 1b; give --option n_params=NUMBER")
     return float(found[1]) * SIZES[found[2]]
 
 
 def _tokens(path: Path) -> float:
     size = _size(path)
     if size not in TRAINED_ON:
-        raise ValueError(f"{path}: the paper trained no proxies of {size:g} parameters; give n_tokens=")
+        raise ValueError(f"{path}: the paper trained no proxies of {size:g} parameters; give --option n_tokens=NUMBER")
     return TRAINED_ON[size]

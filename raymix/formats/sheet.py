@@ -19,6 +19,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from raymix.exchange import delimiter_hint
+
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -172,6 +174,8 @@ def _delimited(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     except csv.Error as error:
         raise ValueError(f"{path}: line {lines.line_num}: {error}") from None
     names = [name.strip() for name in filled[0]]
+    if hint := delimiter_hint(names):
+        raise ValueError(f"{path}: the header is one column{hint}")
     for number, cells in enumerate(filled[1:], start=1):
         if len(cells) != len(names):
             raise ValueError(f"{path}: row {number} has {len(cells)} cells, the header has {len(names)} columns")

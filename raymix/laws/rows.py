@@ -13,6 +13,17 @@ def canonical_order(table: Table) -> Table:
     return table.take(np.lexsort(keys_BC.T[::-1]).astype(np.int64))
 
 
+def mixture_numbers(mix_BK: Array) -> Ints:
+    """Which distinct mixture each row has (B,), numbered alike in whatever order rows and domains come.
+
+    Domains are put in the order of their sorted shares. Only domains that have all the same shares keep theirs.
+    """
+    share_BK = np.round(mix_BK, 12)  # sums in another order differ in the last digit
+    sorted_QK = np.sort(np.unique(share_BK, axis=0), axis=0)
+    share_BK = share_BK[:, np.lexsort(sorted_QK[::-1])]
+    return np.unique(share_BK, axis=0, return_inverse=True)[1].ravel()
+
+
 def usable_rows(table: Table, warmup: float, rows_per_run: int) -> Flags:
     """Rows to use per eval domain (M, B): measured, after warm-up, at most `rows_per_run` evenly in log D.
 

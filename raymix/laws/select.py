@@ -14,7 +14,7 @@ from scipy import stats
 
 from raymix.laws.base import Array, Ints, Law, Table, as_table
 from raymix.laws.repetition import at_rows
-from raymix.laws.rows import SAME_SCALE, distinct
+from raymix.laws.rows import SAME_SCALE, distinct, mixture_numbers
 
 Make = Callable[[], Law]  # gives an unfitted law
 Rows = NDArray[np.bool_]
@@ -90,15 +90,22 @@ def cross_validate_sizes(
 
 
 def mixture_folds(mix_BK: Array, folds: int | Literal["loo"], seed: int) -> Ints:
-    """The fold of every row: equal mixtures fall in the same fold, folds are as even as can be."""
-    distinct_QK, mixture_B = np.unique(mix_BK, axis=0, return_inverse=True)
-    n_folds = len(distinct_QK) if folds == "loo" else min(folds, len(distinct_QK))
+    """The fold of every row: equal mixtures fall in the same fold, folds are as even as can be.
+
+    The order of rows changes nothing, nor does that of domains unless two have all the same shares.
+
+    Raises:
+        ValueError: there are fewer than two distinct mixtures or folds.
+    """
+    mixture_B = mixture_numbers(mix_BK)
+    n_mixtures = int(mixture_B.max()) + 1
+    n_folds = n_mixtures if folds == "loo" else min(folds, n_mixtures)
     if n_folds < 2:
         raise ValueError(f"cross-validation needs two distinct mixtures and two folds, got {n_folds}")
-    order_Q = np.random.default_rng(seed).permutation(len(distinct_QK))
-    fold_Q = np.empty(len(distinct_QK), dtype=np.int64)
-    fold_Q[order_Q] = np.arange(len(distinct_QK)) % n_folds
-    return fold_Q[mixture_B.ravel()]
+    order_Q = np.random.default_rng(seed).permutation(n_mixtures)
+    fold_Q = np.empty(n_mixtures, dtype=np.int64)
+    fold_Q[order_Q] = np.arange(n_mixtures) % n_folds
+    return fold_Q[mixture_B]
 
 
 def rank_correlation(

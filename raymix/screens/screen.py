@@ -7,6 +7,7 @@ One `Screen` per command. With `as_json`, standard output carries JSON lines alo
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -172,7 +173,10 @@ class Screen:
         if self.as_json:
             print(json.dumps(state))
         else:
-            words = f"finished: {state['over']}" if study.finished else f"continue with: {study.command()}"
+            go_on = f"continue with: {study.command()}"
+            if not study.space.trains_proxies:
+                go_on += f", then raymix tell {shlex.quote(study.store.where)} RESULTS.csv"
+            words = f"finished: {state['over']}" if study.finished else go_on
             self.console.print(
                 Text(f"{state['done']} of {state['trials']} trials done, {state['failed']} failed; {words}")
             )

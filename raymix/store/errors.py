@@ -18,6 +18,10 @@ class StoreError(ValueError):
     """A study's storage that is missing, damaged, in use, out of reach, or of another study."""
 
 
+class NoStudyError(StoreError):
+    """There is no study where one was named: wrong usage."""
+
+
 def unwritable(where: str, error: OSError) -> StoreError:
     """The error of a write that failed for good."""
     cause, remedy = reason(error), REMEDIES.get(error.errno or 0, SAFE)

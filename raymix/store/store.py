@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raymix.store.compact import forget_compacted, merge_parts, write_part
-from raymix.store.errors import StoreError, unwritable
+from raymix.store.errors import NoStudyError, StoreError, unwritable
 from raymix.store.lease import Lease, file_lock
 from raymix.store.log import COPY, FOLDER, Event, File, Record, decoded, file_name
 from raymix.store.objects import LocalObjects, RemoteObjects, open_objects
@@ -173,12 +173,12 @@ class Store:
         """A JSON file of the study.
 
         Raises:
-            StoreError: it is missing or not JSON.
+            StoreError: it is missing (NoStudyError) or not JSON.
         """
         try:
             return json.loads(self.read(name))
         except FileNotFoundError:
-            raise StoreError(f"{self.where}: no study here ({name} is missing); start one with raymix run") from None
+            raise NoStudyError(f"{self.where}: no study here ({name} is missing); start one with raymix run") from None
         except (ValueError, RecursionError) as error:
             raise StoreError(f"{self.url(name)}: damaged ({error}); {COPY}") from None
 

@@ -273,8 +273,9 @@ class Study:
         return weighed(found, self.confirmation()), held_out, law.to_json()
 
     def command(self) -> str:
-        """What continues this study from a shell."""
-        return f"raymix resume {shlex.quote(self.store.where)}"
+        """What continues this study from a shell; a trainer of your own asks for trials."""
+        where = shlex.quote(self.store.where)
+        return f"raymix resume {where}" if self.space.trains_proxies else f"raymix ask {where}"
 
 
 def _trained(space: SearchSpace) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 from raymix.laws import LAWS, Law, make_law
 from raymix.laws.base import Array, Flags, Ints, Table, as_table
 from raymix.laws.repetition import at_rows
-from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, usable_rows
+from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, mixture_numbers, usable_rows
 from raymix.laws.select import mixture_folds
 from raymix.observations import Observations
 from raymix.space import Scale
@@ -200,7 +200,7 @@ def _thinned(table: Table, seed: int) -> Table:
     """The rows that laws are fitted on, of at most `MAX_MIXTURES` mixtures."""
     table = canonical_order(table)
     used_B = usable_rows(table, WARMUP, ROWS_PER_RUN).any(axis=0)
-    mixture_B = np.unique(table.mix_BK, axis=0, return_inverse=True)[1].ravel()
+    mixture_B = mixture_numbers(table.mix_BK)
     n_mixtures = int(mixture_B.max()) + 1
     if n_mixtures > MAX_MIXTURES:
         few = np.random.default_rng([seed, 1]).permutation(n_mixtures)[:MAX_MIXTURES]

@@ -100,7 +100,7 @@ def test_unknown_and_missing_options_are_named(tmp_path: Path) -> None:
         import_runs("regmix", tmp_path, n_token=1)
     with pytest.raises(ValueError, match="exchange has no option 'x'; it has none"):
         import_runs("exchange", tmp_path, x=1)
-    with pytest.raises(ValueError, match="olmix needs the option 'n_params'"):
+    with pytest.raises(ValueError, match="olmix needs --option n_params="):
         import_runs("olmix", tmp_path)
     assert options_of("olmix") == {"n_params": True, "n_tokens": True, "metrics": False}
 

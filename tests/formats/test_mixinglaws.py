@@ -147,7 +147,7 @@ def test_queries_are_rows_without_losses_that_join_back(tmp_path: Path) -> None:
 
 def test_an_experiment_keeps_its_own_domains(tmp_path: Path) -> None:
     assert import_runs("mixinglaws", queries(tmp_path), experiment="b").domains == ("github", "web")
-    with pytest.raises(ValueError, match="several experiments, choose one with experiment=: a, b"):
+    with pytest.raises(ValueError, match="several experiments, choose one with --option experiment=NAME: a, b"):
         import_runs("mixinglaws", queries(tmp_path))
     with pytest.raises(ValueError, match="there is no experiment 'c'; there are: a, b"):
         import_runs("mixinglaws", queries(tmp_path), experiment="c")
@@ -201,7 +201,7 @@ def test_missing_columns_are_named(tmp_path: Path, column: str) -> None:
 
 
 def test_missing_options_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="give domains="):
+    with pytest.raises(ValueError, match="give --option domains=A,B,C"):
         import_runs("mixinglaws", text(tmp_path, LINES))
     with pytest.raises(ValueError, match="skip names '70M_13', which is no trial"):
         import_runs("mixinglaws", text(tmp_path, LINES), domains=DOMAINS, skip=["70M_13"])

@@ -25,10 +25,10 @@ def write(folder: Path, ratios: list[str] = RATIOS, metrics: list[str] = METRICS
 
 def test_folder_becomes_one_row_per_run(tmp_path: Path) -> None:
     got = import_runs("olmix", write(tmp_path), **SCALE)
-    assert (got.domains, got.eval_domains) == (("web", "code"), ("math_bpb", "qa_bpb", "qa_acc"))
+    assert (got.domains, got.eval_domains) == (("web", "code"), ("math_bpb", "qa_bpb"))
     assert got.trial_ids == ["r1", "r2", "r3"]
     assert got.scale_B2.tolist() == [[30e6, 3e9]] * 3
-    np.testing.assert_array_equal(got.loss_BM, [[1.5, 1, 0.3], [1.25, 2, 0.4], [1, np.nan, 0.5]])
+    np.testing.assert_array_equal(got.loss_BM, [[1.5, 1], [1.25, 2], [1, np.nan]])
 
 
 def test_runs_are_joined_by_id_and_not_by_order(tmp_path: Path) -> None:
@@ -36,6 +36,17 @@ def test_runs_are_joined_by_id_and_not_by_order(tmp_path: Path) -> None:
     shuffled = write(tmp_path, metrics=[METRICS[0], METRICS[3], METRICS[1], METRICS[2]])
     got = import_runs("olmix", shuffled, metrics="math", **SCALE)
     assert dict(zip(got.trial_ids, got.loss_BM[:, 0], strict=True)) == {"r1": 1.5, "r2": 1.25, "r3": 1.0}
+
+
+def test_scores_and_counters_are_no_losses_unless_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    head, row = "run,step,n_tokens,qa_acc,qa_acc_norm,exact_match,macc_loss,qa_bpb", "r1,100,1e9,.3,.4,.5,2,1"
+    folder = write(tmp_path, RATIOS[:2], [head, row])
+    assert import_runs("olmix", folder, **SCALE).eval_domains == ("macc_loss", "qa_bpb")
+    assert "taken as losses: macc_loss, qa_bpb; choose with --option metrics=" in caplog.text
+    assert "left out: step, n_tokens, qa_acc, qa_acc_norm, exact_match" in caplog.text
+    assert import_runs("olmix", folder, metrics="qa_acc", **SCALE).eval_domains == ("qa_acc", "qa_acc_norm")
+    with pytest.raises(ValueError, match=r"no column looks like a loss \(step, qa_acc\)"):
+        import_runs("olmix", write(tmp_path, RATIOS[:2], ["run,step,qa_acc", "r1,100,.3"]), **SCALE)
 
 
 @pytest.mark.parametrize(("metrics", "names"), [("qa", ("qa_bpb", "qa_acc")), ("*_bpb", ("math_bpb", "qa_bpb"))])
@@ -59,13 +70,16 @@ def test_row_numbers_of_pandas_are_no_domain(tmp_path: Path) -> None:
 def test_run_without_metrics_is_kept_as_failed(tmp_path: Path) -> None:
     got = import_runs("olmix", write(tmp_path, metrics=[*METRICS[:3], "r3,,,,,,"]), **SCALE)
     assert got.status_B.tolist() == ["done", "done", "failed"]
+    got = import_runs("olmix", write(tmp_path, metrics=[METRICS[0], METRICS[3], METRICS[1]]), **SCALE)
+    assert dict(zip(got.trial_ids, got.status_B.tolist(), strict=True)) == {"r1": "done", "r2": "failed", "r3": "done"}
+    assert got.table["reason"][1].as_py() == "not in metrics.csv"
 
 
 @pytest.mark.parametrize(
     ("ratios", "metrics", "words"),
     [
         (RATIOS[:3], METRICS, r"differ: 1 only in metrics.csv \(r3\)"),
-        ([*RATIOS, "r9,,,1,0"], METRICS[:3], r"2 only in ratios.csv \(r3, r9\)"),
+        ([*RATIOS[:3], "r9,,,1,0"], METRICS, r"1 only in ratios.csv \(r9\) and 1 only in metrics.csv \(r3\)"),
         (RATIOS, [*METRICS, METRICS[1]], r"metrics.csv: the run 'r1' stands twice, in rows 1 and 4"),
         (["id,web", "a,1"], METRICS, r"ratios.csv: the column 'run' or 'run_id' is missing; it has id, web"),
         (["run,name", "a,b"], METRICS, r"ratios.csv: no column besides run, name"),
