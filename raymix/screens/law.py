@@ -82,7 +82,7 @@ def show_optimum(screen: Screen, found: Recommendation, out: Path) -> None:
 
 def _score_table(scores: Sequence[Mapping[str, Any]], chosen: str) -> Table:
     columns = ("law", "held out", "error", "objective", "rank", "R2")
-    table = Table(*columns, title="Predictions of what was held out (errors: mean over eval domains, objective)")
+    table = Table(*columns, title="Predictions of what was held out (laws are compared by error + objective)")
     for score in scores:
         ended = "" if score["folds"] == max(s["folds"] for s in scores if s["held_out"] == score["held_out"]) else " *"
         table.add_row(
@@ -94,7 +94,7 @@ def _score_table(scores: Sequence[Mapping[str, Any]], chosen: str) -> Table:
             figure(score["contrast_r2"]),
         )
     if any(row.endswith(" *") for row in (str(cell) for cell in table.columns[0].cells)):
-        table.caption = "* dropped early, far behind"
+        table.caption = "* dropped early, far behind in the folds it had: its errors are of those alone"
     return table
 
 
