@@ -37,7 +37,7 @@ def read_olmix(src: str | Path, *, n_params: float, n_tokens: float, metrics: st
             but scores, where more is better (`_acc`, `exact_match`), and counters (`step`, `epoch`, `tokens`).
 
     Raises:
-        ValueError: a file or column is missing, losses of an id without a mixture, a bad cell or sum.
+        ValueError: a file or column is missing, ids in one file only, a bad cell or sum.
     """
     folder = existing(src, folder=True)
     if not folder.is_dir():

@@ -38,7 +38,7 @@ def read_regmix(
         n_tokens: tokens they were trained on; as in the paper if left out (1m and 60m: 1e9, 1b: 25e9).
 
     Raises:
-        ValueError: no or several matching files, losses of an id without a mixture, a bad cell or sum.
+        ValueError: no or several matching files, ids in one file only, a bad cell or sum.
     """
     mixtures = read_sheet(_mixture_file(existing(src, folder=True)))
     measured = read_sheet(losses if losses is not None else _loss_file(mixtures.path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +10,6 @@ from typing import Any
 
 from raymix.formats.sheet import Sheet, as_number, listed
 from raymix.observations import Observations
-
-log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -37,28 +34,24 @@ def row_of_id(sheet: Sheet, column: str) -> dict[str, int]:
     return found
 
 
-def joined(left: Sheet, left_id: str, right: Sheet, right_id: str) -> Iterator[tuple[str, int, int | None]]:
-    """(id, row in left, row in right or None), in the order of left; the order of right does not matter.
-
-    A run of `left` may be missing from `right`: it has no losses. Where ids stand in `right` alone, nobody can tell
-    which mixtures they belong to, nor whether the files belong together.
+def joined(left: Sheet, left_id: str, right: Sheet, right_id: str) -> Iterator[tuple[str, int, int]]:
+    """(id, row in left, row in right), in the order of left; the order of right does not matter.
 
     Raises:
-        ValueError: an id is in `right` and not in `left`, or stands twice in one, or none is in both.
+        ValueError: an id is in one file and not in the other, or stands twice in one.
     """
     left_rows, right_rows = row_of_id(left, left_id), row_of_id(right, right_id)
-    only_left = [name for name in left_rows if name not in right_rows]
-    only_right = [name for name in right_rows if name not in left_rows]
-    if only_right or len(only_left) == len(left_rows):
-        only = [
-            f"{len(names)} only in {sheet.path.name} ({listed(names, 5)})"
-            for sheet, names in ((left, only_left), (right, only_right))
-            if names
-        ]
+    only = [
+        f"{len(missing)} only in {sheet.path.name} ({listed(missing, 5)})"
+        for sheet, missing in (
+            (left, [name for name in left_rows if name not in right_rows]),
+            (right, [name for name in right_rows if name not in left_rows]),
+        )
+        if missing
+    ]
+    if only:
         raise ValueError(f"{left.path}: the ids of the two files differ: {' and '.join(only)}")
-    if only_left:
-        log.warning("%s: kept as failed, not in %s: %s", left.path, right.path.name, listed(only_left, 5))
-    return ((name, row, right_rows.get(name)) for name, row in left_rows.items())
+    return ((name, row, right_rows[name]) for name, row in left_rows.items())
 
 
 def shares_of(sheet: Sheet, row: int, column_of: Mapping[str, str]) -> Row:
@@ -74,13 +67,8 @@ def shares_of(sheet: Sheet, row: int, column_of: Mapping[str, str]) -> Row:
     return shares
 
 
-def losses_of(sheet: Sheet, row: int | None, column_of: Mapping[str, str]) -> Row:
-    """`loss/<eval domain>` cells of a row, NaN where empty; a failed row where no cell holds a loss or no row is."""
-    if row is None:
-        return {f"loss/{name}": math.nan for name in column_of} | {
-            "status": "failed",
-            "reason": f"not in {sheet.path.name}",
-        }
+def losses_of(sheet: Sheet, row: int, column_of: Mapping[str, str]) -> Row:
+    """`loss/<eval domain>` cells of a row, NaN where empty; with status failed where no cell holds a loss."""
     losses = {f"loss/{name}": sheet.number(row, column) for name, column in column_of.items()}
     return losses | without_loss(losses.values(), sheet.path)
 

@@ -58,17 +58,13 @@ def test_trial_without_losses_is_kept_as_failed(tmp_path: Path) -> None:
     assert got.status_B.tolist() == ["done", "failed", "done"]
     assert got.table["reason"][1].as_py() == "no finite loss in train_pile_loss_1m.csv"
     assert np.isnan(got.loss_BM[2, 1])
-    got = import_runs("regmix", write(tmp_path, losses=[LOSSES[0], LOSSES[1], LOSSES[3]]))
-    assert got.status_B.tolist() == ["done", "failed", "done"]
-    assert got.table["reason"][1].as_py() == "not in train_pile_loss_1m.csv"
 
 
 @pytest.mark.parametrize(
     ("mixtures", "losses", "words"),
     [
         (MIXTURES[:3], LOSSES, r"ids of the two files differ: 1 only in train_pile_loss_1m.csv \(3\)"),
-        (MIXTURES, [LOSSES[0], "0,7,6", "1,7,6", "2,7,6"], r"1 only in train_mixture_1m.csv \(3\) and 1 .*\(0\)"),
-        (MIXTURES, [LOSSES[0], "8,7,6"], r"differ: 3 only in train_mixture_1m.csv .* and 1 only in .*\(8\)"),
+        (MIXTURES, LOSSES[:2], r"differ: 2 only in train_mixture_1m.csv \(2, 3\)"),
         ([*MIXTURES, "1,0.5,0.5"], LOSSES, r"train_mixture_1m.csv: the index '1' stands twice, in rows 1 and 4"),
         ([*MIXTURES[:3], "3,0.5,0.6"], LOSSES, r"train_mixture_1m.csv: the shares of 1 row.*3 \(3: 1.1\)"),
         ([*MIXTURES[:3], "3,half,0.5"], LOSSES, r"row 3, column 'train_the_pile_arxiv': 'half' is not a number"),
