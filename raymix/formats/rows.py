@@ -50,7 +50,8 @@ def joined(left: Sheet, left_id: str, right: Sheet, right_id: str) -> Iterator[t
         if missing
     ]
     if only:
-        raise ValueError(f"{left.path}: the ids of the two files differ: {' and '.join(only)}")
+        remedy = "a run stands in both, with empty cells where it has no losses"
+        raise ValueError(f"{left.path}: the ids of the two files differ: {' and '.join(only)}; {remedy}")
     return ((name, row, right_rows[name]) for name, row in left_rows.items())
 
 

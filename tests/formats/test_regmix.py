@@ -64,7 +64,11 @@ def test_trial_without_losses_is_kept_as_failed(tmp_path: Path) -> None:
     ("mixtures", "losses", "words"),
     [
         (MIXTURES[:3], LOSSES, r"ids of the two files differ: 1 only in train_pile_loss_1m.csv \(3\)"),
-        (MIXTURES, LOSSES[:2], r"differ: 2 only in train_mixture_1m.csv \(2, 3\)"),
+        (
+            MIXTURES,
+            LOSSES[:2],
+            r"differ: 2 only in train_mixture_1m.csv \(2, 3\); a run stands in both, with empty cells",
+        ),
         ([*MIXTURES, "1,0.5,0.5"], LOSSES, r"train_mixture_1m.csv: the index '1' stands twice, in rows 1 and 4"),
         ([*MIXTURES[:3], "3,0.5,0.6"], LOSSES, r"train_mixture_1m.csv: the shares of 1 row.*3 \(3: 1.1\)"),
         ([*MIXTURES[:3], "3,half,0.5"], LOSSES, r"row 3, column 'train_the_pile_arxiv': 'half' is not a number"),
