@@ -24,9 +24,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.laws_figures import Figure, Row, Task
-from benchmarks.published import Runs, mixing_laws, regmix
+from benchmarks.published import Runs, mixing_laws, mixture_folds, regmix
 from raymix.laws import make_law
-from raymix.laws.select import mixture_folds
 
 Split = tuple[Any, Any]  # masks: rows to fit on, rows to score
 SMALL, MIDDLE, LARGE = 5e7, 1.5e8, 2.5e8  # n_params between 70M | 160M | 305M | 410M (labels with embeddings)

@@ -18,8 +18,8 @@ import numpy as np
 from benchmarks.laws_figures import Figure, Row, Task
 from benchmarks.laws_methods import ONE_SCALE, OURS, available, fitted
 from benchmarks.laws_published import Split, random_split
-from benchmarks.published import Runs, regmix, regmix_evals
-from raymix.laws.select import mixture_folds, rank_correlation
+from benchmarks.published import Runs, mixture_folds, regmix, regmix_evals
+from raymix.laws.select import rank_correlation
 
 Pair = tuple[float | None, float | None]  # Pile-CC, mean of 13
 NONE: Pair = (None, None)

@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
 
+from raymix.laws.base import Array, Ints
+
 PARTS = ("mixinglaws", "regmix", "autoscale")
 # Eval domains held out from a training domain, where the names leave no doubt.
 OWN = {
@@ -115,3 +117,11 @@ def _pile_weights(folder: Path, evals: list[str]) -> Any:
     weight = dict(zip(table["valid_domain"], table["pile_weight"], strict=True))
     weight_M = np.array([weight[name] for name in evals])
     return weight_M / weight_M.sum()
+
+
+def mixture_folds(mix_BK: Array, n_folds: int, seed: int) -> Ints:
+    """The fold of every row: equal mixtures in one, as even as can be; the same whatever laws are chosen by."""
+    distinct_QK, mixture_B = np.unique(mix_BK, axis=0, return_inverse=True)
+    fold_Q = np.empty(len(distinct_QK), dtype=np.int64)
+    fold_Q[np.random.default_rng(seed).permutation(len(distinct_QK))] = np.arange(len(distinct_QK)) % n_folds
+    return fold_Q[mixture_B.ravel()]

@@ -2,18 +2,17 @@
 
     L = (1 - w) L' + w k L_one,      L' = (1 - v) L_shares + v L_tokens
 
-How much each shape counts is its prior odds times its evidence (`FittedLaw.log_evidence`, in the mean over eval
-domains, whose residuals are not independent).
-
 Where tokens vary: the offset e of the mixture factor is of shares, or of tokens that do not grow with the run, as in
 AutoScale (`union_forms`). A law with the first misses at the target what a law with the second knows, and the other
-way round. Both are as likely beforehand.
+way round; residuals tell which: v / (1 - v) = (sig_shares / sig_tokens)^runs, in the geometric mean over eval domains,
+whose residuals are not independent.
 
 Where sizes vary: the mixture factor of what size brings has a weight per training domain, mostly prior while few trials
 are beyond the commonest size, and counts most at a larger target. One factor for all sizes has nothing to guess there;
-its level is worse, so k = L' / L_one at the mean mixture of the runs. Its odds beforehand are 2 to the number of trials
-beyond the commonest size. The optimum moves with scale in one world and stays in another, and the evidence tells which
-before the target does.
+its level is worse, so k = L' / L_one at the mean mixture of the runs. The two differ in their number of parameters, so
+their evidence tells (`FittedLaw.log_evidence`, in the mean over eval domains): w / (1 - w) is its ratio times 2 to the
+number of trials beyond the commonest size. The optimum moves with scale in one world and stays in another, and the
+evidence knows before the target does.
 
 Each part is convex in the mixture, and so is the whole. At one scale it is the union law itself. What was measured is
 in benchmarks/LOG.md ("Few trials beyond one size", "An offset that does not grow with the tokens", "By evidence").
@@ -171,7 +170,8 @@ def _by_offset(table: Table, offset: str) -> tuple[list[TiedUnion], list[float]]
     if len(distinct(table.scale_B2[:, 1])) == 1:
         return [shares], [1.0]
     tokens = _fitted(TiedUnion(fixed_offset=True), table)
-    v = _counts(tokens, shares, 0.0, table)
+    runs = len(np.unique(table.run_B))
+    v = float(sigmoid(runs * np.log(shares.sig_M_ / tokens.sig_M_).mean()))
     if v < NEGLIGIBLE:
         return [shares], [1.0]
     return ([tokens], [1.0]) if v > 1 - NEGLIGIBLE else ([shares, tokens], [1 - v, v])
@@ -183,14 +183,9 @@ def _one_factor(table: Table, two: TiedUnion) -> tuple[TiedUnion | None, float]:
     if not others or TRIALS / (TRIALS + others) < NEGLIGIBLE:
         return None, 0.0
     one = _fitted(TiedUnion(one_factor=True, fixed_offset=two.fixed_offset), table)
-    w = _counts(one, two, np.log(TRIALS / others), table)
+    evidence = (one.log_evidence(table) - two.log_evidence(table)).mean()
+    w = float(sigmoid(np.asarray(np.log(TRIALS / others) + evidence)))
     return (one, min(w, MOST)) if w >= NEGLIGIBLE else (None, 0.0)
-
-
-def _counts(law: TiedUnion, other: TiedUnion, prior_odds: float, table: Table) -> float:
-    """The weight of a law beside another, from the log of their odds beforehand."""
-    evidence = (law.log_evidence(table) - other.log_evidence(table)).mean()
-    return float(sigmoid(np.asarray(prior_odds + evidence)))
 
 
 def _beyond(table: Table) -> int:
