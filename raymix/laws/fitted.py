@@ -138,7 +138,8 @@ class FittedLaw(ABC):
         """log p(losses | law) (M,) by Laplace's method, but for a constant; the fit's own table, in canonical order.
 
         -R log rms - 1/2 sum ((theta - mean) / sd)^2 - sum log sd + 1/2 log |V|; as in the covariance V, the rows of a
-        run count as one, so R are runs (MacKay 1992, doi 10.1162/neco.1992.4.3.415).
+        run count as one, so R are runs, and rms is at least the solver's least sig (MacKay 1992,
+        doi 10.1162/neco.1992.4.3.415).
         """
         used_MB = usable_rows(table, self.warmup, self.rows_per_run)
         loss_MB = at_rows(self, table).predict(table.mix_BK, table.scale_B2).T

@@ -11,8 +11,8 @@ Where sizes vary: the mixture factor of what size brings has a weight per traini
 are beyond the commonest size, and counts most at a larger target. One factor for all sizes has nothing to guess there;
 its level is worse, so k = L' / L_one at the mean mixture of the runs. The two differ in their number of parameters, so
 their evidence tells (`FittedLaw.log_evidence`, in the mean over eval domains): w / (1 - w) is its ratio times 2 to the
-number of trials beyond the commonest size. The optimum moves with scale in one world and stays in another, and the
-evidence knows before the target does.
+number of trials beyond the commonest size. The optimum moves with scale in one world and stays in another; few runs
+tell which in part only.
 
 Each part is convex in the mixture, and so is the whole. At one scale it is the union law itself. What was measured is
 in benchmarks/LOG.md ("Few trials beyond one size", "An offset that does not grow with the tokens", "By evidence").
