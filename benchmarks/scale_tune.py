@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 from uuid import uuid4
 
@@ -15,10 +15,8 @@ from ray import tune
 from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.tune.execution import tune_controller
 
+from benchmarks.scale_workers import IDLE_SECONDS, Timer, Workers
 from raymix.search import MixtureSearch
-
-if TYPE_CHECKING:
-    from benchmarks.scale import Workers
 
 CHECKPOINTS = 2
 
@@ -73,8 +71,6 @@ class SimulatedActors:
     """What TuneController asks of RayActorManager, answered by timers."""
 
     def __init__(self, workers: Workers) -> None:
-        from benchmarks.scale import IDLE_SECONDS, Timer
-
         self._workers, self._timer, self._patience = workers, Timer(), IDLE_SECONDS
         self._live_actors_to_ray_actors_resources: dict[TrackedActor, tuple[Any, Any]] = {}
         self._pending: list[TrackedActor] = []
