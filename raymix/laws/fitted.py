@@ -18,12 +18,13 @@ from numpy.typing import ArrayLike
 from raymix.laws import intervals
 from raymix.laws.base import Array, Ints, Table, as_mixtures, as_scales, as_table
 from raymix.laws.exposure import Points, points
-from raymix.laws.fit import SIG_RANGE, Expand, Prior, Problem, Solution, fit_map
+from raymix.laws.fit import Expand, Prior, Problem, Solution, fit_map
 from raymix.laws.repetition import at_rows, epochs
 from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, usable_rows
 
 FLOOR_CAP = 0.98  # E stays below this share of the least loss: the rest must be explained
 CHUNK = 4096  # rows predicted at a time: bounds the (M, B, K) work arrays
+DIGITS = 1e-6  # least rms of log residuals in an evidence: what is written of a loss ends there
 
 
 @dataclass
@@ -138,8 +139,7 @@ class FittedLaw(ABC):
         """log p(losses | law) (M,) by Laplace's method, but for a constant; the fit's own table, in canonical order.
 
         -R log rms - 1/2 sum ((theta - mean) / sd)^2 - sum log sd + 1/2 log |V|; as in the covariance V, the rows of a
-        run count as one, so R are runs, and rms is at least the solver's least sig (MacKay 1992,
-        doi 10.1162/neco.1992.4.3.415).
+        run count as one, so R are runs (MacKay 1992, doi 10.1162/neco.1992.4.3.415). rms is at least `DIGITS`.
         """
         used_MB = usable_rows(table, self.warmup, self.rows_per_run)
         loss_MB = at_rows(self, table).predict(table.mix_BK, table.scale_B2).T
@@ -149,7 +149,7 @@ class FittedLaw(ABC):
         prior = self._whole_prior(np.log(np.nanmedian(np.where(used_MB, table.loss_BM.T, np.nan), axis=1)), table)
         z_MP = (self.params_MP_ - prior.mean_MP) / prior.sd_MP
         occam_M = np.linalg.slogdet(self.covariance_MPP_).logabsdet / 2 - np.log(prior.sd_MP).sum(axis=1)
-        return np.asarray(occam_M - (z_MP**2).sum(axis=1) / 2 - runs_M * np.log(np.maximum(rms_M, SIG_RANGE[0])))
+        return np.asarray(occam_M - (z_MP**2).sum(axis=1) / 2 - runs_M * np.log(np.maximum(rms_M, DIGITS)))
 
     def to_json(self) -> dict[str, Any]:
         """Settings and learned values as plain JSON values."""
