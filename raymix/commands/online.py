@@ -19,7 +19,7 @@ def add_online_commands(app: typer.Typer) -> None:
 
 def online(
     space: Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The search space.")],
-    method: Annotated[str, typer.Option(help="doremi, doge or ado.")] = "doremi",
+    method: Annotated[str, typer.Option(help="doremi, doge, ado or aioli.")] = "doremi",
     scale: Annotated[
         tuple[float, float] | None,
         typer.Option(metavar="N D", help="Parameters and tokens of the run; default: the largest rung."),

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from raymix.corpus import Corpus
-from raymix.proxy.online import METHODS, ado, choose_online, doge, doremi
+from raymix.proxy.online import METHODS, ado, aioli, choose_online, doge, doremi
 from raymix.proxy.online.session import Session
 from raymix.proxy.plan import Batches
-from raymix.space import SearchSpace
+from raymix.space import SearchSpace, SpaceError
 
 Make = Callable[..., SearchSpace]
 
@@ -28,7 +28,7 @@ def test_every_method_answers_with_a_mixture_and_the_same_one_again(
 
 
 def test_an_unknown_method_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="doremi, doge, ado"):
+    with pytest.raises(ValueError, match="doremi, doge, ado, aioli"):
         choose_online("dorme", None, None, 1, 1)
 
 
@@ -83,3 +83,29 @@ def test_ado_finds_the_speed_of_a_power_law_and_keeps_its_floor() -> None:
     even_K = np.full(2, 0.5)
     assert ado.preferred(even_K, even_K, np.array([2.0, 1.0])) == pytest.approx([2 / 3, 1 / 3])
     assert ado.preferred(even_K, even_K, np.zeros(2)) == pytest.approx(even_K)
+
+
+def test_aioli_finds_the_law_behind_what_mixtures_brought() -> None:
+    law_KK = np.array([[0.5, 0.1, 0.0], [0.2, 0.3, 0.0], [0.3, 0.0, 0.1]])
+    mixtures_KK = aioli.perturbed(3)
+    np.testing.assert_allclose(mixtures_KK.sum(axis=1), 1)
+    falls_KK = np.array([[law_KK[i] @ mixtures_KK[j] for j in range(3)] for i in range(3)])
+    np.testing.assert_allclose(aioli.solved(mixtures_KK, falls_KK), law_KK, atol=1e-12)
+    share_K = aioli.updated(aioli.normalised(law_KK))
+    np.testing.assert_allclose(np.log(share_K / share_K[2]), np.array([0.9, 0.3, 0.0]) / 1.5, atol=1e-12)
+    below_KK = aioli.normalised(law_KK - 0.2)
+    assert below_KK.min() == 0 and below_KK.sum() == pytest.approx(1)
+    np.testing.assert_allclose(aioli.updated(aioli.normalised(np.zeros((3, 3)))), 1 / 3)
+    np.testing.assert_allclose(aioli.perturbed(1), 1)
+
+
+def test_aioli_says_that_a_run_is_too_short_to_measure(corpus: Corpus, make_space: Make) -> None:
+    with pytest.raises(SpaceError, match="only 3 steps"):
+        choose_online("aioli", corpus, make_space(), 2e4, 3 * 4 * 32)
+
+
+def test_what_is_set_aside_is_not_drawn_again(corpus: Corpus, make_space: Make) -> None:
+    session = Session(corpus, make_space(), 2e4, 4096, seed=3)
+    aside = {tuple(row) for tokens in session.set_aside(4) for row in tokens}
+    drawn = [tuple(row) for _ in range(5) for tokens in session.draw(np.array([0.5, 0.5])).values() for row in tokens]
+    assert not aside & set(drawn)

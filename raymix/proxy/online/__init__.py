@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raymix.proxy.online.session import Answer
 
-METHODS = {"doremi": "raymix.proxy.online.doremi", "doge": "raymix.proxy.online.doge", "ado": "raymix.proxy.online.ado"}
+METHODS = {name: f"raymix.proxy.online.{name}" for name in ("doremi", "doge", "ado", "aioli")}
 
 __all__ = ["METHODS", "choose_online"]
 
 
 def choose_online(method: str, corpus: Any, space: Any, n_params: float, n_tokens: float, seed: int = 0) -> Answer:
-    """The mixture that `method` (doremi, doge, ado) ends with, and its path.
+    """The mixture that `method` (doremi, doge, ado, aioli) ends with, and its path.
 
     Args:
         method: a key of `METHODS`.

@@ -69,7 +69,10 @@ class Session:
 
     def draw_each(self) -> list[Ints]:
         """The next batch with the same number of sequences of every domain, at least one."""
-        n = max(1, self.shape.batch // self.n_domains)
+        return self.set_aside(max(1, self.shape.batch // self.n_domains))
+
+    def set_aside(self, n: int) -> list[Ints]:
+        """The next `n` sequences of every domain, which no later draw holds until the domain is repeated."""
         return [self._next(k, n) for k in range(self.n_domains)]
 
     def task(self, tokens: Ints, step: int) -> Example:
