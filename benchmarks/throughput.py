@@ -32,7 +32,7 @@ VARIANTS = {  # name: environment, goal for raymix's tokens over its, words
     "raymix": (worker_env(), None, "a trial's step, as raymix runs it"),
     "hf_trainer": ({}, 2.5, "HF Trainer as shipped: GPT-2 with its dropout"),
     "nanogpt": ({}, 2.0, "nanoGPT as shipped for a CPU: --compile=False"),
-    "nanogpt_same": (worker_env(), 0.95, "nanoGPT with our settings: allocator, fused AdamW"),
+    "nanogpt_same": (worker_env(), 0.95, "nanoGPT with our settings: allocator, fused AdamW, precision"),
 }
 TRIAL_SECONDS = 60.0
 N_TOKENS = 2_000_000

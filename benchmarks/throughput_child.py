@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.peers import hf_trainer, nanogpt
 from raymix.proxy.loop import Run
+from raymix.proxy.model import dtype_of
 from raymix.proxy.recipe import ProxyShape, resolve
 from raymix.space import Recipe
 
@@ -87,7 +88,8 @@ def main() -> None:
     if variant == "raymix":
         step = ours(tokens)
     else:
-        step = nanogpt.stepper(size, BATCH, tokens, fused=variant == "nanogpt_same")
+        precision = dtype_of(shape, torch.device("cpu"))
+        step = nanogpt.stepper(size, BATCH, tokens, as_ours=precision if variant == "nanogpt_same" else None)
     while True:
         step()
         if bursts():

@@ -45,6 +45,9 @@ class Recipe(Frozen):
     """Give a proxy only so many unique tokens of a domain that it repeats them as often as the target would."""
     stages: tuple[StagePart, ...] = ()
     """A mixture per part of the run; such a run is evaluated at its end alone."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of activations and matrix products (weights stay in float32); auto: bfloat16 where the hardware computes in it.
+    Name one where some machines of a cluster do and others do not."""
     compile: Literal["auto", "always", "never"] = "auto"
     """torch.compile and CUDA graphs; auto: where the trial is long enough to earn their cost back."""
     checkpoint_seconds: float = Field(default=60.0, gt=0)

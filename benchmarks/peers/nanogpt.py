@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from raymix.proxy.model import autocast
+
 LOG_EVERY = 10
 
 
@@ -63,8 +65,10 @@ class Model(nn.Module):
         return functional.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1), ignore_index=-1)
 
 
-def stepper(shape: tuple[int, int, int, int, int], batch: int, tokens: Path, fused: bool = False) -> Callable[[], None]:
-    """A function that takes one training step; `fused`: AdamW in one kernel, as ours."""
+def stepper(
+    shape: tuple[int, int, int, int, int], batch: int, tokens: Path, as_ours: torch.dtype | None = None
+) -> Callable[[], None]:
+    """A function that takes one training step; `as_ours`: AdamW in one kernel and autocast to this precision."""
     torch.manual_seed(0)
     model, context = Model(*shape), shape[3]
     params = list(model.parameters())
@@ -72,7 +76,8 @@ def stepper(shape: tuple[int, int, int, int, int], batch: int, tokens: Path, fus
         {"params": [p for p in params if p.ndim >= 2], "weight_decay": 0.1},
         {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=6e-4, betas=(0.9, 0.95), **({"fused": True} if fused else {}))
+    optimizer = torch.optim.AdamW(groups, lr=6e-4, betas=(0.9, 0.95), **({"fused": True} if as_ours else {}))
+    cast = autocast(torch.device("cpu"), as_ours or torch.float32)
     steps = 0
 
     def drawn() -> tuple[Tensor, Tensor]:
@@ -85,7 +90,8 @@ def stepper(shape: tuple[int, int, int, int, int], batch: int, tokens: Path, fus
         nonlocal steps
         for group in optimizer.param_groups:
             group["lr"] = 6e-4
-        loss = model(*drawn())
+        with cast:
+            loss = model(*drawn())
         loss.backward()
         nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()

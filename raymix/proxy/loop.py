@@ -51,7 +51,7 @@ class Run:
     ) -> None:
         self.shape, self.seed, self.device, self.world = shape, seed, device, world
         self.compiled = compiled
-        self.dtype = models.fast_dtype(device)
+        self.dtype = models.dtype_of(shape, device)
         self.attention = attention or models.fastest_attention(shape, device, self.dtype)
         self.model: Any = models.build(shape, seed, self.attention).to(device)
         if compiled:

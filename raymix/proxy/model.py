@@ -171,8 +171,10 @@ def pick_device(device: str | None = None) -> torch.device:
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware computes in it, else float32 (emulated it is a hundred times slower)."""
+def dtype_of(shape: ProxyShape, device: torch.device) -> torch.dtype:
+    """The precision asked for; else bfloat16 where the hardware computes in it: emulated it is 100 times slower."""
+    if shape.precision != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[shape.precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

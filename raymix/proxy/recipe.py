@@ -48,6 +48,8 @@ class ProxyShape:
     """An encoder's mask; None for a decoder."""
     micro_batch: int | None = None
     """Sequences at once; None where it is left to the device."""
+    precision: str = "auto"
+    """float32 or bfloat16; auto where it is left to the device."""
 
     @property
     def tokens_per_step(self) -> int:
@@ -111,6 +113,7 @@ def resolve(recipe: Recipe, n_params: float, n_tokens: float, vocab: int, folder
         counted=body.counted,
         mask_token=body.mask_token,
         micro_batch=recipe.micro_batch,
+        precision=recipe.precision,
     )
 
 

@@ -29,7 +29,7 @@ class Stack(Run):
     """A run whose parameters are those of P proxies, (P, ...)."""
 
     def __init__(self, shape: ProxyShape, seeds: Sequence[int], device: torch.device, attention: str | None) -> None:
-        self.shape, self.device, self.dtype = shape, device, models.fast_dtype(device)
+        self.shape, self.device, self.dtype = shape, device, models.dtype_of(shape, device)
         self.compiled, self.world = False, ALONE
         self.attention = attention or models.fastest_attention(shape, device, self.dtype)
         members = [models.build(shape, seed, self.attention).to(device) for seed in seeds]

@@ -12,7 +12,6 @@ import torch
 
 from raymix.corpus import Corpus
 from raymix.proxy import distributed, resolve, train_proxy
-from raymix.proxy import model as models
 from raymix.proxy.compiled import worth_compiling
 from raymix.proxy.distributed import World, across
 from raymix.space import SearchSpace
@@ -24,7 +23,8 @@ SETTINGS: dict[str, Any] = {"n_params": 1e4, "n_tokens": 2048, "seed": 0, "atten
 
 @pytest.mark.slow
 def test_two_processes_give_the_rows_of_one(corpus: Corpus, make_space: MakeSpace) -> None:
-    arguments = {"corpus": corpus, "space": make_space(), "mixture": np.asarray([0.3, 0.7]), **SETTINGS}
+    space = make_space(precision="float32")
+    arguments = {"corpus": corpus, "space": space, "mixture": np.asarray([0.3, 0.7]), **SETTINGS}
     expected = list(train_proxy(**arguments, device="cpu"))
     found = list(across(2, "cpu", train_proxy, **arguments))
     assert len(found) == len(expected) == 3
@@ -64,12 +64,11 @@ def test_only_long_trials_are_compiled(make_space: MakeSpace) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs a C++ compiler")
-def test_a_compiled_run_gives_the_losses_of_an_eager_one(
-    corpus: Corpus, make_space: MakeSpace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(models, "fast_dtype", lambda device: torch.float32)
+def test_a_compiled_run_gives_the_losses_of_an_eager_one(corpus: Corpus, make_space: MakeSpace) -> None:
     mix_K = np.asarray([0.3, 0.7])
-    expected = list(train_proxy(corpus, make_space(), mix_K, device="cpu", **SETTINGS))
-    found = list(train_proxy(corpus, make_space(compile="always"), mix_K, device="cpu", **SETTINGS))
+    expected = list(train_proxy(corpus, make_space(precision="float32"), mix_K, device="cpu", **SETTINGS))
+    found = list(
+        train_proxy(corpus, make_space(compile="always", precision="float32"), mix_K, device="cpu", **SETTINGS)
+    )
     for row, eager in zip(found, expected, strict=True):
         assert row["loss/a"] == pytest.approx(eager["loss/a"], abs=1e-4)

@@ -27,11 +27,8 @@ STEPS = 30  # more than one look at the losses between two evaluations
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_losses_of_a_stack_are_those_of_its_proxies(
-    corpus: Corpus, make_space: MakeSpace, family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(models, "fast_dtype", lambda device: torch.float32)
-    space = make_space(family=family)
+def test_losses_of_a_stack_are_those_of_its_proxies(corpus: Corpus, make_space: MakeSpace, family: str) -> None:
+    space = make_space(family=family, precision="float32")
     shape = resolve(space.recipe, 2e4, 2048, corpus.vocab)
     plans = [Batches.of(corpus, space, job.mixture_K, job.seed, shape) for job in JOBS]
     stack = Stack(shape, [job.seed for job in JOBS], CPU, "eager")
@@ -46,7 +43,7 @@ def test_losses_of_a_stack_are_those_of_its_proxies(
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_rows_of_a_stack_are_those_of_separate_trials(corpus: Corpus, make_space: MakeSpace, attention: str) -> None:
-    space = make_space()
+    space = make_space(precision="float32")
     found = list(train_stacked(corpus, space, JOBS, 1e4, 2048, "cpu", 1, attention))
     for index, job in enumerate(JOBS):
         alone = list(train_proxy(corpus, space, job.mixture_K, 1e4, 2048, job.seed, "cpu", 1, attention))
@@ -59,7 +56,7 @@ def test_rows_of_a_stack_are_those_of_separate_trials(corpus: Corpus, make_space
 
 
 def test_stages_of_the_recipe_hold_in_a_stack(corpus: Corpus, make_space: MakeSpace) -> None:
-    space = make_space(stages=[{"tokens": 0.5}, {"tokens": 0.5, "mixture": {"a": 1.0}}])
+    space = make_space(stages=[{"tokens": 0.5}, {"tokens": 0.5, "mixture": {"a": 1.0}}], precision="float32")
     found = list(train_stacked(corpus, space, JOBS, 1e4, 2048, "cpu", 1, "eager"))
     for result, job in zip(found, JOBS, strict=True):
         (alone,) = train_proxy(corpus, space, job.mixture_K, 1e4, 2048, job.seed, "cpu", 1, "eager")

@@ -54,11 +54,8 @@ def labels(task: Any) -> torch.Tensor:
     return torch.from_numpy(found)
 
 
-def test_training_equals_a_plain_loop_around_transformers_own_loss(
-    corpus: Corpus, make_space: MakeSpace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(models, "fast_dtype", lambda device: torch.float32)
-    space = make_space(family="bert")
+def test_training_equals_a_plain_loop_around_transformers_own_loss(corpus: Corpus, make_space: MakeSpace) -> None:
+    space = make_space(family="bert", precision="float32")
     shape = resolve(space.recipe, 2e4, 2048, corpus.vocab)
     batches = Batches.of(corpus, space, HALF, 3, shape)
     run, model = loop.Run(shape, 3, CPU, "eager"), models.build(shape, 3, "eager")

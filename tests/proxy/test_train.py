@@ -93,11 +93,8 @@ def reference_loss(corpus: Corpus, space: SearchSpace, steps: int) -> list[float
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_loop_equals_a_plain_loop(
-    corpus: Corpus, make_space: MakeSpace, family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(models, "fast_dtype", lambda device: torch.float32)
-    space = make_space(family=family)
+def test_loop_equals_a_plain_loop(corpus: Corpus, make_space: MakeSpace, family: str) -> None:
+    space = make_space(family=family, precision="float32")
     shape = resolve(space.recipe, 2e4, 2048, corpus.vocab)
     run = train.Run(shape, 0, CPU, "eager")
     batches = Batches.of(corpus, space, HALF, 0, shape)
@@ -145,12 +142,8 @@ def test_evaluation_equals_the_models_own_loss_and_repeats(corpus: Corpus, make_
     assert evaluate(model, held_out(corpus, space), CPU, torch.float32) == found
 
 
-def test_bfloat16_gives_nearly_the_same_losses(
-    corpus: Corpus, make_space: MakeSpace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exact = rows_of(corpus, make_space())[-1]
-    monkeypatch.setattr(models, "fast_dtype", lambda device: torch.bfloat16)
-    rounded = rows_of(corpus, make_space())[-1]
+def test_bfloat16_gives_nearly_the_same_losses(corpus: Corpus, make_space: MakeSpace) -> None:
+    exact, rounded = (rows_of(corpus, make_space(precision=p))[-1] for p in ("float32", "bfloat16"))
     assert rounded["loss/a"] != exact["loss/a"]
     assert rounded["loss/a"] == pytest.approx(exact["loss/a"], rel=0.01)
 
@@ -190,13 +183,18 @@ def test_initial_weights_follow_the_seed_alone() -> None:
 
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_accumulated_gradients_are_those_of_the_batch(corpus: Corpus, make_space: MakeSpace, family: str) -> None:
-    whole = rows_of(corpus, make_space(family=family))
+    whole = rows_of(corpus, make_space(family=family, precision="float32"))
     for at_once in (1, 3):
-        parts = rows_of(corpus, make_space(family=family, micro_batch=at_once))
+        parts = rows_of(corpus, make_space(family=family, micro_batch=at_once, precision="float32"))
         for row, expected in zip(parts, whole, strict=True):
             assert row["loss/a"] == pytest.approx(expected["loss/a"], abs=1e-4)  # rounding, after Adam's division
     run_whole, run_parts = (
-        train.Run(resolve(make_space(family=family, **how).recipe, 2e4, 2048, corpus.vocab), 0, CPU, "eager")
+        train.Run(
+            resolve(make_space(family=family, precision="float32", **how).recipe, 2e4, 2048, corpus.vocab),
+            0,
+            CPU,
+            "eager",
+        )
         for how in ({}, {"micro_batch": 3})
     )
     batch = Batches.of(corpus, make_space(), HALF, 0, run_whole.shape)[0]
