@@ -61,6 +61,18 @@ def test_large_domain_holds_out_no_more_than_it_needs() -> None:
     assert len(held_out_origins({"web": as_document_table(rows)}, 100)) == 16  # 16 x eval_tokens, not 5%
 
 
+@pytest.mark.parametrize("huge", range(20))
+def test_one_huge_document_is_trained_on_wherever_its_hash_lies(huge: int) -> None:
+    rows = [(i, i, 1_000_000 if i == huge else 100, 400) for i in range(40)]
+    away = held_out_origins({"books": as_document_table(rows)}, 200)
+    assert huge not in away and len(away) == 32  # 16 x eval_tokens
+
+
+def test_of_a_few_large_documents_the_smallest_is_held_out() -> None:
+    rows = [(0, 0, 900, 4), (1, 1, 300, 4), (2, 2, 700, 4)]
+    assert held_out_origins({"books": as_document_table(rows)}, 200).tolist() == [1]
+
+
 def test_overlap_of_an_eval_source_is_refused_with_count_and_example(
     make_space: MakeSpace, tmp_path: Path, texts: Texts, write_jsonl: Write
 ) -> None:
