@@ -134,6 +134,14 @@ def test_domain_of_one_document_cannot_be_held_out_from(
         prepare(make_space(), tmp_path / "cache")
 
 
+def test_domain_shorter_than_a_sequence_is_named_before_any_trial(make_space: MakeSpace, tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("few words")
+    domains = [{"name": "a", "source": {"files": "a.jsonl"}}, {"name": "b", "source": {"files": "b.txt"}}]
+    for _ in range(2):  # made, then found in the cache
+        with pytest.raises(SpaceError, match=r"domain 'b' has \d+ tokens to train on, a sequence takes 17"):
+            prepare(make_space(domains=domains, eval_domains=[{"name": "a", "own": "a"}]), tmp_path / "cache")
+
+
 def test_space_without_sources_has_nothing_to_prepare(make_space: MakeSpace, tmp_path: Path) -> None:
     space = make_space(domains=[{"name": "a"}, {"name": "b"}], eval_domains=[{"name": "x"}])
     with pytest.raises(SpaceError, match="no source"):
