@@ -21,7 +21,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from raymix.corpus import hub, shards, sources, split, tokenizer, workers
+from raymix.corpus import hub, shards, sources, split, tokenised, tokenizer, workers
 from raymix.corpus.files import Chunk
 from raymix.corpus.keys import (
     Key,
@@ -84,6 +84,8 @@ def default_cache() -> Path:
 def _prepared(space: SearchSpace, cache: Path, tell: Progress, n_workers: int | None) -> Corpus:
     folder = cache / "corpora" / corpus_key(space)
     if not (folder / shards.MANIFEST).exists():
+        hub.forget()
+        tokenised.forget()
         prints = fingerprints(space)
         with _alone(cache / "parts" / tokens_key(space, prints)) as staging:
             if not (folder / shards.MANIFEST).exists():  # somebody else's while we waited

@@ -69,8 +69,8 @@ def _lowest(table: DocumentTable, eval_tokens: int) -> Ids:
     total = tokens.sum()
     small = tokens <= AT_MOST * total
     if not small.any():
-        return origins[[int(tokens.argmin())]]
-    origins, tokens = origins[small], tokens[small]
+        return origins[tokens == tokens.min()][:1]
+    origins, tokens = np.compress(small, origins), tokens[small]
     goal = max(SPARE * eval_tokens, min(HELD_OUT * total, ENOUGH * eval_tokens))
     before = np.cumsum(tokens) - tokens
     wanted = (before < goal) | (np.arange(len(origins)) < DOCUMENTS)
