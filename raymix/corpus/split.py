@@ -69,7 +69,8 @@ def _lowest(table: DocumentTable, eval_tokens: int) -> Ids:
     total = tokens.sum()
     small = tokens <= AT_MOST * total
     if not small.any():
-        return origins[tokens == tokens.min()][:1]
+        smallest = int(tokens.argmin())
+        return origins[smallest : smallest + 1]
     origins, tokens = np.compress(small, origins), tokens[small]
     goal = max(SPARE * eval_tokens, min(HELD_OUT * total, ENOUGH * eval_tokens))
     before = np.cumsum(tokens) - tokens
