@@ -58,6 +58,8 @@ class Run:
             compile_body(self.model, device)
         self.named: dict[str, Tensor] = dict(self.model.named_parameters())
         self.params: list[Tensor] = list(self.named.values())
+        for param in self.params:
+            param.grad = torch.zeros_like(param)  # the run's own: memory of a CUDA graph is gone at its next step
         self.optimizer = adamw(self.params, device)
         self.rows_at_once = shape.micro_batch or rows_that_fit(shape, device)
         self.averaged: list[Tensor] = []
@@ -99,9 +101,10 @@ class Run:
         if share != 1.0:
             loss, by = loss * share, by.scaled(share)
         torch.autograd.backward(hidden, by.hidden.to(hidden.dtype))
-        _add_gradient(weight, by.weight)
-        if bias is not None and by.bias is not None:
-            _add_gradient(bias, by.bias)
+        for param, gradient in ((weight, by.weight), (bias, by.bias)):
+            if param is not None and gradient is not None:
+                assert param.grad is not None
+                param.grad.add_(gradient)
         return loss
 
     def update(self, rate: float) -> None:
@@ -206,10 +209,3 @@ def rows_that_fit(shape: ProxyShape, device: torch.device) -> int:
     per_row = 34 * shape.context * shape.width * shape.n_layers
     fit = torch.cuda.get_device_properties(device).total_memory // 2 // per_row
     return max(1, min(shape.batch, int(fit)))
-
-
-def _add_gradient(param: Tensor, gradient: Tensor) -> None:
-    if param.grad is None:
-        param.grad = gradient.clone()
-    else:
-        param.grad.add_(gradient)
