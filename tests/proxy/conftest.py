@@ -8,11 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from raymix.corpus import Corpus, shards
+from raymix.proxy import model as models
 from raymix.space import SearchSpace
 
 VOCAB = 300
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float32 in this process, also where the CPU has bfloat16: tolerances are those of float32."""
+    monkeypatch.setattr(models, "fast_dtype", lambda device: torch.float32)
 
 
 @pytest.fixture

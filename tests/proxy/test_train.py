@@ -239,4 +239,4 @@ def test_stages_of_the_recipe_are_looked_at_at_the_end(corpus: Corpus, make_spac
 def test_a_decayed_run_is_evaluated_as_it_is(corpus: Corpus, make_space: MakeSpace, schedule: str) -> None:
     decayed = rows_of(corpus, make_space(schedule=schedule), n_tokens=8192)
     assert len(decayed) == (3 if schedule == "wsd" else 1)
-    assert decayed[-1]["loss/a"] == pytest.approx(rows_of(corpus, make_space(), n_tokens=8192)[-1]["loss/a"], abs=0.1)
+    assert decayed[-1]["loss/a"] == pytest.approx(rows_of(corpus, make_space(), n_tokens=8192)[-1]["loss/a"], abs=0.2)
