@@ -61,7 +61,7 @@ class Run:
         for param in self.params:
             param.grad = torch.zeros_like(param)  # the run's own: memory of a CUDA graph is gone at its next step
         self.optimizer = adamw(self.params, device)
-        self.rows_at_once = shape.micro_batch or rows_that_fit(shape, device)
+        self.rows_at_once = shape.micro_batch or rows_that_fit(shape, device, self.attention)
         self.averaged: list[Tensor] = []
         self.n_averaged = 0
         self.losses: list[Tensor] = []
@@ -198,14 +198,15 @@ def adamw(params: list[Tensor], device: torch.device, stacked: bool = False) -> 
     return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=device.type in ("cpu", "cuda"))
 
 
-def rows_that_fit(shape: ProxyShape, device: torch.device) -> int:
+def rows_that_fit(shape: ProxyShape, device: torch.device, attention: str = "sdpa") -> int:
     """Sequences a GPU's memory holds at once; on a CPU all of them.
 
-    34 bytes per token, layer and width for activations in bf16 (2205.05198, equation 2, without the attention matrix,
-    which sdpa does not keep), in at most half of the memory.
+    34 bytes per token, layer and width for activations in bf16, and where attention is eager 5 per pair of places, head
+    and layer (2205.05198, equation 1), in at most half of the memory.
     """
     if device.type != "cuda":
         return shape.batch
-    per_row = 34 * shape.context * shape.width * shape.n_layers
+    pairs = 5 * shape.n_heads * shape.context**2 if attention == "eager" else 0
+    per_row = (34 * shape.context * shape.width + pairs) * shape.n_layers
     fit = torch.cuda.get_device_properties(device).total_memory // 2 // per_row
     return max(1, min(shape.batch, int(fit)))

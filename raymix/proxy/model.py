@@ -212,12 +212,20 @@ def _measured_attention(
     seconds = dict.fromkeys(ATTENTIONS, float("inf"))
     clock = time.perf_counter if device.type == "cuda" else time.process_time  # whatever else keeps the cores busy
     for _ in range(6):
-        for name, model in models.items():
+        for name in list(models):
             started = clock()
-            with autocast(device, dtype):
-                torch.autograd.backward(hidden_states(model, tokens).float().sum())
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            try:
+                _forward_and_back(models[name], tokens, device, dtype)
+            except torch.OutOfMemoryError:  # eager keeps all pairs of places: sequences x heads x context^2
+                models.pop(name)
+                continue
             seconds[name] = min(seconds[name], clock() - started)
     log.info("attention at context %d: %s", context, {name: f"{1e3 * s:.2f} ms" for name, s in seconds.items()})
     return "eager" if seconds["eager"] * DECISIVE < seconds["sdpa"] else "sdpa"
+
+
+def _forward_and_back(model: nn.Module, tokens: Tensor, device: torch.device, dtype: torch.dtype) -> None:
+    with autocast(device, dtype):
+        torch.autograd.backward(hidden_states(model, tokens).float().sum())
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
