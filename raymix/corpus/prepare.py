@@ -61,6 +61,7 @@ def prepare(
         SpaceError: a source is missing or empty, a domain is too small to split or to fill a sequence, or eval text
             stands in training text.
         CorpusError: the cached corpus is damaged, or a worker died (what is done is kept).
+        OSError: the cache cannot be written (what is done is kept).
     """
     if not space.trains_proxies:
         raise SpaceError(f"the domains of {space.name!r} have no source: there is no text to prepare")
@@ -90,7 +91,7 @@ def _prepared(space: SearchSpace, cache: Path, tell: Progress, n_workers: int | 
         with _alone(cache / "parts" / tokens_key(space, prints)) as staging:
             if not (folder / shards.MANIFEST).exists():  # somebody else's while we waited
                 log.info("preparing the corpus of %s in %s", space.name, folder)
-                with shards.new_folder(folder) as temporary:
+                with shards.writing_to(cache), shards.new_folder(folder) as temporary:
                     _make(space, temporary, staging, prints, tell, n_workers)
             _take_away(staging)
             return open_corpus(folder, verify=False)
