@@ -130,11 +130,12 @@ class Run:
             raise Diverged(why)
 
     def _average(self, done: int) -> None:
-        """Running mean of the weights over the last tenth before the next checkpoint."""
+        """Running mean of the weights over the last tenth before the next checkpoint, but not beyond the one before."""
         if self.shape.schedule != "constant":
             return
         checkpoint = next(at for at in self.shape.checkpoint_steps if at >= done)
-        first = checkpoint - int(AVERAGED * checkpoint)
+        before = max((at for at in self.shape.checkpoint_steps if at < done), default=0)
+        first = max(checkpoint - int(AVERAGED * checkpoint), before + 1)
         if done < first:
             return
         current = [param.detach() for param in self.params]

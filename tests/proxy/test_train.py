@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,19 @@ def test_checkpoint_is_the_mean_of_the_last_tenth(corpus: Corpus, make_space: Ma
     torch.testing.assert_close([param.detach() for param in run.params], mean)
     run.swap()
     assert all(torch.equal(param, last) for param, last in zip(run.params, seen[-1], strict=True))
+
+
+def test_an_average_does_not_reach_beyond_the_checkpoint_before(corpus: Corpus, make_space: MakeSpace) -> None:
+    shape = resolve(make_space().recipe, 2e4, 100 * 128, corpus.vocab)
+    run = train.Run(replace(shape, checkpoint_steps=(50, 95, 100)), 0, CPU, "eager")
+    means = {}
+    for done in range(1, 101):
+        run.params[0].data.fill_(done)
+        run._average(done)
+        means[done] = float(run.averaged[0].flatten()[0]) if run.averaged else None
+    assert means[50] == pytest.approx(47.5)  # of 45 to 50
+    assert means[95] == pytest.approx(90.5)  # of 86 to 95
+    assert means[100] == pytest.approx(98.0)  # of 96 to 100, and not of 86 to 100
 
 
 def test_a_short_run_is_the_beginning_of_a_long_one(corpus: Corpus, make_space: MakeSpace) -> None:
