@@ -202,7 +202,7 @@ def _mapped(path: str, dtype: str | None) -> Ids:
     if path.endswith(".npy"):
         try:
             ids: Ids = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, EOFError) as error:
             raise SpaceError(f"{path}: not a NumPy array ({error})") from None
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
             raise SpaceError(f"{path}: an array of {ids.dtype} of shape {ids.shape}; ids are one row of integers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,25 @@ def test_tokenizer_can_be_a_local_file(make_space: MakeSpace, tmp_path: Path) ->
     (tmp_path / "mine.json").write_bytes((first.path / "tokenizer.json").read_bytes())
     second = prepare(make_space(tokenizer="mine.json"), tmp_path / "cache")
     assert second.hash == first.hash
+
+
+WITHOUT_UNKNOWN = {"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0, "</s>": 1}, "unk_token": "?"}}
+
+
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        ('{"x": 1}', r"tokenizer .*mine\.json: not a tokenizer\.json"),
+        ("[1", r"tokenizer .*mine\.json: not a tokenizer\.json"),
+        (json.dumps(WITHOUT_UNKNOWN), "domain 'a': the tokenizer cannot encode the text"),
+    ],
+)
+def test_a_tokenizer_that_will_not_do_is_one_sentence(
+    make_space: MakeSpace, tmp_path: Path, definition: str, message: str
+) -> None:
+    (tmp_path / "mine.json").write_text(definition)
+    with pytest.raises(SpaceError, match=message):
+        prepare(make_space(tokenizer="mine.json"), tmp_path / "cache")
 
 
 def test_bytes_per_token_counts_the_text(make_space: MakeSpace, tmp_path: Path) -> None:

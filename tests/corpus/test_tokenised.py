@@ -162,6 +162,9 @@ def test_damage_is_named(tmp_path: Path) -> None:
         (tmp_path / "x.idx").write_bytes(damaged)
         with pytest.raises(SpaceError, match=message):
             read_all(tmp_path, tokens="x")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    with pytest.raises(SpaceError, match=r"empty\.npy: not a NumPy array"):
+        read_all(tmp_path, tokens="empty.npy")
     (tmp_path / "raw.dat").write_bytes(b"123")
     with pytest.raises(SpaceError, match="give dtype"):
         read_all(tmp_path, tokens="raw.dat")
