@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from raymix.corpus.places import File, bare, named, open_file, packing
-from raymix.corpus.records import Document, columns, document, no_field
+from raymix.corpus.records import Document, document, fields, no_field
 from raymix.space import Source, SpaceError
 
 LINES = (".jsonl", ".ndjson")
@@ -48,6 +48,7 @@ def plan(source: Source, files: list[File]) -> Iterator[Chunk]:
     for file in files:
         kind, packed = _kind(file.path)
         if kind == "text":
+            _no_records(source, file.path)
             texts.append(file)
             if sum(text.size for text in texts) < goal:
                 continue
@@ -96,6 +97,17 @@ def _kind(path: str) -> tuple[str, str | None]:
     return "parquet" if name.endswith(".parquet") else "arrow" if name.endswith(ARROW) else "text", packed
 
 
+def _no_records(source: Source, path: str) -> None:
+    """Refuse keys that speak of the fields of records, where a file is taken as one text."""
+    default = Source(files="")
+    for key in ("text", "where", "origin"):
+        if getattr(source, key) != getattr(default, key):
+            raise SpaceError(
+                f"{path}: it is read as one text, which has no fields, so `{key}` would do nothing; records stand in "
+                ".jsonl, .ndjson, .json.gz, .parquet or .arrow files"
+            )
+
+
 def _together(files: list[File]) -> Chunk:
     return Chunk("text", tuple(file.path for file in files), size=sum(file.size for file in files))
 
@@ -133,7 +145,7 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
         record = json.loads(line)
     except UnicodeDecodeError:
         raise
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpaceError(f"{where}: not JSON ({error}); a .jsonl file has one object per line") from None
     if not isinstance(record, dict):
         raise SpaceError(f"{where}: a record is an object with a text field, this is {type(record).__name__}")
@@ -181,13 +193,12 @@ def _arrow(source: Source, chunk: Chunk) -> Iterator[Document]:
 
 
 def _present(source: Source, existing: list[str], path: str) -> list[str]:
-    """The columns to read."""
-    names = columns(source)
-    for name in names:
-        if name not in existing:
-            key = "text" if name == source.text.split(".")[0] else "where` or `origin"
-            raise no_field(name, existing, path, key)
-    return names
+    """The columns to read: of a dotted name the one called so, else what stands before its first dot."""
+    names = {name: name if name in existing else name.partition(".")[0] for name in fields(source)}
+    for name, column in names.items():
+        if column not in existing:
+            raise no_field(column, existing, path, "text" if name == source.text else "where` or `origin")
+    return list(dict.fromkeys(names.values()))
 
 
 def _rows(batches: Iterable[Any], source: Source, path: str) -> Iterator[Document]:

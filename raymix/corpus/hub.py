@@ -57,6 +57,11 @@ def load(source: Source, folder: Path) -> Any:
         return _load(source.dataset, source.config, source.split, source.revision, source.streaming, folder)
 
 
+def forget() -> None:
+    """Drop what is loaded: a local dataset may have changed since this process last read it."""
+    _load.cache_clear()
+
+
 def local(source: Source, folder: Path) -> Path | None:
     """The folder of a dataset that is not on the hub."""
     assert source.dataset is not None

@@ -89,14 +89,26 @@ def finished(stem: Path, made_from: Any) -> Part | None:
 def _make(job: Job, made_from: Any) -> Part:
     job.stem.parent.mkdir(parents=True, exist_ok=True)
     encoder = _encoder(job.tokenizer, job.end_of_text)
-    ids, table = _unfinished(job.stem, ".ids"), _unfinished(job.stem, ".npy")
+    written = {ending: _unfinished(job.stem, ending) for ending in (".ids", ".npy", ".json")}
+    try:
+        part = _written(job, encoder, made_from, written)
+        for ending, path in written.items():
+            os.replace(path, job.stem.with_suffix(ending))
+        return part
+    finally:
+        for path in written.values():
+            path.unlink(missing_ok=True)  # of a disk that is full, say
+
+
+def _written(job: Job, encoder: Encoder, made_from: Any, paths: dict[str, Path]) -> Part:
+    """The files of a part, by their endings."""
     rows: list[tuple[int, int, int, int]] = []
-    with ids.open("wb") as stream:
+    with paths[".ids"].open("wb") as stream:
         for row, tokens in _limited(_encoded(job, encoder), job.source):
             stream.write(tokens.tobytes())
             rows.append(row)
     records = np.asarray(rows, dtype=split.COLUMNS)
-    with table.open("wb") as stream:
+    with paths[".npy"].open("wb") as stream:
         np.save(stream, records)
     part = Part(job.stem, len(rows), int(records["n_tokens"].sum()), int(records["n_bytes"].sum()))
     receipt = {
@@ -104,12 +116,9 @@ def _make(job: Job, made_from: Any) -> Part:
         "documents": part.n_documents,
         "tokens": part.n_tokens,
         "bytes": part.n_bytes,
-        "sha256": {".ids": file_hash(ids), ".npy": file_hash(table)},
+        "sha256": {ending: file_hash(paths[ending]) for ending in (".ids", ".npy")},
     }
-    note = _unfinished(job.stem, ".json")
-    note.write_text(json.dumps(receipt), encoding="utf-8")
-    for path, ending in ((ids, ".ids"), (table, ".npy"), (note, ".json")):
-        os.replace(path, job.stem.with_suffix(ending))
+    paths[".json"].write_text(json.dumps(receipt), encoding="utf-8")
     return part
 
 

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from raymix.corpus import hub, shards, sources, split, tokenizer, workers
+from raymix.corpus import hub, shards, sources, split, tokenised, tokenizer, workers
 from raymix.corpus.files import Chunk
 from raymix.corpus.keys import (
     Key,
@@ -58,34 +58,47 @@ def prepare(
         workers: processes that tokenise; all cores if left out (Ray tasks where RAY_ADDRESS is set).
 
     Raises:
-        SpaceError: a source is missing or empty, a domain is too small to split, or eval text stands in training text.
+        SpaceError: a source is missing or empty, a domain is too small to split or to fill a sequence, or eval text
+            stands in training text.
         CorpusError: the cached corpus is damaged, or a worker died (what is done is kept).
+        OSError: the cache cannot be written (what is done is kept).
     """
     if not space.trains_proxies:
         raise SpaceError(f"the domains of {space.name!r} have no source: there is no text to prepare")
     check_tokenizers(space)
-    tell = progress or (lambda stage, done: None)
-    cache = cache or default_cache()
-    folder = cache / "corpora" / corpus_key(space)
-    if not (folder / shards.MANIFEST).exists():
-        prints = fingerprints(space)
-        with _alone(cache / "parts" / tokens_key(space, prints)) as staging:
-            if not (folder / shards.MANIFEST).exists():  # somebody else's while we waited
-                log.info("preparing the corpus of %s in %s", space.name, folder)
-                with shards.new_folder(folder) as temporary:
-                    _make(space, temporary, staging, prints, tell, workers)
-            _take_away(staging)
-            return open_corpus(folder, verify=False)
-    try:
-        return open_corpus(folder)
-    except CorpusError as error:
-        raise CorpusError(f"the cached corpus is damaged: {error}") from None
+    corpus = _prepared(space, cache or default_cache(), progress or (lambda stage, done: None), workers)
+    for name, n_tokens in corpus.tokens.items():
+        if n_tokens <= space.recipe.context:
+            raise SpaceError(
+                f"domain {name!r} has {n_tokens} tokens to train on, a sequence takes {space.recipe.context + 1} "
+                "(recipe.context and a last target): give it more text, or make recipe.context smaller"
+            )
+    return corpus
 
 
 def default_cache() -> Path:
     """$RAYMIX_CACHE, or ~/.cache/raymix."""
     named = os.environ.get("RAYMIX_CACHE")
     return Path(named) if named else Path.home() / ".cache" / "raymix"
+
+
+def _prepared(space: SearchSpace, cache: Path, tell: Progress, n_workers: int | None) -> Corpus:
+    folder = cache / "corpora" / corpus_key(space)
+    if not (folder / shards.MANIFEST).exists():
+        hub.forget()
+        tokenised.forget()
+        prints = fingerprints(space)
+        with _alone(cache / "parts" / tokens_key(space, prints)) as staging:
+            if not (folder / shards.MANIFEST).exists():  # somebody else's while we waited
+                log.info("preparing the corpus of %s in %s", space.name, folder)
+                with shards.writing_to(cache), shards.new_folder(folder) as temporary:
+                    _make(space, temporary, staging, prints, tell, n_workers)
+            _take_away(staging)
+            return open_corpus(folder, verify=False)
+    try:
+        return open_corpus(folder)
+    except CorpusError as error:
+        raise CorpusError(f"the cached corpus is damaged: {error}") from None
 
 
 @contextmanager

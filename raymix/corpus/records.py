@@ -68,10 +68,9 @@ def passes(record: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
     return all(_holds(field(record, name), condition) for name, condition in conditions.items())
 
 
-def columns(source: Source) -> list[str]:
-    """The names before the first dot of all fields the source reads."""
-    names = [source.text, *source.where, *([source.origin] if source.origin is not None else [])]
-    return list(dict.fromkeys(name.split(".")[0] for name in names))
+def fields(source: Source) -> list[str]:
+    """The names of all fields the source reads."""
+    return [source.text, *source.where, *([source.origin] if source.origin is not None else [])]
 
 
 def no_field(name: str, existing: Iterable[str], where: str, key: str = "text") -> SpaceError:
@@ -94,5 +93,5 @@ def _holds(value: Any, condition: Any) -> bool:
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

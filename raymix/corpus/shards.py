@@ -156,6 +156,20 @@ def new_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def writing_to(cache: Path) -> Iterator[None]:
+    """Name the place where writing fails, which the system does not where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(
+            f"{cache}: {error}; free some space there, or set RAYMIX_CACHE, and run the same command again: "
+            "what is done is kept"
+        ) from error
+
+
 def file_hash(path: Path) -> str:
     """sha256 of a file."""
     digest = hashlib.sha256()

@@ -2,7 +2,8 @@
 
 An origin (a source file, or a document's own hash) has a fixed random place between 0 and 1. A domain that is
 evaluated holds out the origins with the lowest places, until it has text enough; what one domain holds out, no
-domain trains on.
+domain trains on. An origin that is too much of its domain by itself, a huge document say, is never held out while the
+domain has others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from raymix.corpus.records import Document
 from raymix.space import SpaceError
 
-RULE = 1  # goes up when the split changes
+RULE = 2  # goes up when the split changes
 HELD_OUT = 0.05  # of a domain's tokens
 ENOUGH = 16  # times eval_tokens: a large domain holds out no more
 SPARE = 1.5  # times eval_tokens: a small domain holds out at least so much, and
@@ -66,12 +67,16 @@ def _lowest(table: DocumentTable, eval_tokens: int) -> Ids:
     if len(origins) < 2:
         return origins[:0]
     total = tokens.sum()
+    small = tokens <= AT_MOST * total
+    if not small.any():
+        smallest = int(tokens.argmin())
+        return origins[smallest : smallest + 1]
+    origins, tokens = np.compress(small, origins), tokens[small]
     goal = max(SPARE * eval_tokens, min(HELD_OUT * total, ENOUGH * eval_tokens))
     before = np.cumsum(tokens) - tokens
     wanted = (before < goal) | (np.arange(len(origins)) < DOCUMENTS)
     allowed = before + tokens <= AT_MOST * total
-    n_held_out = max(1, int((wanted & allowed).cumprod().sum()))
-    return origins[: min(n_held_out, len(origins) - 1)]
+    return origins[: int((wanted & allowed).cumprod().sum())]
 
 
 def check_overlap(trained: Mapping[str, Ids], evaluated: Mapping[str, Ids]) -> tuple[int, str, int] | None:

@@ -58,8 +58,14 @@ def matching(source: Source, folder: Path) -> list[File]:
         files = {path for path in paths if path.is_file() and not _is_starts(path, source)}
         if not files:
             raise SpaceError(f"tokens {pattern!r}: no file matches (looked for {full} and {full}.idx)")
-        found |= {str(path): _file(path) for path in files}
+        found |= {str(path): _file(path, source) for path in files}
     return sorted(found.values())
+
+
+def forget() -> None:
+    """Drop what is remembered of files: they may have changed since this process last read them."""
+    for remembered in (read_index, _starts_of, _mapped):
+        remembered.cache_clear()
 
 
 def plan(source: Source, files: list[File], end_of_text: int) -> Iterator[Chunk]:
@@ -180,9 +186,10 @@ def _starts(source: Source, path: str, end_of_text: int) -> Ints:
         return np.arange(len(read_index(path).bounds) - 1)
     beside = None
     if source.document_starts is not None:
-        beside = str(Path(path).with_suffix("")) + source.document_starts
-        if not Path(beside).is_file():
-            raise SpaceError(f"{path}: {Path(beside).name} is missing beside it (document_starts)")
+        file = _starts_beside(Path(path), source)
+        if not file.is_file():
+            raise SpaceError(f"{path}: {file.name} is missing beside it (document_starts)")
+        beside = str(file)
     return _starts_of(path, beside, source.dtype, end_of_text)
 
 
@@ -195,7 +202,7 @@ def _mapped(path: str, dtype: str | None) -> Ids:
     if path.endswith(".npy"):
         try:
             ids: Ids = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, EOFError) as error:
             raise SpaceError(f"{path}: not a NumPy array ({error})") from None
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
             raise SpaceError(f"{path}: an array of {ids.dtype} of shape {ids.shape}; ids are one row of integers")
@@ -213,11 +220,17 @@ def _index_beside(path: Path) -> Path:
     return index if path.suffix == ".bin" and index.is_file() else path
 
 
+def _starts_beside(path: Path, source: Source) -> Path:
+    return Path(f"{path.with_suffix('')}{source.document_starts}")
+
+
 def _is_starts(path: Path, source: Source) -> bool:
     return source.document_starts is not None and path.name.endswith(source.document_starts)
 
 
-def _file(path: Path) -> File:
+def _file(path: Path, source: Source) -> File:
+    """With the times of all that is read with it: index, ids, places of documents."""
     body = path.with_suffix(".bin") if path.suffix == ".idx" else path
     about = (body if body.is_file() else path).stat()
-    return File(str(path), about.st_size, str(max(about.st_mtime_ns, path.stat().st_mtime_ns)))
+    beside = dict.fromkeys([path, body, *([_starts_beside(path, source)] if source.document_starts else [])])
+    return File(str(path), about.st_size, "-".join(str(file.stat().st_mtime_ns) for file in beside if file.is_file()))

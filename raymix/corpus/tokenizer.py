@@ -6,7 +6,6 @@ Either way it is kept as the text of a tokenizer.json, whose hash is part of the
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,9 +58,16 @@ class Encoder:
         return np.uint16 if self.vocab <= 1 << 16 else np.uint32
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
-        """Ids of each text, end of text included; texts are encoded in parallel."""
+        """Ids of each text, end of text included; texts are encoded in parallel.
+
+        Raises:
+            SpaceError: the tokenizer has no id for a part of a text.
+        """
         clean = [text.encode("utf-8", "replace").decode() for text in texts]  # lone surrogates
-        encoded = self.backend.encode_batch_fast(clean, add_special_tokens=False)
+        try:
+            encoded = self.backend.encode_batch_fast(clean, add_special_tokens=False)
+        except Exception as error:  # the library has one kind for everything
+            raise SpaceError(f"the tokenizer cannot encode the text ({error}): take one made for it") from None
         return [np.asarray([*item.ids, self.end_of_text], dtype=self.dtype) for item in encoded]
 
     def decode(self, ids: NDArray[Any]) -> str:
@@ -149,8 +155,8 @@ def _named(name: str, folder: Path) -> Encoder:
 def _from_file(path: Path) -> Encoder:
     try:
         definition = path.read_text(encoding="utf-8")
-        json.loads(definition)
-    except (OSError, ValueError) as error:
+        _ = Encoder(definition, 0).backend
+    except Exception as error:  # of the tokenizers library any kind
         raise SpaceError(f"tokenizer {path}: not a tokenizer.json ({error})") from None
     return _with_known_end(definition, str(path))
 

@@ -226,9 +226,14 @@ class Here(Executor):
 
 
 def _start_worker(end: Any) -> None:
-    """Ctrl-C is the parent's; a worker ends when the other end of the pipe is closed: by the parent, or with it."""
+    """Ctrl-C is the parent's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    end_with_parent(end)
+
+
+def end_with_parent(end: Any) -> None:
+    """Have this process end when the other end of the pipe is closed: by the parent, or with it, however it dies."""
 
     def until_the_other_end_is_closed() -> None:
         end.poll(None)

@@ -189,7 +189,10 @@ def identity(*parts: Any) -> str:
 def _write(folder: Path, run: str, snapshot: Snapshot) -> None:
     files = {}
     for name, tensors in ((WEIGHTS, snapshot.weights), (REST, snapshot.rest)):
-        save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, folder / name)
+        try:
+            save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, folder / name)
+        except SafetensorError as error:  # a full disk, say
+            raise OSError(f"{folder / name}: cannot be written ({error})") from None
         _sync(folder / name)
         files[name] = file_hash(folder / name)
     state = {"format": FORMAT, "run": run, "step": snapshot.step, "files": files, "notes": snapshot.notes}

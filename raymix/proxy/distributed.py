@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from raymix.corpus.workers import end_with_parent
+
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)  # the others wait while the first evaluates and saves
 
@@ -74,9 +76,10 @@ def across(size: int, device: str, rows: Callable[..., Iterator[Any]], **argumen
     """
     with tempfile.TemporaryDirectory(prefix="raymix-ranks-") as folder:
         meeting = f"file://{folder}/meeting"
-        start = multiprocessing.get_context("spawn").Process
+        context = multiprocessing.get_context("spawn")
+        end, ours = context.Pipe(duplex=False)
         others = [
-            start(target=_other, args=(rank, size, meeting, device, rows, arguments), daemon=True)
+            context.Process(target=_other, args=(end, rank, size, meeting, device, rows, arguments), daemon=True)
             for rank in range(1, size)
         ]
         for process in others:
@@ -88,9 +91,12 @@ def across(size: int, device: str, rows: Callable[..., Iterator[Any]], **argumen
         finally:
             for process in others:
                 process.kill()
+            ours.close()
 
 
-def _other(*arguments: Any) -> None:
+def _other(end: Any, *arguments: Any) -> None:
+    """A process beside the first: it would wait for hours, with its GPU, for one that was killed."""
+    end_with_parent(end)
     torch.set_num_threads(1)
     for _ in _joined(*arguments):
         pass  # the first process has the same rows
@@ -100,9 +106,11 @@ def _joined(
     rank: int, size: int, meeting: str, device: str, rows: Callable[..., Iterator[Any]], arguments: dict[str, Any]
 ) -> Iterator[Any]:
     backend = "nccl" if device == "cuda" else "gloo"
+    own = f"cuda:{rank}" if device == "cuda" else device
+    if device == "cuda":
+        torch.cuda.set_device(own)  # or pinned memory and barriers take memory of the first GPU, from every process
     dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size, timeout=PATIENCE)
     try:
-        own = f"cuda:{rank}" if device == "cuda" else device
         yield from rows(**arguments, device=own, world=World(rank, size))
     finally:
         dist.destroy_process_group()

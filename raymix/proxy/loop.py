@@ -58,8 +58,10 @@ class Run:
             compile_body(self.model, device)
         self.named: dict[str, Tensor] = dict(self.model.named_parameters())
         self.params: list[Tensor] = list(self.named.values())
+        for param in self.params:
+            param.grad = torch.zeros_like(param)  # the run's own: memory of a CUDA graph is gone at its next step
         self.optimizer = adamw(self.params, device)
-        self.rows_at_once = shape.micro_batch or rows_that_fit(shape, device)
+        self.rows_at_once = shape.micro_batch or rows_that_fit(shape, device, self.attention)
         self.averaged: list[Tensor] = []
         self.n_averaged = 0
         self.losses: list[Tensor] = []
@@ -99,9 +101,10 @@ class Run:
         if share != 1.0:
             loss, by = loss * share, by.scaled(share)
         torch.autograd.backward(hidden, by.hidden.to(hidden.dtype))
-        _add_gradient(weight, by.weight)
-        if bias is not None and by.bias is not None:
-            _add_gradient(bias, by.bias)
+        for param, gradient in ((weight, by.weight), (bias, by.bias)):
+            if param is not None and gradient is not None:
+                assert param.grad is not None
+                param.grad.add_(gradient)
         return loss
 
     def update(self, rate: float) -> None:
@@ -127,11 +130,12 @@ class Run:
             raise Diverged(why)
 
     def _average(self, done: int) -> None:
-        """Running mean of the weights over the last tenth before the next checkpoint."""
+        """Running mean of the weights over the last tenth before the next checkpoint, but not beyond the one before."""
         if self.shape.schedule != "constant":
             return
         checkpoint = next(at for at in self.shape.checkpoint_steps if at >= done)
-        first = checkpoint - int(AVERAGED * checkpoint)
+        before = max((at for at in self.shape.checkpoint_steps if at < done), default=0)
+        first = max(checkpoint - int(AVERAGED * checkpoint), before + 1)
         if done < first:
             return
         current = [param.detach() for param in self.params]
@@ -195,21 +199,15 @@ def adamw(params: list[Tensor], device: torch.device, stacked: bool = False) -> 
     return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=device.type in ("cpu", "cuda"))
 
 
-def rows_that_fit(shape: ProxyShape, device: torch.device) -> int:
+def rows_that_fit(shape: ProxyShape, device: torch.device, attention: str = "sdpa") -> int:
     """Sequences a GPU's memory holds at once; on a CPU all of them.
 
-    34 bytes per token, layer and width for activations in bf16 (2205.05198, equation 2, without the attention matrix,
-    which sdpa does not keep), in at most half of the memory.
+    34 bytes per token, layer and width for activations in bf16, and where attention is eager 5 per pair of places, head
+    and layer (2205.05198, equation 1), in at most half of the memory.
     """
     if device.type != "cuda":
         return shape.batch
-    per_row = 34 * shape.context * shape.width * shape.n_layers
+    pairs = 5 * shape.n_heads * shape.context**2 if attention == "eager" else 0
+    per_row = (34 * shape.context * shape.width + pairs) * shape.n_layers
     fit = torch.cuda.get_device_properties(device).total_memory // 2 // per_row
     return max(1, min(shape.batch, int(fit)))
-
-
-def _add_gradient(param: Tensor, gradient: Tensor) -> None:
-    if param.grad is None:
-        param.grad = gradient.clone()
-    else:
-        param.grad.add_(gradient)

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 ATTENTIONS = ("eager", "sdpa")
 POSITIONS = ("wpe.weight", "position_embeddings.weight", "token_type_embeddings.weight")
+BF16_PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of torch.cpu
 DECISIVE = 1.2  # eager is taken only where it is this much faster: a near tie must not flip between two runs
 
 
@@ -177,8 +178,7 @@ def dtype_of(shape: ProxyShape, device: torch.device) -> torch.dtype:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[shape.precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    has_bf16 = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    has_bf16 = any(getattr(torch.cpu, probe, lambda: False)() for probe in BF16_PROBES)
     return torch.bfloat16 if device.type == "cpu" and has_bf16 else torch.float32
 
 
@@ -214,12 +214,20 @@ def _measured_attention(
     seconds = dict.fromkeys(ATTENTIONS, float("inf"))
     clock = time.perf_counter if device.type == "cuda" else time.process_time  # whatever else keeps the cores busy
     for _ in range(6):
-        for name, model in models.items():
+        for name in list(models):
             started = clock()
-            with autocast(device, dtype):
-                torch.autograd.backward(hidden_states(model, tokens).float().sum())
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            try:
+                _forward_and_back(models[name], tokens, device, dtype)
+            except torch.OutOfMemoryError:  # eager keeps all pairs of places: sequences x heads x context^2
+                models.pop(name)
+                continue
             seconds[name] = min(seconds[name], clock() - started)
     log.info("attention at context %d: %s", context, {name: f"{1e3 * s:.2f} ms" for name, s in seconds.items()})
     return "eager" if seconds["eager"] * DECISIVE < seconds["sdpa"] else "sdpa"
+
+
+def _forward_and_back(model: nn.Module, tokens: Tensor, device: torch.device, dtype: torch.dtype) -> None:
+    with autocast(device, dtype):
+        torch.autograd.backward(hidden_states(model, tokens).float().sum())
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

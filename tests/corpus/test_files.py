@@ -7,6 +7,7 @@ import gzip
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -88,6 +89,19 @@ def test_parquet_is_cut_by_row_groups_and_filtered(tmp_path: Path) -> None:
     assert read(source, tmp_path) == TEXTS[31::2]
     with pytest.raises(SpaceError, match=r"no field 'lang'.*text, meta.*where"):
         read(Source.model_validate({"files": "a.parquet", "where": {"lang": "en"}}), tmp_path)
+
+
+def test_a_column_with_a_dot_in_its_name_comes_first(tmp_path: Path) -> None:
+    pa.parquet.write_table(pa.table({"a.b": TEXTS, "c": [{"d": i} for i in range(50)]}), tmp_path / "a.parquet")
+    source = {"files": "a.parquet", "text": "a.b", "where": {"c.d": {"min": 48}}}
+    assert read(Source.model_validate(source), tmp_path) == TEXTS[48:]
+
+
+@pytest.mark.parametrize("key", [{"text": "content"}, {"where": {"lang": "en"}}, {"origin": "url"}])
+def test_fields_are_refused_of_a_file_that_is_one_text(tmp_path: Path, key: dict[str, Any]) -> None:
+    (tmp_path / "a.json").write_text('{"content": "one", "lang": "en", "url": "x"}\n')
+    with pytest.raises(SpaceError, match=rf"a\.json.*one text.*`{next(iter(key))}` would do nothing.*\.jsonl"):
+        read(Source.model_validate({"files": "*.json", **key}), tmp_path)
 
 
 def test_arrow_files_and_streams_are_read(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from raymix.corpus import hub, sources
-from raymix.space import Source, SpaceError
+from raymix.corpus import hub, prepare, sources
+from raymix.space import SearchSpace, Source, SpaceError
 
 datasets = pytest.importorskip("datasets")
 
@@ -71,6 +73,18 @@ def test_a_saved_dataset_is_cut_by_rows(tmp_path: Path, monkeypatch: pytest.Monk
     saved.save_to_disk(tmp_path / "saved")
     assert len(list(sources.plan(Source(dataset="saved"), tmp_path))) > 4
     assert read(tmp_path, dataset="saved") == TEXTS
+
+
+def test_a_changed_local_dataset_is_read_anew_by_the_same_process(
+    make_space: Callable[..., SearchSpace], tmp_path: Path, texts: Callable[[int, int], list[str]]
+) -> None:
+    sources_of = {"a": {"dataset": "saved"}, "b": {"files": "b.jsonl"}}
+    space = make_space(domains=[{"name": name, "source": source} for name, source in sources_of.items()])
+    for n in (60, 90):
+        shutil.rmtree(tmp_path / "saved", ignore_errors=True)
+        datasets.Dataset.from_dict({"text": texts(n, 3)}).save_to_disk(tmp_path / "saved")
+        manifest = prepare(space, tmp_path / "cache").manifest
+        assert manifest["train"]["a"]["documents"] + manifest["eval"]["a"]["documents"] == n
 
 
 @pytest.mark.usefixtures("repository")

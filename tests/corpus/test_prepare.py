@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,18 @@ def test_what_one_domain_holds_out_no_domain_trains_on() -> None:
 def test_large_domain_holds_out_no_more_than_it_needs() -> None:
     rows = [(*identify(Document(f"text {i}", f"file {i}")), 100, 400) for i in range(5000)]
     assert len(held_out_origins({"web": as_document_table(rows)}, 100)) == 16  # 16 x eval_tokens, not 5%
+
+
+@pytest.mark.parametrize("huge", range(20))
+def test_one_huge_document_is_trained_on_wherever_its_hash_lies(huge: int) -> None:
+    rows = [(i, i, 1_000_000 if i == huge else 100, 400) for i in range(40)]
+    away = held_out_origins({"books": as_document_table(rows)}, 200)
+    assert huge not in away and len(away) == 32  # 16 x eval_tokens
+
+
+def test_of_a_few_large_documents_the_smallest_is_held_out() -> None:
+    rows = [(0, 0, 900, 4), (1, 1, 300, 4), (2, 2, 700, 4)]
+    assert held_out_origins({"books": as_document_table(rows)}, 200).tolist() == [1]
 
 
 def test_overlap_of_an_eval_source_is_refused_with_count_and_example(
@@ -122,6 +135,14 @@ def test_domain_of_one_document_cannot_be_held_out_from(
         prepare(make_space(), tmp_path / "cache")
 
 
+def test_domain_shorter_than_a_sequence_is_named_before_any_trial(make_space: MakeSpace, tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("few words")
+    domains = [{"name": "a", "source": {"files": "a.jsonl"}}, {"name": "b", "source": {"files": "b.txt"}}]
+    for _ in range(2):  # made, then found in the cache
+        with pytest.raises(SpaceError, match=r"domain 'b' has \d+ tokens to train on, a sequence takes 17"):
+            prepare(make_space(domains=domains, eval_domains=[{"name": "a", "own": "a"}]), tmp_path / "cache")
+
+
 def test_space_without_sources_has_nothing_to_prepare(make_space: MakeSpace, tmp_path: Path) -> None:
     space = make_space(domains=[{"name": "a"}, {"name": "b"}], eval_domains=[{"name": "x"}])
     with pytest.raises(SpaceError, match="no source"):
@@ -144,6 +165,25 @@ def test_tokenizer_can_be_a_local_file(make_space: MakeSpace, tmp_path: Path) ->
     (tmp_path / "mine.json").write_bytes((first.path / "tokenizer.json").read_bytes())
     second = prepare(make_space(tokenizer="mine.json"), tmp_path / "cache")
     assert second.hash == first.hash
+
+
+WITHOUT_UNKNOWN = {"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0, "</s>": 1}, "unk_token": "?"}}
+
+
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        ('{"x": 1}', r"tokenizer .*mine\.json: not a tokenizer\.json"),
+        ("[1", r"tokenizer .*mine\.json: not a tokenizer\.json"),
+        (json.dumps(WITHOUT_UNKNOWN), "domain 'a': the tokenizer cannot encode the text"),
+    ],
+)
+def test_a_tokenizer_that_will_not_do_is_one_sentence(
+    make_space: MakeSpace, tmp_path: Path, definition: str, message: str
+) -> None:
+    (tmp_path / "mine.json").write_text(definition)
+    with pytest.raises(SpaceError, match=message):
+        prepare(make_space(tokenizer="mine.json"), tmp_path / "cache")
 
 
 def test_bytes_per_token_counts_the_text(make_space: MakeSpace, tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def test_equal_records_have_one_origin(tmp_path: Path) -> None:
         ('{"text": "x"}\n{"text": 3}\n', r"line 2.*'text' holds int"),
         ("[1, 2]\n", "line 1.*object"),
         ("{text\n", "line 1.*not JSON"),
+        ('{"text": "x", "tree": ' + "[" * 100_000 + "]" * 100_000 + "}\n", "line 1.*not JSON.*recursion"),
     ],
 )
 def test_bad_record_is_named_with_file_and_line(tmp_path: Path, content: str, message: str) -> None:

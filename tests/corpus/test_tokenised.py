@@ -97,6 +97,23 @@ def test_arrays_are_cut_at_end_of_text_or_where_a_file_says(
     assert corpus.hash == from_text(make_space, tmp_path).hash
 
 
+def test_changed_tokens_are_read_anew_by_the_same_process(
+    make_space: Callable[..., SearchSpace], tmp_path: Path, encoder: Encoder
+) -> None:
+    space = of_tokens(make_space, tokens="data.npy", document_starts=".starts.npy")
+
+    def prepared(n: int, every: int, cache: str = "cache") -> Corpus:
+        np.save(tmp_path / "data.npy", np.random.default_rng(0).integers(1, 300, n, dtype=np.uint16))
+        np.save(tmp_path / "data.starts.npy", np.arange(0, n, every))
+        return prepare(space, tmp_path / cache)
+
+    prepared(3000, 30)
+    longer = prepared(6000, 30)
+    assert longer.hash == prepared(6000, 30, "another cache").hash
+    cut_elsewhere = prepared(6000, 60).manifest
+    assert cut_elsewhere["train"]["a"]["documents"] + cut_elsewhere["eval"]["a"]["documents"] == 100
+
+
 def test_chunks_cover_every_document_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenised, "SMALLEST", 64)
     rng = np.random.default_rng(0)
@@ -145,6 +162,9 @@ def test_damage_is_named(tmp_path: Path) -> None:
         (tmp_path / "x.idx").write_bytes(damaged)
         with pytest.raises(SpaceError, match=message):
             read_all(tmp_path, tokens="x")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    with pytest.raises(SpaceError, match=r"empty\.npy: not a NumPy array"):
+        read_all(tmp_path, tokens="empty.npy")
     (tmp_path / "raw.dat").write_bytes(b"123")
     with pytest.raises(SpaceError, match="give dtype"):
         read_all(tmp_path, tokens="raw.dat")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from raymix.corpus import CorpusError, files, parts, prepare, workers
@@ -277,6 +279,20 @@ def test_a_worker_that_dies_is_a_clear_error_and_loses_nothing(
     with pytest.raises(CorpusError, match=r"a worker died.*run the same command again"):
         prepare(large, tmp_path / "cache", tell, workers=2)
     assert staging(tmp_path / "cache")
+    assert prepare(large, tmp_path / "cache", workers=1).hash == prepare(large, tmp_path / "whole", workers=1).hash
+
+
+def test_a_full_disk_is_named_and_keeps_no_half_of_a_part(
+    large: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        with pytest.raises(OSError, match=r"cache: .*No space left.*free some space there"):
+            prepare(large, tmp_path / "cache", workers=1)
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
     assert prepare(large, tmp_path / "cache", workers=1).hash == prepare(large, tmp_path / "whole", workers=1).hash
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from raymix.corpus import Corpus
-from raymix.proxy import loop, resolve, train_proxy
+from raymix.proxy import checkpoint, loop, resolve, train_proxy
 from raymix.proxy.checkpoint import Checkpoints, Interrupted, Snapshot
 from raymix.proxy.plan import Batches
 from raymix.space import SearchSpace
@@ -128,6 +129,20 @@ def test_two_are_kept_and_saving_takes_a_small_part_of_the_time(
     assert not checkpoints.due()
     checkpoints.stopping = True
     assert checkpoints.due()
+
+
+def test_a_disk_too_full_for_a_checkpoint_is_named_and_the_last_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    checkpoints = Checkpoints(tmp_path / "c", every_seconds=0)
+    checkpoints.save("run", Snapshot(5, {"w": torch.arange(3)}, {}, {"rows": []}))
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match=r"c/\..*weights.safetensors: cannot be written .*No space left"):
+        checkpoints.save("run", Snapshot(10, {"w": torch.arange(3)}, {}, {"rows": []}))
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["step-00000005"]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

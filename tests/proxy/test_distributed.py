@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +36,42 @@ def test_two_processes_give_the_rows_of_one(corpus: Corpus, make_space: MakeSpac
     for row, alone in zip(found, expected, strict=True):
         for key in alone.keys() - {"seconds"}:
             assert row[key] == pytest.approx(alone[key], abs=1e-4), key  # rounding, after Adam's division
+
+
+WAITING = """
+import os, sys, threading
+from raymix.proxy.distributed import across
+
+def rows(fifo, device, world):
+    if world.rank:
+        os.write(os.open(fifo, os.O_WRONLY), b"here")
+    threading.Event().wait()
+    yield
+
+if __name__ == "__main__":
+    list(across(2, "cpu", rows, fifo=sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_no_process_outlives_a_first_one_that_is_killed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "script.py").write_text(WAITING)
+    command = [sys.executable, tmp_path / "script.py", tmp_path / "fifo"]
+    with subprocess.Popen(command) as first, (tmp_path / "fifo").open("rb", buffering=0) as stream:
+        assert stream.read(4) == b"here"
+        first.kill()
+        ended, _, _ = select.select([stream], [], [], 60)
+        assert ended and stream.read(1) == b"", "the second process is still there"
+
+
+def test_each_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "set_device", done.append)
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, **_: done.append(backend))
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    rows = distributed._joined(1, 2, "file:///nowhere", "cuda", lambda device, world: iter([device]), {})
+    assert list(rows) == ["cuda:1"] and done == ["cuda:1", "nccl"]
 
 
 def test_a_batch_is_divided_evenly_or_not_at_all() -> None:

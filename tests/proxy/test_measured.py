@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from raymix.proxy import model as models
+from raymix.proxy.loop import rows_that_fit
 from raymix.proxy.measured import kept
 from raymix.proxy.recipe import resolve
 from raymix.space import Recipe
@@ -37,3 +40,26 @@ def test_processes_agree_whatever_they_would_measure(tmp_path: Path, monkeypatch
         found.append(models.fastest_attention(shape, CPU, torch.float32))
     models._fastest_attention.cache_clear()
     assert found == ["eager", "eager"]
+
+
+def test_attention_that_does_not_fit_into_memory_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden_states = models.hidden_states
+
+    def on_a_small_gpu(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+        if model.config._attn_implementation == "eager":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return hidden_states(model, tokens)
+
+    monkeypatch.setattr(models, "hidden_states", on_a_small_gpu)
+    assert models._measured_attention("gpt2", 1, 16, 16, 2, CPU, torch.float32, 1) == "sdpa"
+
+
+def test_eager_attention_counts_its_pairs_of_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    gigabyte = SimpleNamespace(total_memory=1 << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gigabyte)
+    shape = resolve(Recipe(context=1024, batch=512), 1e7, 1e9, 300)
+    linear, pairs = 34 * 1024 * shape.width, 5 * shape.n_heads * 1024**2
+    gpu = torch.device("cuda", 0)
+    assert rows_that_fit(shape, gpu, "sdpa") == (1 << 29) // (linear * shape.n_layers)
+    assert rows_that_fit(shape, gpu, "eager") == (1 << 29) // ((linear + pairs) * shape.n_layers)
+    assert rows_that_fit(shape, CPU, "eager") == 512

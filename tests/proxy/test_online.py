@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from raymix.corpus import Corpus
+from raymix.proxy import resolve
 from raymix.proxy.online import METHODS, ado, aioli, choose_online, doge, doremi
 from raymix.proxy.online.session import Session
 from raymix.proxy.plan import Batches
@@ -25,6 +26,16 @@ def test_every_method_answers_with_a_mixture_and_the_same_one_again(
     assert np.abs(first.path_TK - first.path_TK[0]).max() > 1e-6, "the shares never moved"
     np.testing.assert_array_equal(first.path_TK, again.path_TK)
     assert first.flops > 0
+
+
+def test_flops_are_those_of_the_sequences_drawn(corpus: Corpus, make_space: Make) -> None:
+    space, n_steps = make_space(batch=3), 40  # one sequence of each of two domains a step, and three in a plain one
+    shape = resolve(space.recipe, 2e4, n_steps * 3 * 32, corpus.vocab)
+    a_sequence = shape.flops_per_token * 32
+    flops = {method: choose_online(method, corpus, space, 2e4, shape.n_tokens).flops for method in METHODS}
+    assert flops["doge"] == pytest.approx(n_steps * 2 * a_sequence)
+    assert flops["ado"] == pytest.approx(n_steps * 3 * a_sequence)
+    assert flops["doremi"] == pytest.approx(n_steps * (3 + 2 * 5 / 3) * a_sequence)
 
 
 def test_an_unknown_method_is_refused_by_name() -> None:
@@ -83,6 +94,15 @@ def test_ado_finds_the_speed_of_a_power_law_and_keeps_its_floor() -> None:
     even_K = np.full(2, 0.5)
     assert ado.preferred(even_K, even_K, np.array([2.0, 1.0])) == pytest.approx([2 / 3, 1 / 3])
     assert ado.preferred(even_K, even_K, np.zeros(2)) == pytest.approx(even_K)
+
+
+def test_ado_goes_where_the_preferences_are() -> None:
+    prior_K, wanted_K = np.array([0.5, 0.5]), np.array([0.9, 0.1])
+    average_K, n_steps = prior_K, 1000
+    for step in range(n_steps // 10, n_steps):
+        share_K, average_K = ado.smoothed(wanted_K, average_K, step)
+    np.testing.assert_allclose(average_K, 0.1 * prior_K + 0.9 * wanted_K, rtol=1e-9)  # a tenth was before the first fit
+    np.testing.assert_allclose(share_K, 0.09 * prior_K + 0.91 * wanted_K, atol=2e-4)
 
 
 def test_aioli_finds_the_law_behind_what_mixtures_brought() -> None:

@@ -60,9 +60,8 @@ def studied(
     """One round of seven trials in stacks of a size, run to its end; and what was said of it."""
 
     def go(name: str, stack: int, trainable: Any = Faulty, fault: str = "") -> tuple[Study, Any]:
-        raw = make_space(checkpoint_seconds=1e-3, learning_rate=RATE, precision="float32").model_dump(
-            mode="json", exclude_none=True
-        )
+        space = make_space(checkpoint_seconds=1e-3, learning_rate=RATE, precision="float32")
+        raw = space.model_dump(mode="json", exclude_none=True)
         raw |= {"ladder": [{"n_params": 1e4, "n_tokens": 128 * STEPS, "stack": stack}]}
         raw |= {"budget": {"trials": 7, "per_round": 7}}
         study = Study.create(SearchSpace.parse(raw), tmp_path / name, seed=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,19 @@ def test_checkpoint_is_the_mean_of_the_last_tenth(corpus: Corpus, make_space: Ma
     assert all(torch.equal(param, last) for param, last in zip(run.params, seen[-1], strict=True))
 
 
+def test_an_average_does_not_reach_beyond_the_checkpoint_before(corpus: Corpus, make_space: MakeSpace) -> None:
+    shape = resolve(make_space().recipe, 2e4, 100 * 128, corpus.vocab)
+    run = train.Run(replace(shape, checkpoint_steps=(50, 95, 100)), 0, CPU, "eager")
+    means = {}
+    for done in range(1, 101):
+        run.params[0].data.fill_(done)
+        run._average(done)
+        means[done] = float(run.averaged[0].flatten()[0]) if run.averaged else None
+    assert means[50] == pytest.approx(47.5)  # of 45 to 50
+    assert means[95] == pytest.approx(90.5)  # of 86 to 95
+    assert means[100] == pytest.approx(98.0)  # of 96 to 100, and not of 86 to 100
+
+
 def test_a_short_run_is_the_beginning_of_a_long_one(corpus: Corpus, make_space: MakeSpace) -> None:
     space = make_space(simulated_epochs=False)
     long = rows_of(corpus, space, n_params=1e4, n_tokens=2 * 128 * 200)
@@ -146,6 +160,19 @@ def test_bfloat16_gives_nearly_the_same_losses(corpus: Corpus, make_space: MakeS
     exact, rounded = (rows_of(corpus, make_space(precision=p))[-1] for p in ("float32", "bfloat16"))
     assert rounded["loss/a"] != exact["loss/a"]
     assert rounded["loss/a"] == pytest.approx(exact["loss/a"], rel=0.01)
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_precision_is_what_was_asked_for_else_what_the_cpu_computes_in(
+    corpus: Corpus, make_space: MakeSpace, monkeypatch: pytest.MonkeyPatch, has: bool
+) -> None:
+    for probe in models.BF16_PROBES:
+        monkeypatch.setattr(torch.cpu, probe, lambda: has)
+    found = [
+        models.dtype_of(resolve(make_space(precision=precision).recipe, 2e4, 2048, corpus.vocab), CPU)
+        for precision in ("auto", "float32", "bfloat16")
+    ]
+    assert found == [torch.bfloat16 if has else torch.float32, torch.float32, torch.bfloat16]
 
 
 def test_diverging_run_says_so(corpus: Corpus, make_space: MakeSpace) -> None:
@@ -189,19 +216,25 @@ def test_accumulated_gradients_are_those_of_the_batch(corpus: Corpus, make_space
         for row, expected in zip(parts, whole, strict=True):
             assert row["loss/a"] == pytest.approx(expected["loss/a"], abs=1e-4)  # rounding, after Adam's division
     run_whole, run_parts = (
-        train.Run(
-            resolve(make_space(family=family, precision="float32", **how).recipe, 2e4, 2048, corpus.vocab),
-            0,
-            CPU,
-            "eager",
-        )
-        for how in ({}, {"micro_batch": 3})
+        train.Run(resolve(make_space(family=family, **how).recipe, 2e4, 2048, corpus.vocab), 0, CPU, "eager")
+        for how in ({"precision": "float32"}, {"precision": "float32", "micro_batch": 3})
     )
     batch = Batches.of(corpus, make_space(), HALF, 0, run_whole.shape)[0]
     task = example(batch, run_whole.shape.mask_token, corpus.vocab, (0, 0))
     assert float(run_parts.gradients(task)) == pytest.approx(float(run_whole.gradients(task)), abs=1e-6)
     for mine, theirs in zip(run_parts.params, run_whole.params, strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_gradients_stay_in_memory_of_the_run_itself(corpus: Corpus, make_space: MakeSpace, family: str) -> None:
+    # A gradient that autograd takes over from a CUDA graph is overwritten, and an error, at the next step.
+    run = train.Run(resolve(make_space(family=family).recipe, 2e4, 2048, corpus.vocab), 0, CPU, "eager")
+    places = [param.grad.data_ptr() for param in run.params]
+    batches = Batches.of(corpus, make_space(), HALF, 0, run.shape)
+    for step in range(2):
+        run.step(step, batches[step])
+    assert [param.grad.data_ptr() for param in run.params] == places
 
 
 def test_stages_are_rows_of_the_table(corpus: Corpus, make_space: MakeSpace) -> None:
@@ -226,4 +259,4 @@ def test_stages_of_the_recipe_are_looked_at_at_the_end(corpus: Corpus, make_spac
 def test_a_decayed_run_is_evaluated_as_it_is(corpus: Corpus, make_space: MakeSpace, schedule: str) -> None:
     decayed = rows_of(corpus, make_space(schedule=schedule), n_tokens=8192)
     assert len(decayed) == (3 if schedule == "wsd" else 1)
-    assert decayed[-1]["loss/a"] == pytest.approx(rows_of(corpus, make_space(), n_tokens=8192)[-1]["loss/a"], abs=0.1)
+    assert decayed[-1]["loss/a"] == pytest.approx(rows_of(corpus, make_space(), n_tokens=8192)[-1]["loss/a"], abs=0.2)

@@ -1,8 +1,8 @@
 """ADO (arXiv 2410.11820): shares follow how fast a scaling law says each domain's loss will still fall.
 
 During the run each domain's training loss is fitted as L(n) = e + b n^-a. A domain's preference is its prior share,
-times its recent share to the power s (credit for what was trained on), times its learning speed -dL/dn = a (L - e) / n;
-shares are smoothed over time and no domain falls below a floor.
+times its recent share to the power s (credit for what was trained on), times its learning speed -dL/dn = a (L - e) / n.
+Shares are mostly the average of the preferences so far, and no domain falls below a floor.
 
 Letters: K training domains.
 """
@@ -19,7 +19,7 @@ from raymix.space import SearchSpace
 
 CREDIT_POWER = 0.5  # s
 CREDIT_MEMORY = 0.1  # gamma 1, of the recent shares
-SHARE_MEMORY = 0.1  # gamma 2, of the preference against the average of the shares so far
+SHARE_MEMORY = 0.1  # gamma 2, of the preference against the average of the preferences so far
 FLOOR = 0.01  # delta min
 FIRST_FIT = 0.1  # of the run; the paper ignores 500 steps of 60,000 and refits every 1,000
 N_FITS = 20  # over the run
@@ -38,11 +38,9 @@ def choose(corpus: Corpus, space: SearchSpace, n_params: float, n_tokens: float,
         if step >= FIRST_FIT * n_steps and step % max(1, n_steps // N_FITS) == 0:
             speed_K = np.array([learning_speed(seen, step + 1) for seen in history])
         if speed_K is not None:
-            preference_K = preferred(prior_K, recent_K, speed_K)
-            share_K = floored(SHARE_MEMORY * preference_K + (1 - SHARE_MEMORY) * average_K)
+            share_K, average_K = smoothed(preferred(prior_K, recent_K, speed_K), average_K, step)
         recent_K = CREDIT_MEMORY * share_K + (1 - CREDIT_MEMORY) * recent_K
         path.append(share_K)
-        average_K = average_K + (share_K - average_K) / (step + 1)
         _step(session, step, share_K, history)
     return answer(path, session.flops())
 
@@ -51,6 +49,16 @@ def preferred(prior_K: Array, recent_K: Array, speed_K: Array) -> Array:
     """(K,) preference: prior x recent share^s x learning speed, normalised."""
     preference_K = prior_K * recent_K**CREDIT_POWER * speed_K
     return preference_K / preference_K.sum() if preference_K.sum() > 0 else prior_K
+
+
+def smoothed(preference_K: Array, average_K: Array, step: int) -> tuple[Array, Array]:
+    """Shares (K,) of a step, and the average (K,) of preferences up to it, which are the prior before the first fit.
+
+    The average is of preferences, not of shares (the authors' code, github.com/yidingjiang/ado): shares that were
+    averages of shares would leave the prior only as the number of steps to the power -.1.
+    """
+    share_K = floored(SHARE_MEMORY * preference_K + (1 - SHARE_MEMORY) * average_K)
+    return share_K, average_K + (preference_K - average_K) / (step + 1)
 
 
 def learning_speed(seen: list[tuple[int, float]], now: int) -> float:

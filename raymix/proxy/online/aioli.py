@@ -66,8 +66,9 @@ def choose(corpus: Corpus, space: SearchSpace, n_params: float, n_tokens: float,
         while len(path) < end:
             _step(session, len(path), share_K)
             path.append(share_K)
-    looks = rounds * (SWEEPS * n_domains + 1) * n_domains * SET_ASIDE / (n_steps * session.shape.batch)
-    return answer(path, session.flops(1 + looks / 3))  # a forward is a third of a training pass
+    read = rounds * (SWEEPS * n_domains + 1) * n_domains * SET_ASIDE  # a forward is a third of a training pass
+    sequences = n_steps * session.shape.batch + read / 3
+    return answer(path, session.shape.flops_per_token * session.shape.context * sequences)
 
 
 def perturbed(n_domains: int) -> Array:

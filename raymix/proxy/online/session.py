@@ -37,7 +37,7 @@ class Answer:
     path_TK: Array
     """Its shares, step by step."""
     flops: float
-    """Spent on all its runs, up to the recipe's constants."""
+    """Spent on all its runs."""
 
 
 class Session:
@@ -109,8 +109,8 @@ class Session:
             self.run.look(step)
 
     def flops(self, passes: float = 1.0) -> float:
-        """Of this run's tokens; `passes` counts training passes (a forward alone is a third of one)."""
-        return passes * self.shape.flops_per_token * self.shape.n_steps * self.shape.tokens_per_step
+        """Of the tokens drawn so far; `passes` counts training passes (a forward alone is a third of one)."""
+        return passes * self.shape.flops_per_token * int(self._drawn_K.sum()) * self.shape.context
 
     def _next(self, k: int, n: int) -> Ints:
         first = int(self._drawn_K[k])
