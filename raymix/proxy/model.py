@@ -18,19 +18,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from raymix.proxy import attention
 from raymix.proxy.measured import kept
 from raymix.proxy.recipe import ProxyShape
 from raymix.proxy.task import Example
 
 log = logging.getLogger(__name__)
 
-ATTENTIONS = ("eager", "sdpa")
+ATTENTIONS = ("sdpa", attention.NAME, "eager")  # in this order: a later one must be decisively faster
 POSITIONS = ("wpe.weight", "position_embeddings.weight", "token_type_embeddings.weight")
 BF16_PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of torch.cpu
-DECISIVE = 1.2  # eager is taken only where it is this much faster: a near tie must not flip between two runs
+DECISIVE = 1.2  # another attention is taken only where it is this much faster: a near tie must not flip between runs
 
 
-def build(shape: ProxyShape, seed: int, attention: str = "sdpa") -> nn.Module:
+def build(shape: ProxyShape, seed: int, how: str = "sdpa") -> nn.Module:
     """A freshly initialised model on the CPU, or the one the shape starts from.
 
     Equal seeds give equal weights; global state is untouched.
@@ -38,11 +39,12 @@ def build(shape: ProxyShape, seed: int, attention: str = "sdpa") -> nn.Module:
     if shape.init_from is not None:
         from raymix.proxy.pretrained import load
 
-        return load(shape.init_from, attention)
+        return load(shape.init_from, how)
+    attention.register()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = CONFIGS[shape.family](shape)
-        config._attn_implementation = attention
+        config._attn_implementation = how
         model = auto_class(shape.family).from_config(config)
     assert isinstance(model, nn.Module)
     return model.train()  # there is no dropout: the mode changes nothing but warnings
@@ -188,7 +190,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 
 def fastest_attention(shape: ProxyShape, device: torch.device, dtype: torch.dtype) -> str:
-    """ "eager" or "sdpa", whichever is faster here; measured once per machine.
+    """One of ATTENTIONS, the fastest here; measured once per machine.
 
     Which one wins depends on context, width and machine (1.3 to 3.8 x either way); results differ by rounding.
     """
@@ -209,7 +211,8 @@ def _measured_attention(
 ) -> str:
     width = heads * head
     shape = ProxyShape(family, 256, 1, width, heads, width, context, batch, 1, 1e-3, 1, (1,))
-    models = {name: build(shape, 0, name).to(device) for name in ATTENTIONS}
+    names = [name for name in ATTENTIONS if name != attention.NAME or (device.type == "cpu" and family != "bert")]
+    models = {name: build(shape, 0, name).to(device) for name in names}
     tokens = torch.zeros((batch, context), dtype=torch.long, device=device)
     seconds = dict.fromkeys(ATTENTIONS, float("inf"))
     clock = time.perf_counter if device.type == "cuda" else time.process_time  # whatever else keeps the cores busy
@@ -223,7 +226,10 @@ def _measured_attention(
                 continue
             seconds[name] = min(seconds[name], clock() - started)
     log.info("attention at context %d: %s", context, {name: f"{1e3 * s:.2f} ms" for name, s in seconds.items()})
-    return "eager" if seconds["eager"] * DECISIVE < seconds["sdpa"] else "sdpa"
+    fastest = ATTENTIONS[0]
+    for name in ATTENTIONS[1:]:
+        fastest = name if seconds[name] * DECISIVE < seconds[fastest] else fastest
+    return fastest
 
 
 def _forward_and_back(model: nn.Module, tokens: Tensor, device: torch.device, dtype: torch.dtype) -> None:

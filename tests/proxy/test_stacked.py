@@ -15,6 +15,7 @@ from raymix.proxy import model as models
 from raymix.proxy import resolve, train_proxy, train_stacked
 from raymix.proxy.checkpoint import Checkpoints, Interrupted
 from raymix.proxy.loop import Diverged, Run
+from raymix.proxy.model import ATTENTIONS
 from raymix.proxy.plan import Batches
 from raymix.proxy.stack_training import Job, Result
 from raymix.proxy.stacked import Stack
@@ -41,7 +42,7 @@ def test_losses_of_a_stack_are_those_of_its_proxies(corpus: Corpus, make_space: 
         assert [float(loss[index]) for loss in stack.losses] == pytest.approx([float(x) for x in run.losses], abs=1e-5)
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 def test_rows_of_a_stack_are_those_of_separate_trials(corpus: Corpus, make_space: MakeSpace, attention: str) -> None:
     space = make_space(precision="float32")
     found = list(train_stacked(corpus, space, JOBS, 1e4, 2048, "cpu", 1, attention))
