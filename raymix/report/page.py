@@ -23,7 +23,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from scipy.stats import spearmanr
 
-from raymix.observations import Observations
+from raymix.observations import REUSED, Observations
 from raymix.report import figures, words
 from raymix.report.trials import Trial, best_trial, held_out, list_trials, sizes
 from raymix.space import SearchSpace
@@ -282,17 +282,21 @@ def _reasons(trials: Sequence[Trial]) -> list[tuple[str, list[str]]]:
 
 
 def _evidence(found: Mapping[str, Any], observations: Observations, trials: Sequence[Trial]) -> dict[str, Any]:
-    """What was spent, as recorded; where there is no recommendation, added up from the table."""
-    last = observations.last() if len(observations) else observations
-    failed, stopped = sum(t.failed for t in trials), sum(t.stopped for t in trials)
-    spent = {name: float(np.nansum(last.column(column))) or None
+    """Trials counted from the table, failed ones too; what they spent as recorded, else added up to their last losses.
+
+    A sum of nothing is not known: a trainer of somebody else need not say its FLOPs and seconds.
+    """
+    recorded = found.get("evidence") or {}
+    own = [t for t in trials if not t.trial_id.startswith(REUSED)]
+    last = observations.select(np.asarray([t.rows[-1] for t in own if len(t.rows)], dtype=np.int64))
+    spent = {name: recorded.get(name) or float(np.nansum(last.column(column))) or None
              for name, column in (("tokens", "n_tokens"), ("flops", "flops"), ("seconds", "seconds"))}  # fmt: skip
-    counted = {
+    return {
         "trials": len(trials),
-        "failed": failed,
-        "stopped": stopped,
+        "reused": len(trials) - len(own),
+        "failed": sum(t.failed for t in trials),
+        "stopped": sum(t.stopped for t in trials),
         "rows": sum(len(t.rows) for t in trials),
+        "seeds": sorted({t.seed for t in trials}),
         **spent,
     }
-    recorded = {k: v for k, v in (found.get("evidence") or {}).items() if v is not None}
-    return {**counted, **recorded, "seeds": sorted({t.seed for t in trials})}

@@ -283,6 +283,32 @@ def test_a_stopped_trial_is_not_a_failed_one() -> None:
     assert "clearly poor" in page
 
 
+def test_trials_that_failed_before_their_first_losses_are_not_taken_off_those_done() -> None:
+    study = make_study()
+    failed = [row for row in study["observations"].table.to_pylist() if row["status"] == "failed"]
+    rows = [row for row in study["observations"].table.to_pylist() if row["trial_id"] not in ("t005", "t013")]
+    names = study["observations"].domains, study["observations"].eval_domains
+    study["recommendation"]["evidence"] |= {"trials": 22, "failed": 2}  # trials that gave losses, those that gave none
+    page = render(**study | {"observations": Observations.from_rows(rows + failed, *names)})
+    assert "<span>24 trials, 2 failed</span>" in page
+    assert "22 done, 2 failed" in page
+
+
+def test_what_nobody_said_was_spent_is_not_shown_as_zero() -> None:
+    study = make_study()
+    study["recommendation"]["evidence"] |= {"flops": 0.0, "seconds": 0.0}
+    rows = [row | {"flops": None, "seconds": None} for row in study["observations"].table.to_pylist()]
+    names = study["observations"].domains, study["observations"].eval_domains
+    page = render(**study | {"observations": Observations.from_rows(rows, *names)})
+    assert "35B tokens<small></small>" in page
+
+
+def test_without_a_recommendation_a_failed_trial_spent_what_it_was_seen_to() -> None:
+    study = make_study(fail=tuple(range(24))) | {"recommendation": None, "heldout": None}
+    seen = sum(d / 9 for _, d in (SIZES[t >= 16] for t in range(24)))  # each failed after its first checkpoint
+    assert f"{words.human(seen)} tokens" in render(**study)
+
+
 def test_confirmed_gains_stand_beside_predicted_ones() -> None:
     gain = {"predicted": {"mean": 0.041, "low": 0.022, "high": 0.061}, "mean": 0.0333, "standard_error": 0.004,
             "low": 0.0266, "high": 0.0401, "pairs": 3, "by_eval": {}}  # fmt: skip
