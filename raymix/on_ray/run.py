@@ -219,6 +219,8 @@ class _Watcher:
         self.progress = Progress(total=self._total())
         self.best_loss: float | None = None
         self._done: dict[str, float] = {}
+        """FLOPs of each trial in this run: what was trained before it took none of its time."""
+        self._before = {trial.trial_id: ledger.tokens_seen(trial.trial_id) for trial in ledger.pending()}
         self._first_start = 0.0
 
     def __call__(self, event: str, trial: Trial | None) -> None:
@@ -236,8 +238,8 @@ class _Watcher:
             if not stack.left(self.ledger):
                 self.kept.forget(stack.name)
         if event in ("checkpoint", "ended") and trial is not None:
-            seen = self.ledger.tokens_seen(trial.trial_id)
-            self._done[trial.trial_id] = self._flops_of(trial, seen) if seen else 0.0
+            before = self._flops_of(trial, self._before.get(trial.trial_id, 0.0))
+            self._done[trial.trial_id] = self._so_far(trial) - before
             progress.eta_seconds = self._eta()
         if event == "round" and any(longer_rungs(self.space, rung.scale) for rung in self.space.ladder):
             self.kept.forget_all_but(needed(self.ledger))
@@ -267,9 +269,15 @@ class _Watcher:
         shape = resolve(self.space.recipe, *scale, self.vocab, self.space.folder)
         return shape.flops_per_token * scale.n_tokens
 
+    def _so_far(self, trial: Trial) -> float:
+        return self._flops_of(trial, self.ledger.tokens_seen(trial.trial_id))
+
     def _flops_of(self, trial: Trial, n_tokens: float) -> float:
-        begun = self.flops(Scale(trial.n_params, trial.after[-1])) if trial.after else 0.0
-        return self.flops(Scale(trial.n_params, n_tokens)) - begun
+        """Up to so many tokens; of a trial that goes on, without those it began with."""
+        begun = trial.after[-1] if trial.after else 0.0
+        if n_tokens <= begun:
+            return 0.0
+        return self.flops(Scale(trial.n_params, n_tokens)) * (1 - begun / n_tokens)
 
     def _eta(self) -> float | None:
         """Seconds left if the rest costs per FLOP what this run has cost so far, checkpoints included."""
@@ -277,6 +285,6 @@ class _Watcher:
         if not done:
             return None
         ahead = [scale_of(self.space, i) for i in range(len(self.ledger.trials), self._total())]
-        left = sum(self._flops_of(trial, trial.n_tokens) for trial in self.ledger.pending())
-        left += sum(map(self.flops, ahead)) - sum(self._done.get(t.trial_id, 0.0) for t in self.ledger.pending())
+        left = sum(self._flops_of(trial, trial.n_tokens) - self._so_far(trial) for trial in self.ledger.pending())
+        left += sum(map(self.flops, ahead))
         return left * (time.monotonic() - self._first_start) / done
