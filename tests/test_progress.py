@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,10 @@ import pytest
 from raymix.design import Proposal
 from raymix.on_ray import run
 from raymix.on_ray.kept import Kept
+from raymix.screens.screen import Screen
 from raymix.space import Scale
+from raymix.study import Study
+from raymix.study.agenda import expected_trials, next_trials
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from tests import worlds
@@ -38,9 +42,11 @@ def proposed(ledger: Ledger, scale: Scale) -> Trial:
     return trial
 
 
-def told(ledger: Ledger, trial: Trial, n_tokens: float, status: str = "checkpoint") -> None:
+def told(
+    ledger: Ledger, trial: Trial, n_tokens: float, status: str = "checkpoint", seconds: float | None = None
+) -> None:
     losses = {f"loss/{name}": 3.0 for name in worlds.DOMAINS}
-    ledger.observe(trial.trial_id, losses | {"n_tokens": n_tokens, "status": status})
+    ledger.observe(trial.trial_id, losses | {"n_tokens": n_tokens, "status": status, "seconds": seconds})
 
 
 def watch(ledger: Ledger, tmp_path: Path) -> run._Watcher:
@@ -77,3 +83,36 @@ def test_a_trial_that_goes_on_has_done_nothing_before_it_is_past_its_beginning(
     told(ledger, trial, seen)
     watcher("checkpoint", trial)
     assert watcher.progress.eta_seconds == (None if eta is None else pytest.approx(eta))
+
+
+def test_hours_become_trials_at_the_speed_so_far() -> None:
+    one_size = {"ladder": [{"n_params": 1e5, "n_tokens": 4e5}]}
+    ledger = Ledger(worlds.space(budget={"gpu_hours": 4, "per_round": 4}, **one_size), seed=0)
+    assert expected_trials(ledger) == 24  # nobody has said how long a trial takes
+    trials = next_trials(ledger, 4)
+    told(ledger, trials[0], 4e5, "done", seconds=360.0)
+    assert expected_trials(ledger) == 40
+
+
+def test_status_counts_the_runs_of_confirmation_from_the_beginning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = Study.create(worlds.space(confirm={"seeds": 2, "baselines": ["prior"]}), tmp_path / "s")
+    for trial in study.ask(4):
+        study.tell(trial.trial_id, dict.fromkeys(worlds.DOMAINS, 3.0))
+    Screen(as_json=True).status(study)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["done"], said["trials"]) == (4, 12)
+
+
+def test_a_study_without_a_budget_is_never_said_to_be_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = Study.create(worlds.space(budget={"per_round": 24}), tmp_path / "s")
+    for trial in study.ask(24):
+        study.tell(trial.trial_id, dict.fromkeys(worlds.DOMAINS, 3.0))
+    assert not study.finished
+    Screen(as_json=True).status(study)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["trials"], said["finished"], said["over"], said["budget"]) == (24, False, None, {})
+    assert len(study.ask(1)) == 1

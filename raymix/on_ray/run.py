@@ -39,8 +39,7 @@ from raymix.search import MixtureSearch
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.study import Study
-from raymix.study.agenda import over, search_over
-from raymix.study.budget import planned_trials
+from raymix.study.agenda import expected_trials, over
 from raymix.study.ledger import Ledger
 from raymix.study.stacks import Sizes, begun_with
 from raymix.study.trial import Trial
@@ -216,7 +215,7 @@ class _Watcher:
     ) -> None:
         self.space, self.ledger, self.vocab, self.kept = space, ledger, vocab, kept
         self.on_progress = on_progress
-        self.progress = Progress(total=self._total())
+        self.progress = Progress(total=expected_trials(ledger))
         self.best_loss: float | None = None
         self._done: dict[str, float] = {}
         """FLOPs of each trial in this run: what was trained before it took none of its time."""
@@ -227,7 +226,7 @@ class _Watcher:
         progress = self.progress
         progress.done, progress.failed = self.ledger.count("done"), self.ledger.count("failed")
         progress.done += self.ledger.count("stopped")
-        progress.total = self._total()
+        progress.total = expected_trials(self.ledger)
         if event == "started":
             self._first_start = self._first_start or time.monotonic()
             progress.running += 1
@@ -258,12 +257,6 @@ class _Watcher:
         self.best_loss = optimum.value
         return optimum.mixture_K
 
-    def _total(self) -> int:
-        """Trials proposed, and those that the budget is expected to pay for after them."""
-        proposed, confirm = len(self.ledger.trials), self.space.confirm
-        planned = proposed if search_over(self.ledger) else planned_trials(self.space, self.flops)
-        return max(proposed, planned + (confirm.runs if confirm and not self.ledger.confirmations else 0))
-
     def flops(self, scale: Scale) -> float:
         """What our trainer spends on a trial."""
         shape = resolve(self.space.recipe, *scale, self.vocab, self.space.folder)
@@ -284,7 +277,7 @@ class _Watcher:
         done = sum(self._done.values())
         if not done:
             return None
-        ahead = [scale_of(self.space, i) for i in range(len(self.ledger.trials), self._total())]
+        ahead = [scale_of(self.space, i) for i in range(len(self.ledger.trials), expected_trials(self.ledger))]
         left = sum(self._flops_of(trial, trial.n_tokens) - self._so_far(trial) for trial in self.ledger.pending())
         left += sum(map(self.flops, ahead))
         return left * (time.monotonic() - self._first_start) / done

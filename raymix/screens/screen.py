@@ -152,20 +152,20 @@ class Screen:
 
     def status(self, study: Study) -> None:
         """How far a study is."""
-        from raymix.study.agenda import over
-        from raymix.study.budget import planned_trials, spent
+        from raymix.study.agenda import expected_trials, over
+        from raymix.study.budget import spent
 
         ledger, confirmed = study.ledger, study.confirmation()
         state = {
             "study": study.store.where,
-            "trials": max(planned_trials(study.space), len(ledger.trials)),
+            "trials": len(ledger.trials) if study.endless else expected_trials(ledger),
             "done": ledger.count("done"),
             "stopped": ledger.count("stopped"),
             "failed": ledger.count("failed"),
             "pending": len(ledger.pending()),
             "finished": study.finished,
-            "over": over(ledger),
-            "budget": study.space.budget.limits(),
+            "over": over(ledger) if study.finished else None,
+            "budget": {} if study.endless else study.space.budget.limits(),
             "spent": dict(vars(spent(ledger))),
             "notes": [note for body in ledger.reused.values() for note in body["notes"]],
             "confirmation": None if confirmed is None else confirmed.to_json(),
@@ -177,9 +177,8 @@ class Screen:
             if not study.space.trains_proxies:
                 go_on += f", then raymix tell {shlex.quote(study.store.where)} RESULTS.csv"
             words = f"finished: {state['over']}" if study.finished else go_on
-            self.console.print(
-                Text(f"{state['done']} of {state['trials']} trials done, {state['failed']} failed; {words}")
-            )
+            ended = "".join(f", {state[how]} {how}" for how in ("stopped", "failed") if state[how] or how == "failed")
+            self.console.print(Text(f"{state['done']} of {state['trials']} trials done{ended}; {words}"))
 
     def _start_bar(self, name: str, total: float) -> None:
         if self.as_json or not self.console.is_terminal:
