@@ -5,11 +5,9 @@ Exit codes: 0 done, 1 the work failed, 2 wrong usage or config, 130/143 interrup
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-import re
 import signal
 import sys
 from pathlib import Path
@@ -102,8 +100,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Search the space; the same command again resumes. Ends in recommendation.json and report.html."""
+    from raymix.study.files import folder_name
+
     wanted = _trainable(SearchSpace.load(space, settings))
-    _search(wanted, study or str(Path("runs") / _safe(wanted.name)), seed, fork, as_json)
+    _search(wanted, study or str(Path("runs") / folder_name(wanted.name)), seed, fork, as_json)
 
 
 @app.command()
@@ -234,12 +234,6 @@ def _search(wanted: SearchSpace, where: str, seed: int | None, fork: str | None,
                 screen.say(f"interrupted; nothing is lost. Continue with:\n  {work.command()}")
                 raise Interrupted from None
         screen.recommendation(work, results(work))
-
-
-def _safe(name: str) -> str:
-    """A folder name: the space's name where it is one, else what is ASCII of it and a hash."""
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
-    return name if slug == name else f"{slug[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _slots() -> int:
