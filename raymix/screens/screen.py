@@ -220,7 +220,8 @@ def mixture_table(found: Recommendation) -> Table:
     """Shares, how far they may move, and those of the mixture used today, if it is known."""
     reference = "prior" if "prior" in found.baselines else "uniform"
     size = f"{human(found.scale['n_params'])} parameters, {human(found.scale['n_tokens'])} tokens"
-    table = Table("domain", "share", "near-optimal", "epochs", reference, title=f"Recommended mixture at {size}")
+    title = "Recommended mixture" if _own(found) == "recommended" else "Optimum under the law, not recommended,"
+    table = Table("domain", "share", "near-optimal", "epochs", reference, title=f"{title} at {size}")
     for name, share in found.mixture.items():
         near, epochs = found.near_optimal[name], found.epochs[name]
         table.add_row(
@@ -235,15 +236,21 @@ def mixture_table(found: Recommendation) -> Table:
 
 def baseline_table(found: Recommendation) -> Table:
     """What mixtures are predicted to give."""
-    table = Table("mixture", "predicted objective (nats)", "worse than recommended by", title="At the target")
+    own = _own(found)
+    table = Table("mixture", "predicted objective (nats)", f"worse than {own} by", title="At the target")
     o = found.objective
-    table.add_row("recommended", f"{o.mean:.4f}  ({o.low:.4f} - {o.high:.4f})", "")
+    table.add_row(own, f"{o.mean:.4f}  ({o.low:.4f} - {o.high:.4f})", "")
     for name, baseline in found.baselines.items():
         o, gain = baseline.objective, baseline.gain
         table.add_row(
             name, f"{o.mean:.4f}  ({o.low:.4f} - {o.high:.4f})", f"{gain.mean:.4f}  ({gain.low:.4f} - {gain.high:.4f})"
         )
     return table
+
+
+def _own(found: Recommendation) -> str:
+    """What the mixture is called: only the verdict `use it` makes it a recommendation."""
+    return "recommended" if found.verdict["answer"] == "use it" else "optimum"
 
 
 def figure(value: float | None, decimals: int = 2) -> str:
