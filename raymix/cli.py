@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from raymix import __version__
-from raymix.commands.cluster import PricesPath, add_cluster_commands, add_costs
+from raymix.commands.cluster import PricesPath, add_cluster_commands, add_costs, check_costs
 from raymix.commands.online import add_online_commands
 from raymix.commands.study import add_study_commands
 from raymix.commands.tables import add_commands
@@ -131,6 +131,7 @@ def plan(
     """What a study would train and cost, before anything is trained (the text is prepared, some steps are timed)."""
     from raymix.plan import plan as make_plan
 
+    check_costs(cloud, gpu, prices, noise)
     wanted = _trainable(SearchSpace.load(space, settings))
     with Screen(as_json) as screen:
         corpus = _prepared(wanted, screen)
