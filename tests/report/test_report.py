@@ -323,6 +323,7 @@ def test_confirmed_gains_stand_beside_predicted_ones() -> None:
     assert "+0.0333" in page
     assert "+0.0266 to +0.0401" in page
     assert "not yet" in page
+    assert "no pair of runs ended well" in render(**make_study(), confirmed=confirmed | {"pending": 0, "failed": 3})
     assert "Confirmed</h2>" not in render(**make_study())
 
 
