@@ -5,11 +5,9 @@ Exit codes: 0 done, 1 the work failed, 2 wrong usage or config, 130/143 interrup
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-import re
 import signal
 import sys
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from raymix import __version__
-from raymix.commands.cluster import PricesPath, add_cluster_commands, add_costs
+from raymix.commands.cluster import PricesPath, add_cluster_commands, add_costs, check_costs
 from raymix.commands.online import add_online_commands
 from raymix.commands.study import add_study_commands
 from raymix.commands.tables import add_commands
@@ -102,8 +100,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Search the space; the same command again resumes. Ends in recommendation.json and report.html."""
+    from raymix.study.files import folder_name
+
     wanted = _trainable(SearchSpace.load(space, settings))
-    _search(wanted, study or str(Path("runs") / _safe(wanted.name)), seed, fork, as_json)
+    _search(wanted, study or str(Path("runs") / folder_name(wanted.name)), seed, fork, as_json)
 
 
 @app.command()
@@ -131,6 +131,7 @@ def plan(
     """What a study would train and cost, before anything is trained (the text is prepared, some steps are timed)."""
     from raymix.plan import plan as make_plan
 
+    check_costs(cloud, gpu, prices, noise)
     wanted = _trainable(SearchSpace.load(space, settings))
     with Screen(as_json) as screen:
         corpus = _prepared(wanted, screen)
@@ -234,12 +235,6 @@ def _search(wanted: SearchSpace, where: str, seed: int | None, fork: str | None,
                 screen.say(f"interrupted; nothing is lost. Continue with:\n  {work.command()}")
                 raise Interrupted from None
         screen.recommendation(work, results(work))
-
-
-def _safe(name: str) -> str:
-    """A folder name: the space's name where it is one, else what is ASCII of it and a hash."""
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
-    return name if slug == name else f"{slug[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _slots() -> int:

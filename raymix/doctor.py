@@ -13,6 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from uuid import uuid4
@@ -46,11 +47,11 @@ def examine(storage: str | None = None, address: str | None = None, hub: bool = 
     """
     questions: list[Callable[[], Iterator[Finding]]] = [versions, gpus, malloc, disk, token]
     if storage is not None:
-        questions.append(lambda: reaches(storage))
+        questions.append(partial(reaches, storage))
     if hub:
         questions.append(hub_access)
     if address or os.environ.get("RAY_ADDRESS"):
-        questions.append(lambda: cluster(address or os.environ["RAY_ADDRESS"]))
+        questions.append(partial(cluster, address or os.environ["RAY_ADDRESS"]))
     else:
         questions.append(no_cluster)
     return [finding for question in questions for finding in _asked(question)]
@@ -60,7 +61,7 @@ def _asked(question: Callable[[], Iterator[Finding]]) -> list[Finding]:
     try:
         return list(question())
     except Exception as error:
-        name = getattr(question, "__name__", "question").replace("_", " ")
+        name = getattr(question, "func", question).__name__.replace("_", " ")
         return [Finding("error", name, f"{type(error).__name__}: {error}", "see the message")]
 
 
@@ -140,10 +141,14 @@ def reaches(storage: str) -> Iterator[Finding]:
     """Write, read back and delete a probe file there, with the bandwidth both ways."""
     from pyarrow import fs
 
-    if "://" in storage:
-        system, folder = fs.FileSystem.from_uri(storage)
-    else:
-        system, folder = fs.LocalFileSystem(), str(Path(storage).absolute())
+    try:
+        if "://" in storage:
+            system, folder = fs.FileSystem.from_uri(storage)
+        else:
+            system, folder = fs.LocalFileSystem(), str(Path(storage).absolute())
+    except (OSError, ValueError) as error:
+        yield Finding("error", "storage", f"{storage}: {error}", "name a folder, or a URI like s3://bucket/folder")
+        return
     name = f"{folder.rstrip('/')}/.raymix-doctor-{uuid4().hex}"
     probe = np.random.default_rng().bytes(PROBE_BYTES)  # random: not compressed on the way
     try:
@@ -197,6 +202,13 @@ def cluster(address: str) -> Iterator[Finding]:
     if address.startswith(("http://", "https://")):
         yield from _dashboard(address)
         return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():  # Ray itself asks for minutes
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
+        except OSError as error:
+            yield Finding("error", "cluster", f"{address}: not reached: {error}", "is it up, is the port forwarded?")
+            return
     import ray
 
     ours = not ray.is_initialized()

@@ -200,11 +200,7 @@ class Observations:
     @cached_property
     def scale_group_B(self) -> NDArray[np.int64]:
         """Which scale a row was trained at: 0, 1, ... by size, then tokens; gaps of less than 10% are rounding."""
-        cell_B2 = np.zeros((len(self), 2), dtype=np.int64)
-        for cell_B, log_B in zip(cell_B2.T, np.log(self.scale_B2).T, strict=True):
-            order = np.argsort(log_B)
-            cell_B[order] = np.cumsum(np.diff(log_B[order], prepend=log_B[order[:1]]) > SAME_SCALE)
-        return np.unique(cell_B2, axis=0, return_inverse=True)[1].ravel()
+        return scale_groups(self.scale_B2)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -224,3 +220,12 @@ class Observations:
     def column(self, name: str) -> Array:
         """A numeric column as float64."""
         return np.asarray(self.table[name].to_numpy(zero_copy_only=False), float)
+
+
+def scale_groups(scale_B2: Array) -> NDArray[np.int64]:
+    """Which of these scales are one: 0, 1, ... by size, then tokens (B); gaps of less than 10% are rounding."""
+    cell_B2 = np.zeros(scale_B2.shape, dtype=np.int64)
+    for cell_B, log_B in zip(cell_B2.T, np.log(scale_B2).T, strict=True):
+        order = np.argsort(log_B)
+        cell_B[order] = np.cumsum(np.diff(log_B[order], prepend=log_B[order[:1]]) > SAME_SCALE)
+    return np.unique(cell_B2, axis=0, return_inverse=True)[1].ravel()

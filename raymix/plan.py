@@ -19,7 +19,7 @@ from raymix.proxy import Batches, resolve, seconds_per_step
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.study.budget import HOUR, planned_trials
-from raymix.study.confirm import largest_affordable
+from raymix.study.confirm import seeds_and_scale
 from raymix.study.ledger import Ledger
 from raymix.target.recommend import baseline_mixtures
 
@@ -86,11 +86,12 @@ def plan(space: SearchSpace, corpus: Corpus, slots: int) -> Plan:
     scales = [scale_of(space, i) for i in range(planned_trials(space, _flops_of(space, corpus), rate, slots))]
     rung_plans = [replace(rung, trials=scales.count(s)) for rung, s in zip(timed, rungs(space), strict=True)]
     wall = _wall(space, rung_plans, slots)
-    confirming = _confirming(space, corpus, rate, slots)
+    confirming = _confirming(space, corpus, rung_plans, rate, slots)
     if confirming is not None:
         rung_plans.append(confirming)
         wall += math.ceil(confirming.trials / slots) * confirming.seconds
     domain_plans = _domains(space, corpus)
+    warnings = _confirm_warnings(space, confirming) + _warnings(space, corpus, domain_plans)
     return Plan(
         trials=sum(rung.trials for rung in rung_plans),
         tokens=sum(rung.trials * rung.n_tokens for rung in rung_plans),
@@ -99,7 +100,7 @@ def plan(space: SearchSpace, corpus: Corpus, slots: int) -> Plan:
         seconds=wall,
         rungs=rung_plans,
         domains=domain_plans,
-        warnings=_warnings(space, corpus, domain_plans),
+        warnings=warnings,
     )
 
 
@@ -120,20 +121,31 @@ def _rung(space: SearchSpace, corpus: Corpus, scale: Scale, seconds: float | Non
     return RungPlan(shape.n_params, scale.n_tokens, words, 0, shape.flops_per_token * scale.n_tokens, seconds)
 
 
-def _confirming(space: SearchSpace, corpus: Corpus, rate: float, slots: int) -> RungPlan | None:
-    """The runs of confirmation, where they are asked for and paid, at `rate` FLOPs a second."""
+def _confirming(space: SearchSpace, corpus: Corpus, search: list[RungPlan], rate: float, slots: int) -> RungPlan | None:
+    """The runs of confirmation that the budget pays for after the search, at `rate` FLOPs a second; None without."""
     wanted = space.confirm
     if wanted is None:
         return None
     ledger, limits = Ledger(space), space.budget.limits()
     ledger.expected_flops = _flops_of(space, corpus)
     hours = min(limits.get("gpu_hours", math.inf), slots * limits.get("hours", math.inf))
-    kept = wanted.share * min(limits.get("flops", math.inf), HOUR * rate * hours)
-    scale = wanted.scale.scale if wanted.scale else largest_affordable(ledger, kept / wanted.runs)
+    flops = min(limits.get("flops", math.inf), HOUR * rate * hours) - sum(rung.trials * rung.flops for rung in search)
+    trials = limits.get("trials", math.inf) - sum(rung.trials for rung in search)
+    seeds, scale = seeds_and_scale(ledger, wanted, flops, trials)
     if scale is None:
         return None
     rung = _rung(space, corpus, scale, ledger.flops_of(scale) / rate)
-    return replace(rung, trials=wanted.runs, purpose="confirm")
+    return replace(rung, trials=seeds * (1 + len(wanted.baselines)), purpose="confirm")
+
+
+def _confirm_warnings(space: SearchSpace, confirming: RungPlan | None) -> list[str]:
+    wanted = space.confirm
+    planned = confirming.trials if confirming else 0
+    if wanted is None or planned == wanted.runs:
+        return []
+    said = f"confirmation: the budget pays for {planned} of {wanted.runs} runs"
+    at = wanted.scale
+    return [f"{said} at confirm.scale ({at.n_params:.3g} parameters, {at.n_tokens:.3g} tokens)" if at else said]
 
 
 def _wall(space: SearchSpace, rung_plans: list[RungPlan], slots: int) -> float:

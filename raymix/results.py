@@ -18,12 +18,18 @@ from raymix.target.recommend import NotEnoughTrialsError, Recommendation
 
 def results(study: Study) -> Recommendation:
     """What `write_results` gives; read back where nothing has changed since it was written."""
-    store = study.store
-    if store.has("law.json") and store.has("report.html") and store.has("recommendation.json"):
-        written, found = store.read_json("law.json"), store.read("recommendation.json")
-        if isinstance(written, dict) and written.get("vouches_for") == [fitted_on(study), _sha256(found)]:
-            return TypeAdapter(Recommendation).validate_json(found)
+    if up_to_date(study) and study.store.has("report.html"):
+        return TypeAdapter(Recommendation).validate_json(study.store.read("recommendation.json"))
     return write_results(study)
+
+
+def up_to_date(study: Study) -> bool:
+    """Whether recommendation.json is what the rows and the space give as they are now."""
+    store = study.store
+    if not (store.has("law.json") and store.has("recommendation.json")):
+        return False
+    written, found = store.read_json("law.json"), store.read("recommendation.json")
+    return isinstance(written, dict) and written.get("vouches_for") == [fitted_on(study), _sha256(found)]
 
 
 def fitted_on(study: Study) -> str:

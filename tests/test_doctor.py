@@ -6,6 +6,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_storage_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (found,) = doctor.reaches(str(tmp_path / "file" / "below"))
     assert found.level == "error" and found.remedy
     (found,) = (finding for finding in examine(storage="nosuch://bucket", hub=False) if "nosuch" in finding.found)
-    assert found.level == "error"
+    assert (found.level, found.what) == ("error", "storage")
 
 
 def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +86,18 @@ def test_a_cluster_that_answers_without_a_token_is_an_error(dashboard: tuple[int
     status, address = dashboard
     (found,) = doctor.cluster(address)
     assert found.level == ("ok" if status == 401 else "error")
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://", "http://"])
+def test_a_cluster_that_is_not_there_is_said_at_once(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*about: object, **options: object) -> None:
+        raise AssertionError("Ray asks for minutes")
+
+    monkeypatch.setattr("ray.init", connect)
+    address = f"{scheme}127.0.0.1:9"
+    (found,) = doctor._asked(partial(doctor.cluster, address))
+    assert (found.level, found.what) == ("error", "cluster")
+    assert found.found.startswith(f"{address}: not reached")
 
 
 def test_a_question_that_fails_is_a_finding() -> None:

@@ -7,7 +7,9 @@ import json
 import pytest
 
 from raymix.on_ray.run import Progress
-from raymix.screens.screen import Screen
+from raymix.screens.screen import Screen, baseline_table, mixture_table
+from raymix.target.reading import Baseline, Interval
+from raymix.target.recommend import Recommendation
 
 
 def test_what_libraries_print_while_a_study_runs_is_kept_off_the_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,3 +29,16 @@ def test_people_see_what_is_printed_where_they_look(capsys: pytest.CaptureFixtur
     with Screen(as_json=False) as screen, screen.training():
         print("the node died")
     assert "the node died" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("answer", "title"), [("use it", "Recommended mixture"), ("keep the baseline", "Optimum")])
+def test_only_what_is_to_be_used_is_called_recommended(answer: str, title: str) -> None:
+    one = Interval(2.0, 1.9, 2.1)
+    baseline = Baseline({"web": 1.0}, one, one)
+    found = Recommendation(
+        {"web": 1.0}, {"n_params": 1e9, "n_tokens": 1e11}, {}, one, {"prior": baseline},
+        {"web": {"low": 1.0, "high": 1.0}}, {"web": None}, {}, {}, {"answer": answer, "reason": ""}, {},
+    )  # fmt: skip
+    assert str(mixture_table(found).title).startswith(title)
+    assert (baseline_table(found).columns[2].header == "worse than recommended by") == (answer == "use it")
+    assert next(iter(baseline_table(found).columns[0].cells)) == title.split()[0].lower()

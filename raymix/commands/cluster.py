@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -146,6 +147,23 @@ def _end(screen: Screen, state: str, study: str) -> None:
         raise typer.Exit(1)
 
 
+def check_costs(cloud: str | None, gpu: str | None, prices: Path | None, noise: float | None) -> None:
+    """Refuse what `add_costs` could not answer, before a plan is made.
+
+    Raises:
+        SpaceError: a GPU without a cloud, a cloud or GPU that the prices do not have, a noise that is not above 0.
+    """
+    from raymix.clusters.prices import read_prices
+    from raymix.space import SpaceError
+
+    if cloud is not None:
+        read_prices(prices).machine(cloud, gpu)
+    elif gpu is not None:
+        raise SpaceError("--gpu: say at which cloud: --cloud aws, gcp or azure")
+    if noise is not None and not (math.isfinite(noise) and noise > 0):
+        raise SpaceError(f"--noise {noise:g}: it must be a number of nats above 0; left out, it is assumed")
+
+
 def add_costs(
     screen: Screen, space: SearchSpace, found: Plan, cloud: str | None, gpu: str | None, max_workers: int,
     prices: Path | None, noise: float | None,
@@ -154,16 +172,14 @@ def add_costs(
     from raymix.clusters.money import price
     from raymix.clusters.prices import read_prices
     from raymix.screens.cost import show_costs
-    from raymix.space import SpaceError
     from raymix.study.resolution import NOISE, compare_budgets
 
     money = None
     if cloud is not None:
         seconds = space.recipe.checkpoint_seconds
         money = price(found, read_prices(prices), cloud, gpu, max_workers, seconds).to_json()
-    elif gpu is not None:
-        raise SpaceError("--gpu: say at which cloud: --cloud aws, gcp or azure")
-    counts = sorted({max(found.trials * 2**i // 4, 4) for i in range(5)})
+    searched = sum(rung.trials for rung in found.rungs if rung.purpose == "search")  # confirmation resolves nothing
+    counts = sorted({max(searched * 2**i // 4, 4) for i in range(5)})
     budgets = tuple(budget.to_json() for budget in compare_budgets(space, counts, noise or NOISE))
     screen.plan(space, replace(found, money=money, budgets=budgets))
     if not screen.as_json:

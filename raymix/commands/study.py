@@ -84,7 +84,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Hand the study over: its mixture to a trainer, or its trials to Optuna."""
-    from raymix.formats import read_weights
+    from raymix.formats import read_available
+    from raymix.formats.export import read_paths
     from raymix.formats.exporters import export_study
     from raymix.study import Study
 
@@ -96,8 +97,8 @@ def export(
             storage=storage,
             name=study_name,
             out=out,
-            paths=None if paths is None else _paths(paths),
-            tokens_per_row=None if tokens_per_row is None else read_weights(tokens_per_row),
+            paths=None if paths is None else read_paths(paths),
+            tokens_per_row=None if tokens_per_row is None else read_available(tokens_per_row),
             packed=packed or None,
         )
     except ValueError as error:
@@ -122,11 +123,6 @@ def _wanted(seeds: int, baselines: str, scale: tuple[float, float] | None) -> Co
         return Confirm.model_validate(raw | at)
     except ValidationError as error:
         raise SpaceError(explain(error, Confirm)) from None
-
-
-def _paths(file: Path) -> dict[str, tuple[str, ...]]:
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return {name: (value,) if isinstance(value, str) else tuple(value) for name, value in found.items()}
 
 
 def _pending(work: Study) -> int:

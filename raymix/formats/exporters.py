@@ -15,11 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from raymix.formats.export import TARGETS, blend_of, export, write_files
+from raymix.formats.export import TARGETS, Blend, blend_of, export, write_files
 from raymix.formats.optuna_study import export_optuna
 from raymix.formats.sheet import nearest
+from raymix.results import up_to_date
 from raymix.store import StoreError
 from raymix.study import Study
+from raymix.study.files import folder_name
 
 Exporter = Callable[..., list[str]]
 """`(study, **options)`: options are keyword arguments; returns sentences that say what was written where."""
@@ -46,9 +48,22 @@ def export_mixture(
     tokenizer = study.space.tokenizer.name or "trained on the study's own text"
     details = {"paths": paths or {}, "tokens_per_row": tokens_per_row or {}, "packed": packed, "seed": study.seed}
     blend = blend_of(study.store.read_json("recommendation.json"), tokenizer=tokenizer, **details)
-    folder, files = out or Path(f"{study.space.name}-{target}"), export(blend, target)
+    folder, files = out or Path(f"{folder_name(study.space.name)}-{target}"), export(blend, target)
     write_files(folder, files)
-    return [f"{', '.join(files)} written to {folder}: weights count {TARGETS[target].unit}; {TARGETS[target].trap}"]
+    return [
+        f"{', '.join(files)} written to {folder}: weights count {TARGETS[target].unit}; {TARGETS[target].trap}",
+        *_caveats(study, blend),
+    ]
+
+
+def _caveats(study: Study, blend: Blend) -> list[str]:
+    """What somebody who trains with this mixture should have heard before."""
+    said = []
+    if blend.verdict.get("answer", "use it") != "use it":
+        said.append(f"The verdict on this mixture was: {blend.verdict['answer']}: {blend.verdict.get('reason')}")
+    if not up_to_date(study):
+        said.append(f"It was recommended before the last change: raymix report {shlex.quote(study.store.where)}")
+    return said
 
 
 EXPORTERS: dict[str, Exporter] = {

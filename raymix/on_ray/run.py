@@ -39,8 +39,7 @@ from raymix.search import MixtureSearch
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.study import Study
-from raymix.study.agenda import over, search_over
-from raymix.study.budget import planned_trials
+from raymix.study.agenda import expected_trials, over
 from raymix.study.ledger import Ledger
 from raymix.study.stacks import Sizes, begun_with
 from raymix.study.trial import Trial
@@ -216,16 +215,18 @@ class _Watcher:
     ) -> None:
         self.space, self.ledger, self.vocab, self.kept = space, ledger, vocab, kept
         self.on_progress = on_progress
-        self.progress = Progress(total=self._total())
+        self.progress = Progress(total=expected_trials(ledger))
         self.best_loss: float | None = None
         self._done: dict[str, float] = {}
+        """FLOPs of each trial in this run: what was trained before it took none of its time."""
+        self._before = {trial.trial_id: ledger.tokens_seen(trial.trial_id) for trial in ledger.pending()}
         self._first_start = 0.0
 
     def __call__(self, event: str, trial: Trial | None) -> None:
         progress = self.progress
         progress.done, progress.failed = self.ledger.count("done"), self.ledger.count("failed")
         progress.done += self.ledger.count("stopped")
-        progress.total = self._total()
+        progress.total = expected_trials(self.ledger)
         if event == "started":
             self._first_start = self._first_start or time.monotonic()
             progress.running += 1
@@ -236,8 +237,8 @@ class _Watcher:
             if not stack.left(self.ledger):
                 self.kept.forget(stack.name)
         if event in ("checkpoint", "ended") and trial is not None:
-            seen = self.ledger.tokens_seen(trial.trial_id)
-            self._done[trial.trial_id] = self._flops_of(trial, seen) if seen else 0.0
+            before = self._flops_of(trial, self._before.get(trial.trial_id, 0.0))
+            self._done[trial.trial_id] = self._so_far(trial) - before
             progress.eta_seconds = self._eta()
         if event == "round" and any(longer_rungs(self.space, rung.scale) for rung in self.space.ladder):
             self.kept.forget_all_but(needed(self.ledger))
@@ -256,27 +257,27 @@ class _Watcher:
         self.best_loss = optimum.value
         return optimum.mixture_K
 
-    def _total(self) -> int:
-        """Trials proposed, and those that the budget is expected to pay for after them."""
-        proposed, confirm = len(self.ledger.trials), self.space.confirm
-        planned = proposed if search_over(self.ledger) else planned_trials(self.space, self.flops)
-        return max(proposed, planned + (confirm.runs if confirm and not self.ledger.confirmations else 0))
-
     def flops(self, scale: Scale) -> float:
         """What our trainer spends on a trial."""
         shape = resolve(self.space.recipe, *scale, self.vocab, self.space.folder)
         return shape.flops_per_token * scale.n_tokens
 
+    def _so_far(self, trial: Trial) -> float:
+        return self._flops_of(trial, self.ledger.tokens_seen(trial.trial_id))
+
     def _flops_of(self, trial: Trial, n_tokens: float) -> float:
-        begun = self.flops(Scale(trial.n_params, trial.after[-1])) if trial.after else 0.0
-        return self.flops(Scale(trial.n_params, n_tokens)) - begun
+        """Up to so many tokens; of a trial that goes on, without those it began with."""
+        begun = trial.after[-1] if trial.after else 0.0
+        if n_tokens <= begun:
+            return 0.0
+        return self.flops(Scale(trial.n_params, n_tokens)) * (1 - begun / n_tokens)
 
     def _eta(self) -> float | None:
         """Seconds left if the rest costs per FLOP what this run has cost so far, checkpoints included."""
         done = sum(self._done.values())
         if not done:
             return None
-        ahead = [scale_of(self.space, i) for i in range(len(self.ledger.trials), self._total())]
-        left = sum(self._flops_of(trial, trial.n_tokens) for trial in self.ledger.pending())
-        left += sum(map(self.flops, ahead)) - sum(self._done.get(t.trial_id, 0.0) for t in self.ledger.pending())
+        ahead = [scale_of(self.space, i) for i in range(len(self.ledger.trials), expected_trials(self.ledger))]
+        left = sum(self._flops_of(trial, trial.n_tokens) - self._so_far(trial) for trial in self.ledger.pending())
+        left += sum(map(self.flops, ahead))
         return left * (time.monotonic() - self._first_start) / done

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import posixpath
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from raymix.study.budget import HOUR
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.yaml12 import SpaceError
@@ -121,7 +123,7 @@ class MLflow:
             tags = {"mlflow.parentRunId": self._parent}
             run = self._client.create_run(self._experiment, tags=tags, run_name=trial.trial_id).info.run_id
             for name, share in trial.mixture.items():
-                self._client.log_param(run, f"mixture/{_plain(name)}", f"{share:.6g}")
+                self._client.log_param(run, _plain(f"mixture/{name}"), f"{share:.6g}")
             self._client.log_param(run, "n_params", trial.n_params)
             self._runs[trial.trial_id] = run
         return self._runs[trial.trial_id]
@@ -142,7 +144,7 @@ class WandB:
 
     def end(self, trial: Trial, status: str) -> None:
         """The whole trial at once."""
-        rows = [numbers_of(row) for row in self._rows.pop(trial.trial_id, [])]
+        rows = [(int(row["n_tokens"]), numbers_of(row)) for row in self._rows.pop(trial.trial_id, [])]
         self._write(trial.trial_id, "trial", {**trial.to_json(), "status": status}, rows, int(status != "done"))
 
     def study(self, numbers: Mapping[str, float]) -> None:
@@ -151,13 +153,13 @@ class WandB:
 
     def close(self) -> None:
         """The study's own run."""
-        self._write("study", "study", {}, self._study, 0)
+        self._write("study", "study", {}, list(enumerate(self._study, 1)), 0)
 
-    def _write(self, name: str, kind: str, config: Any, rows: list[Any], code: int) -> None:
+    def _write(self, name: str, kind: str, config: Any, rows: list[tuple[int, Any]], code: int) -> None:
         where = {"project": os.environ.get("WANDB_PROJECT", "raymix"), "group": self._name, "dir": str(self._folder)}
         run = self._wandb.init(**where, name=name, job_type=kind, config=config, reinit="create_new")
-        for row in rows:
-            run.log(dict(row))
+        for step, row in rows:
+            run.log(dict(row), step=step)
         run.finish(exit_code=code)
 
 
@@ -245,7 +247,8 @@ def telling(ledger: Ledger, tracked: Tracking, best: Callable[[], float | None])
             tracked.tell("end", trial, ledger.status(trial.trial_id) or "failed")
         if event in ("ended", "round"):
             numbers = {f"trials_{status}": float(ledger.count(status)) for status in ("done", "failed", "stopped")}
-            numbers["trial_hours"] = ledger.hours
+            rows = filter(None, map(ledger.last_row, ledger.trials))
+            numbers["trial_hours"] = sum(row.get("seconds") or 0.0 for row in rows) / HOUR
             if (value := best()) is not None:
                 numbers["best_predicted_loss"] = value
             tracked.tell("study", numbers)
@@ -290,5 +293,8 @@ def _finite(value: Any) -> bool:
 
 
 def _plain(name: str) -> str:
-    """Letters, digits and - _ . / alone; others as their code."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "-_./") else f"x{ord(c):x}" for c in name)
+    """Letters, digits and - _ . / alone, others as their code; and those two where they make a path like a/../b."""
+    kind, _, rest = name.partition("/")
+    kept = "-_./" if posixpath.normpath(name) == name else "-_"
+    coded = "".join(c if c.isascii() and (c.isalnum() or c in kept) else f"x{ord(c):x}" for c in rest)
+    return f"{kind}/{coded}" if rest else kind

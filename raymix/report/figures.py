@@ -77,9 +77,9 @@ def share_panel(rows: Sequence[tuple[str, float]], near: Mapping[str, Any], colo
     return {"data": [own, others, ends], "layout": layout}
 
 
-def heldout_panel(heldout: Mapping[str, Sequence[Any]], size: float, noise: Any) -> Spec:
-    """Predicted against observed objective of held-out trials of one size, with y = x and the noise around it."""
-    dots = _heldout_dots(heldout, size)
+def heldout_panel(column: Mapping[str, Sequence[Any]], noise: Any) -> Spec:
+    """Predicted against observed objective of held-out trials of one scale, with y = x and the noise around it."""
+    dots = _heldout_dots(column)
     error = dots["error_y"]
     tops = [y + up for y, up in zip(dots["y"], error["array"], strict=True)]
     bottoms = [y - down for y, down in zip(dots["y"], error["arrayminus"], strict=True)]
@@ -99,9 +99,7 @@ def heldout_panel(heldout: Mapping[str, Sequence[Any]], size: float, noise: Any)
     return {"data": [line, dots], "layout": layout}
 
 
-def _heldout_dots(heldout: Mapping[str, Sequence[Any]], size: float) -> Spec:
-    at = [i for i, n in enumerate(heldout["n_params"]) if n == size]
-    column = {name: [heldout[name][i] for i in at] for name in heldout}
+def _heldout_dots(column: Mapping[str, Sequence[Any]]) -> Spec:
     up = [max(h - p, 0.0) if _finite(h) else 0.0 for h, p in zip(column["high"], column["predicted"], strict=True)]
     down = [max(p - w, 0.0) if _finite(w) else 0.0 for w, p in zip(column["low"], column["predicted"], strict=True)]
     return {

@@ -21,12 +21,12 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
-from scipy.stats import spearmanr
 
-from raymix.observations import Observations
+from raymix.observations import REUSED, Observations
 from raymix.report import figures, words
-from raymix.report.trials import Trial, best_trial, held_out, list_trials, sizes
-from raymix.space import SearchSpace
+from raymix.report.heldout import Columns, by_scale, judged
+from raymix.report.trials import Trial, best_trial, list_trials, sizes
+from raymix.space import Scale, SearchSpace
 from raymix.target.reading import epochs_of
 
 PANELS = 24  # domains or eval domains that get a panel of their own; tables name all
@@ -48,7 +48,7 @@ def write_report(
     Args:
         recommendation: as in recommendation.json, or None where there is none to give; a positive gain means that
             the objective of the baseline is that much higher.
-        heldout: columns trial_id, n_params, observed, predicted, low, high of the objective, or None.
+        heldout: columns trial_id, n_params, n_tokens, observed, predicted, low, high of the objective, or None.
         state: study, command, seed, versions, space_hash, created; optionally `rounds` as {trial_id: 0, 1, ...}.
     """
     page = render(space, observations, recommendation, heldout, state)
@@ -72,9 +72,9 @@ def render(
     shares = found.get("mixture") or {}
     order = sorted(space.domain_names, key=lambda name: -shares.get(name, 0.0))
     cut_short = {t.trial_id for t in trials if not t.whole}
-    heldout = held_out(heldout, cut_short) if heldout and heldout.get("observed") else {}
+    groups = by_scale(heldout, cut_short)
     best = best_trial(trials)
-    drawn = _figures(space, observations, found, heldout, trials, order)
+    drawn = _figures(space, observations, found, groups, trials, order)
     bundle = get_plotlyjs()
     template = _environment().from_string(_asset("page.html"))
     return template.render(
@@ -82,7 +82,7 @@ def render(
         colour=figures.colours(space.domain_names), sizes=_sizes(trials),
         verdict=_verdict(found, trials), bars=_bars(space, found, order), reference=_reference(found), own=_own(found),
         baselines=_baselines(found), confirmed=confirmed, confirmed_gains=_confirmed(confirmed),
-        heldout=_heldout(heldout), replicated=_replicated(trials),
+        heldout=judged(groups), replicated=_replicated(trials),
         evidence=_evidence(found, observations, trials),
         reasons=_reasons([t for t in trials if t.failed]), stops=_reasons([t for t in trials if t.stopped]),
         weights=dict(zip(space.eval_names, space.weights_M.tolist(), strict=True)),
@@ -118,12 +118,12 @@ def _safe_json(value: Any) -> Markup:
 
 
 def _figures(
-    space: SearchSpace, observations: Observations, found: Mapping[str, Any], heldout: Mapping[str, Any],
+    space: SearchSpace, observations: Observations, found: Mapping[str, Any], groups: Sequence[tuple[Scale, Columns]],
     trials: list[Trial], order: Sequence[str],
 ) -> dict[str, figures.Spec]:  # fmt: skip
     drawn = _share_panels(space, found, order)
-    for i, size in enumerate(sorted(set(heldout.get("n_params", ())))):
-        drawn[f"heldout-{i}"] = figures.heldout_panel(heldout, size, (found.get("law") or {}).get("noise"))
+    for i, (_, columns) in enumerate(groups):
+        drawn[f"heldout-{i}"] = figures.heldout_panel(columns, (found.get("law") or {}).get("noise"))
     for column in range(min(len(observations.eval_domains), PANELS)):
         spec = figures.loss_panel(observations, trials, column, best_trial(trials))
         if spec["data"]:
@@ -243,28 +243,9 @@ def _places(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     ]
 
 
-def _heldout(heldout: Mapping[str, Any]) -> dict[str, Any]:
-    """Rank correlation within each size, typical error, and how often the interval held."""
-    if not heldout.get("observed"):
-        return {}
-    observed, predicted = np.asarray(heldout["observed"], float), np.asarray(heldout["predicted"], float)
-    size_B, orders = np.asarray(heldout["n_params"], float), []
-    for size in sorted(set(heldout["n_params"])):
-        at = size_B == size
-        varied = at.sum() > 2 and np.ptp(observed[at]) > 0 and np.ptp(predicted[at]) > 0
-        r = float(spearmanr(observed[at], predicted[at]).statistic) if varied else float("nan")
-        orders.append((words.human(size), int(at.sum()), r))
-    low, high = np.asarray(heldout["low"], float), np.asarray(heldout["high"], float)
-    judged = np.isfinite(low) & np.isfinite(high)
-    return {
-        "orders": orders, "error": float(np.median(np.abs(observed - predicted))), "judged": int(judged.sum()),
-        "inside": int(((low <= observed) & (observed <= high))[judged].sum()),
-    }  # fmt: skip
-
-
 def _replicated(trials: Sequence[Trial]) -> bool:
-    """Whether some mixture was trained twice at one size, so that noise was measured rather than estimated."""
-    done = [(t.n_params, *np.round(t.mix_K, 6)) for t in trials if t.whole]
+    """Whether some mixture was trained twice at one scale, so that noise was measured rather than estimated."""
+    done = [(t.n_params, t.n_tokens, *np.round(t.mix_K, 9)) for t in trials if t.whole]
     return len(set(done)) < len(done)
 
 
@@ -282,17 +263,21 @@ def _reasons(trials: Sequence[Trial]) -> list[tuple[str, list[str]]]:
 
 
 def _evidence(found: Mapping[str, Any], observations: Observations, trials: Sequence[Trial]) -> dict[str, Any]:
-    """What was spent, as recorded; where there is no recommendation, added up from the table."""
-    last = observations.last() if len(observations) else observations
-    failed, stopped = sum(t.failed for t in trials), sum(t.stopped for t in trials)
-    spent = {name: float(np.nansum(last.column(column))) or None
+    """Trials counted from the table, failed ones too; what they spent as recorded, else added up to their last losses.
+
+    A sum of nothing is not known: a trainer of somebody else need not say its FLOPs and seconds.
+    """
+    recorded = found.get("evidence") or {}
+    own = [t for t in trials if not t.trial_id.startswith(REUSED)]
+    last = observations.select(np.asarray([t.rows[-1] for t in own if len(t.rows)], dtype=np.int64))
+    spent = {name: recorded.get(name) or float(np.nansum(last.column(column))) or None
              for name, column in (("tokens", "n_tokens"), ("flops", "flops"), ("seconds", "seconds"))}  # fmt: skip
-    counted = {
+    return {
         "trials": len(trials),
-        "failed": failed,
-        "stopped": stopped,
+        "reused": len(trials) - len(own),
+        "failed": sum(t.failed for t in trials),
+        "stopped": sum(t.stopped for t in trials),
         "rows": sum(len(t.rows) for t in trials),
+        "seeds": sorted({t.seed for t in trials}),
         **spent,
     }
-    recorded = {k: v for k, v in (found.get("evidence") or {}).items() if v is not None}
-    return {**counted, **recorded, "seeds": sorted({t.seed for t in trials})}

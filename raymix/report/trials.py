@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raymix.exchange import STATUSES
-from raymix.observations import Observations
+from raymix.observations import Observations, scale_groups
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.target.optimum import reduce_losses
@@ -23,6 +22,8 @@ class Trial:
     trial_id: str
     seed: int
     n_params: float
+    n_tokens: float
+    """At its last usable checkpoint; as proposed if there is none."""
     mix_K: Array
     rows: NDArray[np.int64]
     """Its usable rows in the table, by tokens."""
@@ -60,11 +61,12 @@ def _trial(table: Observations, index: NDArray[np.int64], objective_B: Array, ro
     usable = usable[np.argsort(table.scale_B2[usable, 1], kind="stable")]
     ended = index[np.isin(status, STATUSES[2:4])]
     stopped = bool((status == "stopped").any()) and len(usable) > 0
-    first, trial_id = int(index[0]), table.trial_ids[int(index[0])]
+    first, last, trial_id = int(index[0]), int(usable[-1] if len(usable) else index[-1]), table.trial_ids[int(index[0])]
     return Trial(
         trial_id=trial_id,
         seed=int(table.table["seed"][first].as_py()),
         n_params=float(table.scale_B2[first, 0]),
+        n_tokens=float(table.scale_B2[last, 1]),
         mix_K=table.mix_BK[first],
         rows=usable,
         objective=float(objective_B[usable[-1]]) if len(usable) else float("nan"),
@@ -81,25 +83,16 @@ def _reason(table: Observations, ended: NDArray[np.int64]) -> str:
 
 
 def best_trial(trials: list[Trial]) -> Trial | None:
-    """The lowest objective among the finished trials of the largest size that has any."""
+    """The lowest objective among the finished trials of the dearest scale (6 N D) that has any."""
     done = [t for t in trials if t.whole and np.isfinite(t.objective)]
-    largest = max((t.n_params for t in done), default=0.0)
-    return min((t for t in done if t.n_params == largest), key=lambda t: t.objective, default=None)
+    if not done:
+        return None
+    scale_B2 = np.asarray([(t.n_params, t.n_tokens) for t in done])
+    group_B = scale_groups(scale_B2)
+    dearest = group_B[np.argmax(scale_B2.prod(axis=1))]
+    return min((t for t, group in zip(done, group_B, strict=True) if group == dearest), key=lambda t: t.objective)
 
 
 def sizes(trials: list[Trial]) -> list[float]:
     """The proxy sizes, smallest first."""
     return sorted({t.n_params for t in trials if np.isfinite(t.n_params)})
-
-
-def held_out(data: Mapping[str, Any], cut_short: Collection[str] = ()) -> dict[str, list[Any]]:
-    """Held-out predictions with one entry per trial and size (the last listed), finite ones only.
-
-    Those of trials that failed or were stopped are left out: their last checkpoint is an early one, and easy to rank.
-    """
-    names = ("trial_id", "n_params", "observed", "predicted", "low", "high")
-    columns = [list(data.get(name) or [float("nan")] * len(data["observed"])) for name in names]
-    entries = {(row[0], row[1]): row for row in zip(*columns, strict=True)}
-    done = [r for r in entries.values() if str(r[0]) not in cut_short]
-    kept = [r for r in done if all(v is not None and np.isfinite(v) for v in r[1:4])]
-    return {name: [row[i] for row in kept] for i, name in enumerate(names)}

@@ -11,7 +11,7 @@ UNKNOWN = "unknown"
 TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # bidi controls
 SUPERSCRIPT = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 GOOD_ORDER, SOME_ORDER = 0.8, 0.5  # rank correlations at which the wording changes
-ENOUGH = 6  # held-out trials of one size below which an order is not judged
+ENOUGH = 6  # held-out trials of one scale below which an order is not judged
 
 
 def known(value: Any) -> bool:
@@ -37,6 +37,11 @@ def power(value: Any) -> str:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa} \u00d7 10{str(int(exponent)).translate(SUPERSCRIPT)}"
+
+
+def scale(n_params: Any, n_tokens: Any) -> str:
+    """A size and a length: `20M parameters, 1B tokens`."""
+    return f"{human(n_params)} parameters, {human(n_tokens)} tokens"
 
 
 def duration(seconds: Any) -> str:
@@ -112,10 +117,10 @@ def change(mixture: Mapping[str, float], reference: Mapping[str, float], name: s
 
 
 def trust(orders: Sequence[tuple[str, int, float]]) -> str:
-    """What rank correlations within single sizes say about the law."""
+    """What rank correlations within single scales say about the law."""
     judged = [(n, r) for _, n, r in orders if n >= ENOUGH and known(r)]
     if not judged:
-        return "Too few held-out trials of one size to say whether the law gets the order of mixtures right."
+        return "Too few held-out trials of one scale to say whether the law gets the order of mixtures right."
     mean = sum(n * r for n, r in judged) / sum(n for n, _ in judged)
     if mean >= GOOD_ORDER:
         return "On mixtures it has not seen, the law gets the order right."

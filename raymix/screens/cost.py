@@ -29,7 +29,7 @@ def show_costs(
         )
         source = f"prices of {money['date']}, see {money['source']}; spot prices move"
         screen.say(f"{total}; {hours} ({money['basis']}; {source}).")
-    table = Table("trials", "resolve a gain of (nats, 90%)", title=f"What a budget resolves ({noise})")
+    table = Table("trials of the search", "resolve a gain of (nats, 90%)", title=f"What a budget resolves ({noise})")
     for budget in budgets:
         table.add_row(Text(str(budget["trials"])), f"{budget['resolves']:.4f}")
     screen.console.print(table)

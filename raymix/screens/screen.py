@@ -152,20 +152,20 @@ class Screen:
 
     def status(self, study: Study) -> None:
         """How far a study is."""
-        from raymix.study.agenda import over
-        from raymix.study.budget import planned_trials, spent
+        from raymix.study.agenda import expected_trials, over
+        from raymix.study.budget import spent
 
         ledger, confirmed = study.ledger, study.confirmation()
         state = {
             "study": study.store.where,
-            "trials": max(planned_trials(study.space), len(ledger.trials)),
+            "trials": len(ledger.trials) if study.endless else expected_trials(ledger),
             "done": ledger.count("done"),
             "stopped": ledger.count("stopped"),
             "failed": ledger.count("failed"),
             "pending": len(ledger.pending()),
             "finished": study.finished,
-            "over": over(ledger),
-            "budget": study.space.budget.limits(),
+            "over": over(ledger) if study.finished else None,
+            "budget": {} if study.endless else study.space.budget.limits(),
             "spent": dict(vars(spent(ledger))),
             "notes": [note for body in ledger.reused.values() for note in body["notes"]],
             "confirmation": None if confirmed is None else confirmed.to_json(),
@@ -177,9 +177,8 @@ class Screen:
             if not study.space.trains_proxies:
                 go_on += f", then raymix tell {shlex.quote(study.store.where)} RESULTS.csv"
             words = f"finished: {state['over']}" if study.finished else go_on
-            self.console.print(
-                Text(f"{state['done']} of {state['trials']} trials done, {state['failed']} failed; {words}")
-            )
+            ended = "".join(f", {state[how]} {how}" for how in ("stopped", "failed") if state[how] or how == "failed")
+            self.console.print(Text(f"{state['done']} of {state['trials']} trials done{ended}; {words}"))
 
     def _start_bar(self, name: str, total: float) -> None:
         if self.as_json or not self.console.is_terminal:
@@ -221,7 +220,8 @@ def mixture_table(found: Recommendation) -> Table:
     """Shares, how far they may move, and those of the mixture used today, if it is known."""
     reference = "prior" if "prior" in found.baselines else "uniform"
     size = f"{human(found.scale['n_params'])} parameters, {human(found.scale['n_tokens'])} tokens"
-    table = Table("domain", "share", "near-optimal", "epochs", reference, title=f"Recommended mixture at {size}")
+    title = "Recommended mixture" if _own(found) == "recommended" else "Optimum under the law, not recommended,"
+    table = Table("domain", "share", "near-optimal", "epochs", reference, title=f"{title} at {size}")
     for name, share in found.mixture.items():
         near, epochs = found.near_optimal[name], found.epochs[name]
         table.add_row(
@@ -236,15 +236,21 @@ def mixture_table(found: Recommendation) -> Table:
 
 def baseline_table(found: Recommendation) -> Table:
     """What mixtures are predicted to give."""
-    table = Table("mixture", "predicted objective (nats)", "worse than recommended by", title="At the target")
+    own = _own(found)
+    table = Table("mixture", "predicted objective (nats)", f"worse than {own} by", title="At the target")
     o = found.objective
-    table.add_row("recommended", f"{o.mean:.4f}  ({o.low:.4f} - {o.high:.4f})", "")
+    table.add_row(own, f"{o.mean:.4f}  ({o.low:.4f} - {o.high:.4f})", "")
     for name, baseline in found.baselines.items():
         o, gain = baseline.objective, baseline.gain
         table.add_row(
             name, f"{o.mean:.4f}  ({o.low:.4f} - {o.high:.4f})", f"{gain.mean:.4f}  ({gain.low:.4f} - {gain.high:.4f})"
         )
     return table
+
+
+def _own(found: Recommendation) -> str:
+    """What the mixture is called: only the verdict `use it` makes it a recommendation."""
+    return "recommended" if found.verdict["answer"] == "use it" else "optimum"
 
 
 def figure(value: float | None, decimals: int = 2) -> str:

@@ -70,6 +70,18 @@ def more(ledger: Ledger) -> bool:
     return search_over(ledger) is None or confirmation_due(ledger) or confirm.left(ledger) > 0
 
 
+def expected_trials(ledger: Ledger) -> int:
+    """How many trials the study will have had, confirmation included: those proposed and those still expected.
+
+    Limits in hours become trials at the rate so far; before the first result that says its seconds they are unknown.
+    """
+    proposed, wanted = len(ledger.trials), ledger.space.confirm
+    search = sum(trial.purpose == "search" for trial in ledger.trials.values())
+    ahead = 0 if search_over(ledger) else max(0, budget.expected_trials(ledger) - search)
+    unplanned = wanted.runs if wanted and not confirm.planned(ledger) else 0
+    return proposed + ahead + confirm.left(ledger) + unplanned
+
+
 def thinking(ledger: Ledger, n: int, early: bool = True) -> Callable[[], Thought]:
     """What to do next, as a function of what is known now alone: it may be called in another thread."""
     room = budget.affordable(ledger, n)

@@ -147,7 +147,7 @@ def planned_trials(
     space: SearchSpace,
     flops_of: Callable[[Scale], float] = cost,
     flops_per_second: float | None = None,
-    slots: int = 1,
+    slots: float = 1,
 ) -> int:
     """Trials of the search that the budget pays for if scales follow the schedule of the ladder.
 
@@ -168,6 +168,15 @@ def planned_trials(
         if position >= most or used > flops * CLOSE:
             return position
     raise AssertionError("count() does not end")
+
+
+def expected_trials(ledger: Ledger) -> int:
+    """As `planned_trials`, with FLOPs and speed as recorded so far."""
+    now = spent(ledger, "search")
+    if not now.rate:
+        return planned_trials(ledger.space, ledger.flops_of)
+    at_a_time = now.flops / (now.hours * HOUR * now.rate) if now.hours else 1.0
+    return planned_trials(ledger.space, ledger.flops_of, now.rate, at_a_time)
 
 
 def _so_far(ledger: Ledger, trial: Trial) -> tuple[float, float]:

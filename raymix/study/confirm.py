@@ -185,14 +185,20 @@ def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommenda
 
 
 def _affordable(ledger: Ledger, wanted: Confirm, automatic: bool) -> tuple[int, Scale | None]:
-    """How many seeds at which scale: fewer seeds only where one named, or the smallest rung, is too dear for all."""
-    named = wanted.scale.scale if wanted.scale else None
     if not automatic:
-        return wanted.seeds, named or rungs(ledger.space)[-1]
-    arms, left = 1 + len(wanted.baselines), flops_left(ledger)
+        return wanted.seeds, wanted.scale.scale if wanted.scale else rungs(ledger.space)[-1]
     most = ledger.space.budget.limits().get("trials", math.inf) - spent(ledger).trials
-    for seeds in range(min(wanted.seeds, int(min(most, 1e6)) // arms), 0, -1):
-        each = left / (seeds * arms) * CLOSE
+    return seeds_and_scale(ledger, wanted, flops_left(ledger), most)
+
+
+def seeds_and_scale(ledger: Ledger, wanted: Confirm, flops: float, trials: float) -> tuple[int, Scale | None]:
+    """How many seeds at which scale so much pays for; 0 and None where it does not pay for one of each mixture.
+
+    Fewer seeds only where a scale that is named, or the smallest rung, is too dear for all.
+    """
+    arms, named = 1 + len(wanted.baselines), wanted.scale.scale if wanted.scale else None
+    for seeds in range(min(wanted.seeds, int(min(trials, 1e6)) // arms), 0, -1):
+        each = flops / (seeds * arms) * CLOSE
         scale = named or largest_affordable(ledger, each)
         if scale is not None and ledger.flops_of(scale) <= each:
             return seeds, scale

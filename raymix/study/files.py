@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import time
 from importlib import metadata
 from pathlib import Path
@@ -107,3 +108,9 @@ def _identity(space: SearchSpace, seed: int) -> dict[str, Any]:
         "folder": str(space.folder),
         "versions": versions,
     }
+
+
+def folder_name(name: str) -> str:
+    """A name as that of one folder: itself where it can be, else what is ASCII of it and a hash."""
+    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
+    return name if slug == name else f"{slug[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -236,7 +236,12 @@ class Study:
     @property
     def finished(self) -> bool:
         """Whether the budget is spent, or the search was stopped, and every trial has ended."""
-        return over(self.ledger) is not None
+        return over(self.ledger) is not None and not self.endless
+
+    @property
+    def endless(self) -> bool:
+        """Whether a trainer of your own may ask for ever: nothing was said of a budget."""
+        return not (self.space.trains_proxies or self.space.budget.given or self.space.confirm)
 
     def unfinished(self) -> str | None:
         """What the search still has to do, as a sentence; None where it is over."""

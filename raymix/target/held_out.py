@@ -28,6 +28,7 @@ class HeldOut:
 
     trial_id: list[str]
     n_params: list[float]
+    n_tokens: list[float]
     observed: list[float]
     predicted: list[float]
     low: list[float]
@@ -69,6 +70,7 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
     held_out = HeldOut(
         [trial_id for trial_id, keep in zip(last.trial_ids, ok, strict=True) if keep],
         last.scale_B2[ok, 0].tolist(),
+        last.scale_B2[ok, 1].tolist(),
         observed_B[ok].tolist(),
         predicted_B[ok].tolist(),
         (predicted_B - half_B)[ok].tolist(),

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
+import pytest
+from typer.testing import CliRunner
+
+from raymix.cli import app
 from raymix.clusters.money import RESTART_SECONDS, price
 from raymix.clusters.prices import read_prices
+from raymix.commands.cluster import add_costs
 from raymix.plan import Plan, RungPlan
+from raymix.screens.screen import Screen
 from raymix.study.resolution import compare_budgets
 from raymix.yaml12 import SpaceError
 from tests import worlds
@@ -54,3 +60,27 @@ def test_more_trials_resolve_smaller_gains_and_noise_scales_them() -> None:
     assert loud[0] == pytest.approx(2 * quiet[2], rel=0.05)
     with pytest.raises(ValueError, match="noise"):
         compare_budgets(worlds.space(), [8], noise=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--noise", "0"], "--noise 0: it must be a number of nats above 0"),
+        (["--noise", "-1"], "--noise -1"),
+        (["--noise", "nan"], "--noise nan"),
+        (["--gpu", "L4"], "say at which cloud"),
+        (["--cloud", "moon"], "no cloud 'moon'"),
+    ],
+)
+def test_what_a_plan_cannot_answer_is_refused_before_it_is_made(words: list[str], says: str) -> None:
+    done = CliRunner().invoke(app, ["plan", "not-even-read.yaml", *words])
+    assert isinstance(done.exception, SpaceError)  # exit code 2 through main()
+    assert says in str(done.exception)
+
+
+def test_runs_of_confirmation_resolve_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    rungs = [RungPlan(1, 1e9, "", 40, 1.0, 1.0), RungPlan(1, 1e9, "", 24, 1.0, 1.0, purpose="confirm")]
+    add_costs(Screen(True), worlds.space(), Plan(64, 1e10, 1.0, 4, 1.0, rungs, [], []), None, None, 4, None, 0.01)
+    budgets = json.loads(capsys.readouterr().out)["budgets"]
+    assert [budget["trials"] for budget in budgets] == [10, 20, 40, 80, 160]
+    assert budgets[2]["resolves"] == compare_budgets(worlds.space(), [160, 40], 0.01)[1].resolves

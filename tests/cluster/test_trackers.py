@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import posixpath
 import re
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import urllib.request
 from collections.abc import Mapping
 from importlib import util
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -82,6 +84,26 @@ def test_wandb_offline_writes_a_run_per_trial(tmp_path: Path, monkeypatch: pytes
     with tracking("small", tmp_path) as tracked:
         play(tracked)
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 5
+
+
+def test_wandb_draws_losses_over_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: dict[str, list[tuple[int, dict[str, float]]]] = {}
+
+    def init(name: str, **more: Any) -> SimpleNamespace:
+        def log(row: dict[str, float], step: int) -> None:
+            logged.setdefault(name, []).append((step, row))
+
+        return SimpleNamespace(log=log, finish=lambda exit_code: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    monkeypatch.setenv("RAYMIX_TRACKERS", "wandb")
+    with tracking("small", tmp_path) as tracked:
+        ledger = play(tracked)
+    trial = next(iter(ledger.trials.values()))
+    last = ledger.last_row(trial.trial_id)
+    assert [step for step, _ in logged[trial.trial_id]] == [trial.n_tokens / 2, trial.n_tokens]
+    assert last is not None and logged[trial.trial_id][-1][1]["loss/web"] == last["loss/web"]
+    assert [step for step, _ in logged["study"]] == [1, 2, 3, 4, 5]
 
 
 DRIVER = """
@@ -171,3 +193,24 @@ def test_a_tracker_that_is_not_installed_is_said_and_an_unknown_one_refused(
 def test_names_become_what_every_tracker_takes() -> None:
     row = {"loss/naïve <b>": 1.0, "loss/web": float("nan"), "seconds": 2, "mixture/web": 0.5, "status": "done"}
     assert trackers.numbers_of(row) == {"loss/naxefvex20x3cbx3e": 1.0, "seconds": 2.0}
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a//b", "/a", "a/", ".", ".."])
+def test_names_like_paths_that_lead_elsewhere_are_coded(name: str) -> None:
+    (key,) = trackers.numbers_of({f"loss/{name}": 1.0})
+    assert posixpath.normpath(key) == key and key.startswith("loss/")  # what MLflow asks of a name
+    assert ".." not in key
+    (other,) = trackers.numbers_of({"loss/a/b.c": 1.0})
+    assert other == "loss/a/b.c"
+
+
+def test_hours_of_trials_are_those_they_took(tmp_path: Path) -> None:
+    told: list[Mapping[str, float]] = []
+    ledger = Ledger(worlds.space(), seed=0)
+    tracked = SimpleNamespace(tell=lambda what, *about: told.append(about[0]) if what == "study" else None)
+    tell = telling(ledger, cast(Tracking, tracked), lambda: None)
+    for trial in ledger.ask(2):
+        for row in worlds.rows(trial):
+            ledger.observe(trial.trial_id, row | {"seconds": 1800.0})
+        tell("ended", trial)
+    assert [numbers["trial_hours"] for numbers in told] == [0.5, 1.0]

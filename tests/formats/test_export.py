@@ -1,15 +1,22 @@
 """An export, read back, is the mixture; what a trainer cannot express is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
 
+from raymix import Study
+from raymix.cli import app
 from raymix.formats.export import TARGETS, Blend, ExportError, blend_of, export, write_files
 from raymix.formats.export.blend import rounded
+from raymix.results import write_results
+from raymix.space import SpaceError
+from tests import worlds
 
 SHARES = {"web": 0.6123456789, "code": 0.2876543211, "books": 0.1, "forum": 0.0}
 LENGTHS = {"web": 400.0, "code": 1500.0, "books": 90000.0, "forum": 100.0}
@@ -100,3 +107,89 @@ def test_domains_are_checked_and_files_never_replaced(tmp_path: Path) -> None:
     write_files(tmp_path, export(blend_of(recommendation), "megatron"))
     with pytest.raises(ExportError, match="is there already"):
         write_files(tmp_path, export(blend_of(recommendation), "megatron"))
+
+
+def test_olmo_core_is_allowed_the_repetition_of_the_rounded_ratios() -> None:
+    """As OLMo-core checks it: whole tokens needed of a source against whole tokens there, times its repetition."""
+    n_tokens, shares = 1e11, {"a": 0.1234564999, "b": 0.3765435001, "c": 0.5}  # b is rounded up
+    available = {name: int(share * n_tokens / 4) for name, share in shares.items()}
+    epochs = {name: share * n_tokens / available[name] for name, share in shares.items()}
+    config = json.loads(export(Blend(shares, 7e9, n_tokens, epochs), "olmo-core")["source_mixture.json"])
+    assert sum(source["target_ratio"] for source in config["source_list"]["sources"]) == pytest.approx(1)
+    for source in config["source_list"]["sources"]:
+        needed = int(config["requested_tokens"] * source["target_ratio"])
+        assert needed <= int(available[source["source_name"]] * source["max_repetition_ratio"])
+        assert source["max_repetition_ratio"] < 4.001
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Told all its trials, under a name that is no folder."""
+    path = tmp_path_factory.mktemp("export") / "s"
+    work = Study.create(worlds.space(name="../web/\u7db2"), path)
+    with work.writing() as ledger:
+        worlds.play(ledger)
+    write_results(work)
+    return work
+
+
+def exported(study: Study, *words: object) -> Result:
+    return CliRunner().invoke(app, ["export", str(study.store.path), *map(str, words)])
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "says"),
+    [
+        ("--paths", "[1, 2]", "a mapping of domains to paths"),
+        ("--paths", '{"web": 3}', "'web' it says 3"),
+        ("--paths", '{"web": []}', "a path or a list of paths"),
+        ("--paths", '{"web": {"a": 1}}', "a path or a list of paths"),
+        ("--paths", "{bad", "not valid JSON"),
+        ("--tokens-per-row", '{"web": 400, "code": 0, "books": 90}', "'code' are 0"),
+    ],
+)
+def test_a_file_that_says_something_else_is_named(
+    study: Study, tmp_path: Path, option: str, text: str, says: str
+) -> None:
+    (tmp_path / "given.json").write_text(text)
+    done = exported(study, "--to", "mosaic", "-o", tmp_path / "out", option, tmp_path / "given.json")
+    assert isinstance(done.exception, SpaceError)  # exit code 2 through main()
+    assert says in str(done.exception)
+    assert "given.json" in str(done.exception)
+
+
+def test_files_go_to_one_folder_whatever_the_study_is_called(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert exported(study, "--to", "olmix").exit_code == 0
+    (folder,) = (tmp_path / "here").iterdir()
+    assert sorted(file.name for file in folder.iterdir()) == ["mixture.json", "weights.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    (tmp_path / "here" / "file").write_text("")
+    done = exported(study, "--to", "olmix", "-o", "file")
+    assert isinstance(done.exception, SpaceError) and "there is a file" in str(done.exception)
+
+
+def test_a_mixture_that_was_not_recommended_is_said_to_be_none(study: Study, tmp_path: Path) -> None:
+    found = study.store.read_json("recommendation.json")
+    assert found["verdict"]["answer"] == "use it"
+    assert "verdict" not in exported(study, "--to", "olmix", "-o", tmp_path / "a").output
+    verdict = {"answer": "keep the baseline: gain within noise", "reason": "the interval includes 0"}
+    study.store.write_json("recommendation.json", found | {"verdict": verdict})
+    try:
+        said = " ".join(exported(study, "--to", "olmix", "-o", tmp_path / "b").output.split())
+    finally:
+        study.store.write_json("recommendation.json", found)
+    assert "keep the baseline: gain within noise" in said
+    assert json.loads((tmp_path / "b" / "mixture.json").read_text())["verdict"] == verdict
+
+
+def test_a_mixture_older_than_the_rows_is_said_to_be(study: Study, tmp_path: Path) -> None:
+    assert "before the last change" not in exported(study, "--to", "olmix", "-o", tmp_path / "a").output
+    work = Study.open(shutil.copytree(study.store.path, tmp_path / "s"))
+    with work.writing() as ledger:
+        (trial,) = ledger.ask(1)
+        ledger.fail(trial.trial_id, "out of memory")
+    assert "before the last change" in " ".join(exported(work, "--to", "olmix", "-o", tmp_path / "b").output.split())

@@ -10,6 +10,7 @@ import pytest
 from raymix.corpus import Corpus
 from raymix.plan import RungPlan, _wall, plan
 from raymix.space import SearchSpace
+from raymix.study.budget import CLOSE
 from tests import worlds
 
 FLOPS = 2e10
@@ -38,8 +39,32 @@ def test_of_a_budget_in_flops_it_takes_its_share(corpus: Corpus, with_budget: Ca
     found = plan(with_budget({"flops": FLOPS}, seeds=2, share=0.5), corpus, slots=2)
     search, confirm = found.rungs
     assert 0.9 * FLOPS / 2 <= search.trials * search.flops <= FLOPS / 2
-    assert search.flops < confirm.flops <= FLOPS / 2 / confirm.trials  # beyond the ladder, as far as it pays for
+    left = FLOPS - search.trials * search.flops
+    assert search.flops < confirm.flops <= left / confirm.trials * CLOSE  # beyond the ladder, as far as it pays for
     assert confirm.seconds / confirm.flops == pytest.approx(search.seconds / search.flops)
+
+
+@pytest.mark.parametrize(("pays_for", "runs"), [(4, 4), (3, 2), (1, 0)])
+def test_of_runs_at_a_named_scale_it_plans_those_that_the_budget_pays_for(
+    corpus: Corpus, with_budget: Callable[..., SearchSpace], pays_for: int, runs: int
+) -> None:
+    named = {"n_params": 2e4, "n_tokens": 2048}
+    each = plan(with_budget({"trials": 20}, seeds=3), corpus, slots=2).rungs[0].flops
+    space = with_budget({"trials": 18, "flops": (14.01 + pays_for) * each}, seeds=2, share=0.01, scale=named)
+    found = plan(space, corpus, slots=2)
+    assert sum(rung.trials for rung in found.rungs if rung.purpose == "confirm") == runs
+    said = [warning for warning in found.warnings if warning.startswith("confirmation")]
+    assert said == ([] if runs == 4 else [f"confirmation: the budget pays for {runs} of 4 runs at confirm.scale "
+                                          "(2e+04 parameters, 2.05e+03 tokens)"])  # fmt: skip
+
+
+def test_what_a_search_limited_in_trials_leaves_is_for_confirmation(
+    corpus: Corpus, with_budget: Callable[..., SearchSpace]
+) -> None:
+    space = with_budget({"trials": 20, "flops": 1000 * FLOPS}, seeds=3, share=1e-6)
+    search, confirm = plan(space, corpus, slots=2).rungs
+    assert (search.trials, confirm.trials) == (14, 6)
+    assert confirm.n_tokens == 8192  # the target: what was set aside alone would not pay for the smallest rung
 
 
 def test_without_it_there_is_the_search_alone(corpus: Corpus, with_budget: Callable[..., SearchSpace]) -> None:

@@ -18,8 +18,9 @@ import pytest
 
 from raymix.observations import Observations
 from raymix.report import figures, words, write_report
+from raymix.report.heldout import by_scale, judged
 from raymix.report.page import render
-from raymix.report.trials import best_trial, held_out, list_trials
+from raymix.report.trials import best_trial, list_trials
 from raymix.space import SearchSpace
 
 NAMES = ("web", "code", "books", "math", "wiki")
@@ -113,6 +114,7 @@ def _heldout(rows: list[dict[str, Any]], rng: Any) -> dict[str, Any]:
     observed = np.asarray([np.mean([v for k, v in row.items() if k.startswith("loss/")]) for row in done])
     predicted = observed + rng.normal(0, 0.011, len(done))
     return {"trial_id": [r["trial_id"] for r in done], "n_params": [r["n_params"] for r in done],
+            "n_tokens": [r["n_tokens"] for r in done],
             "observed": observed.tolist(), "predicted": predicted.tolist(),
             "low": (predicted - 0.02).tolist(), "high": (predicted + 0.02).tolist()}  # fmt: skip
 
@@ -283,6 +285,32 @@ def test_a_stopped_trial_is_not_a_failed_one() -> None:
     assert "clearly poor" in page
 
 
+def test_trials_that_failed_before_their_first_losses_are_not_taken_off_those_done() -> None:
+    study = make_study()
+    failed = [row for row in study["observations"].table.to_pylist() if row["status"] == "failed"]
+    rows = [row for row in study["observations"].table.to_pylist() if row["trial_id"] not in ("t005", "t013")]
+    names = study["observations"].domains, study["observations"].eval_domains
+    study["recommendation"]["evidence"] |= {"trials": 22, "failed": 2}  # trials that gave losses, those that gave none
+    page = render(**study | {"observations": Observations.from_rows(rows + failed, *names)})
+    assert "<span>24 trials, 2 failed</span>" in page
+    assert "22 done, 2 failed" in page
+
+
+def test_what_nobody_said_was_spent_is_not_shown_as_zero() -> None:
+    study = make_study()
+    study["recommendation"]["evidence"] |= {"flops": 0.0, "seconds": 0.0}
+    rows = [row | {"flops": None, "seconds": None} for row in study["observations"].table.to_pylist()]
+    names = study["observations"].domains, study["observations"].eval_domains
+    page = render(**study | {"observations": Observations.from_rows(rows, *names)})
+    assert "35B tokens<small></small>" in page
+
+
+def test_without_a_recommendation_a_failed_trial_spent_what_it_was_seen_to() -> None:
+    study = make_study(fail=tuple(range(24))) | {"recommendation": None, "heldout": None}
+    seen = sum(d / 9 for _, d in (SIZES[t >= 16] for t in range(24)))  # each failed after its first checkpoint
+    assert f"{words.human(seen)} tokens" in render(**study)
+
+
 def test_confirmed_gains_stand_beside_predicted_ones() -> None:
     gain = {"predicted": {"mean": 0.041, "low": 0.022, "high": 0.061}, "mean": 0.0333, "standard_error": 0.004,
             "low": 0.0266, "high": 0.0401, "pairs": 3, "by_eval": {}}  # fmt: skip
@@ -295,19 +323,66 @@ def test_confirmed_gains_stand_beside_predicted_ones() -> None:
     assert "+0.0333" in page
     assert "+0.0266 to +0.0401" in page
     assert "not yet" in page
+    assert "no pair of runs ended well" in render(**make_study(), confirmed=confirmed | {"pending": 0, "failed": 3})
     assert "Confirmed</h2>" not in render(**make_study())
 
 
 def test_held_out_keeps_the_last_of_a_trial_and_no_nan() -> None:
     nan = float("nan")
-    kept = held_out({"trial_id": ["a", "a", "b"], "n_params": [1.0, 1.0, 1.0], "observed": [3.0, 2.0, nan],
-                     "predicted": [3.1, 2.1, 2.0]})  # fmt: skip
+    ((_, kept),) = by_scale({"trial_id": ["a", "a", "b"], "n_params": [1.0] * 3, "n_tokens": [1.0] * 3,
+                             "observed": [3.0, 2.0, nan], "predicted": [3.1, 2.1, 2.0]})  # fmt: skip
     assert kept["observed"] == [2.0]
 
 
 def test_held_out_leaves_failed_trials_out() -> None:
-    column = {"trial_id": ["a", "b"], "n_params": [1.0, 1.0], "observed": [3.0, 2.0], "predicted": [3.1, 2.1]}
-    assert held_out(column, cut_short={"a"})["trial_id"] == ["b"]
+    column = {"trial_id": ["a", "b"], "n_params": [1.0, 1.0], "n_tokens": [1.0, 1.0], "observed": [3.0, 2.0],
+              "predicted": [3.1, 2.1]}  # fmt: skip
+    ((_, kept),) = by_scale(column, cut_short={"a"})
+    assert kept["trial_id"] == ["b"]
+
+
+def test_the_order_of_mixtures_is_judged_within_a_length_too() -> None:
+    """One size at two lengths: the law knows which is better, and nothing of the mixtures."""
+    column = {"trial_id": list("abcdefgh"), "n_params": [1e6] * 8, "n_tokens": [1e8] * 4 + [4e8] * 4,
+              "observed": [3.1, 3.2, 3.3, 3.4, 2.1, 2.2, 2.3, 2.4],
+              "predicted": [3.4, 3.3, 3.2, 3.1, 2.4, 2.3, 2.2, 2.1]}  # fmt: skip
+    said = judged(by_scale(column))
+    assert said["orders"] == [
+        ("1M parameters, 100M tokens", 4, pytest.approx(-1)),
+        ("1M parameters, 400M tokens", 4, pytest.approx(-1)),
+    ]
+
+
+def test_scales_stand_from_cheap_to_dear_and_rounding_makes_none_of_its_own() -> None:
+    column = {"trial_id": list("abcd"), "n_params": [5e6, 1e6, 1.02e6, 1e6], "n_tokens": [1e8, 1e10, 1e10, 1e7],
+              "observed": [1.0] * 4, "predicted": [1.0] * 4}  # fmt: skip
+    groups = by_scale(column)
+    assert [column["trial_id"] for _, column in groups] == [["d"], ["a"], ["b", "c"]]
+    assert [tuple(scale) for scale, _ in groups] == [(1e6, 1e7), (5e6, 1e8), (1.01e6, 1e10)]
+
+
+def test_a_longer_run_of_a_mixture_measures_no_noise() -> None:
+    study = make_study()
+    names = study["observations"].domains, study["observations"].eval_domains
+    rows = [row for row in study["observations"].table.to_pylist() if row["trial_id"] == "t000"]
+    longer = [row | {"trial_id": "t001", "n_tokens": 4 * row["n_tokens"]} for row in rows]
+    page = render(**study | {"observations": Observations.from_rows(rows + longer, *names)})
+    assert "No mixture was run twice" in page
+    again = [row | {"trial_id": "t001", "seed": 1} for row in rows]
+    page = render(**study | {"observations": Observations.from_rows(rows + again, *names)})
+    assert "Runs of one mixture differ" in page
+
+
+def test_the_best_trial_is_of_the_dearest_scale() -> None:
+    study = make_study()
+    names = study["observations"].domains, study["observations"].eval_domains
+    rows = [row for row in study["observations"].table.to_pylist() if row["status"] == "done"][:3]
+    for row, scale in zip(rows, ((1e6, 1e10), (1.01e6, 1e10), (5e6, 1e8)), strict=True):
+        row |= {"n_params": scale[0], "n_tokens": scale[1]}
+    found = best_trial(list_trials(study["space"], Observations.from_rows(rows, *names)))
+    losses = [sum(value for key, value in row.items() if key.startswith("loss/")) for row in rows[:2]]
+    assert found is not None
+    assert found.trial_id == rows[int(np.argmin(losses))]["trial_id"]
 
 
 def test_many_domains_keep_their_colours_and_stay_on_the_page(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from raymix.formats.export import row_weights as rows
 from raymix.formats.export import token_weights as tokens
-from raymix.formats.export.blend import SUMMARY, Blend, ExportError, blend_of, summary, write_files
+from raymix.formats.export.blend import SUMMARY, Blend, ExportError, blend_of, read_paths, summary, write_files
 
-__all__ = ["TARGETS", "Blend", "ExportError", "blend_of", "export", "write_files"]
+__all__ = ["TARGETS", "Blend", "ExportError", "blend_of", "export", "read_paths", "write_files"]
 
 Writer = Callable[[Blend], dict[str, str]]
 Reader = Callable[[Mapping[str, str], Blend], dict[str, float]]
@@ -47,7 +47,7 @@ TARGETS: dict[str, Target] = {
     ),
     "energon": Target(rows.energon, rows.read_energon, _ROWS, "relative paths are relative to the file"),
     "olmo-core": Target(
-        tokens.olmo_core, tokens.read_olmo_core, "tokens", "max_repetition_ratio is set from the epochs"
+        tokens.olmo_core, tokens.read_olmo_core, "tokens", "global_batch_size is to fill in; repetition is as planned"
     ),
     "levanter": Target(tokens.levanter, tokens.read_levanter, _FIXED, "names must be those of data.configs"),
     "nanotron": Target(tokens.nanotron, tokens.read_nanotron, _FIXED, "older versions take a mapping of folders"),

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raymix.formats.sheet import existing, read_text
+
 DIGITS = 6
 SUMMARY = "mixture.json"
 
@@ -40,6 +42,8 @@ class Blend:
     """Every row is one packed sequence: rows and tokens are then the same share."""
     tokenizer: str = "not stated"
     seed: int = 0
+    verdict: Mapping[str, str] = field(default_factory=dict)
+    """What the study said of this mixture: `answer` and `reason`."""
 
     @property
     def kept(self) -> dict[str, float]:
@@ -118,7 +122,28 @@ def blend_of(recommendation: Mapping[str, Any], **details: Any) -> Blend:
         if unknown:
             raise ExportError(f"{what}: {unknown[0]!r} is not a domain of this mixture ({', '.join(shares)})")
     scale = recommendation["scale"]
-    return Blend(shares, float(scale["n_params"]), float(scale["n_tokens"]), epochs, **details)
+    verdict = recommendation.get("verdict") or {}
+    return Blend(shares, float(scale["n_params"]), float(scale["n_tokens"]), epochs, verdict=verdict, **details)
+
+
+def read_paths(path: str | Path) -> dict[str, tuple[str, ...]]:
+    """Where each domain lies, from a JSON file: a path, or a list of paths, by domain.
+
+    Raises:
+        ExportError: no such file, or something else is in it.
+    """
+    path = existing(path)
+    try:
+        found = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ExportError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ExportError(f"{path}: it must be a mapping of domains to paths")
+    paths = {name: [value] if isinstance(value, str) else value for name, value in found.items()}
+    for name, value in paths.items():
+        if not (isinstance(value, list) and value and all(isinstance(part, str) and part for part in value)):
+            raise ExportError(f"{path}: of {name!r} it says {found[name]!r}: it must be a path or a list of paths")
+    return {name: tuple(value) for name, value in paths.items()}
 
 
 def summary(blend: Blend, target: str, unit: str, trap: str) -> str:
@@ -134,6 +159,7 @@ def summary(blend: Blend, target: str, unit: str, trap: str) -> str:
         "rounding": f"largest remainder, {DIGITS} digits",
         "tokenizer": blend.tokenizer,
         "tokens_per_row": dict(blend.tokens_per_row) or None,
+        "verdict": dict(blend.verdict) or None,
     }
     return json.dumps(about, indent=2, ensure_ascii=False) + "\n"
 
@@ -142,9 +168,12 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
     """Write what an exporter returned; refuses to replace a file.
 
     Raises:
-        ExportError: a file is there already.
+        ExportError: a file is there already, or where a folder should be.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ExportError(f"{folder}: there is a file, no folder: name another with -o") from None
     for name in files:
         if (folder / name).exists():
             raise ExportError(f"{folder / name} is there already: choose another folder with -o, or remove it")

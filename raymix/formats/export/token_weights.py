@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,25 +65,33 @@ def read_automodel(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
 
 
 def olmo_core(blend: Blend) -> Files:
-    """OLMo-core source mixture: ratios of tokens, with the repetition each source needs."""
+    """OLMo-core `SourceMixtureDatasetConfig`: ratios of tokens, with the repetition each source needs.
+
+    OLMo-core compares whole tokens: the repetition is that of the rounded ratio, and a little more.
+    """
     sources = [
         {
             "source_name": name,
             "target_ratio": share,
             "paths": list(blend.paths_of(name)),
-            "max_repetition_ratio": max(1.0, blend.epochs.get(name, 1.0)),
+            "max_repetition_ratio": max(1.0, _a_little_more(blend.epochs.get(name, 1.0) * share / blend.shares[name])),
             "max_source_fraction": 1.0,
         }
         for name, share in blend.kept.items()
     ]
-    config = {"requested_tokens": int(blend.n_tokens), "source_configs": sources}
+    config = {"source_list": {"sources": sources}, "requested_tokens": int(blend.n_tokens)}
     return {"source_mixture.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
 
 
 def read_olmo_core(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
     """Shares by domain, from the file."""
-    sources = json.loads(files["source_mixture.json"])["source_configs"]
+    sources = json.loads(files["source_mixture.json"])["source_list"]["sources"]
     return {source["source_name"]: source["target_ratio"] for source in sources}
+
+
+def _a_little_more(epochs: float) -> float:
+    """Rounded up to the next ten-thousandth."""
+    return (math.floor(epochs * 10**4) + 1) / 10**4
 
 
 def levanter(blend: Blend) -> Files:
