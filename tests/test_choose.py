@@ -89,8 +89,24 @@ def test_sizes_are_held_out_where_the_target_is_larger() -> None:
 def test_laws_without_scale_are_no_candidates_for_another_scale() -> None:
     one = table_of(synthetic_runs(n_mixtures=10, sizes=(6e7,), tokens=(1e9,)))
     here, elsewhere = (choose_law(one, OWN_M, target) for target in (None, Scale(6e8, 1e9)))
-    assert {"effective_data", "log_feature"} < {score.name for score in here.scores}
+    assert {"effective_data", "log_feature", "m4"} < {score.name for score in here.scores}
     assert {score.name for score in elsewhere.scores} == {"residual_gp", "union"}
+
+
+def test_losses_exponential_in_the_shares_are_given_the_law_of_that_shape() -> None:
+    """c + k exp(t.r) (arXiv 2403.16952): the default's power laws bend otherwise, and err twice as much."""
+    rng = np.random.default_rng(0)
+    mix_BK, slope_MK = rng.dirichlet(np.ones(3), 32), np.array([[2.0, 0.5, 0.8], [0.4, 2.5, 0.6], [0.7, 0.3, 2.2]])
+    truth_BM = 1.5 + 1.5 * np.exp(-mix_BK @ slope_MK.T)
+    scale_B2, noise_BM = np.tile([1e8, 1e9], (32, 1)), np.exp(0.001 * rng.normal(size=truth_BM.shape))
+    runs = SyntheticRuns(mix_BK, scale_B2, truth_BM * noise_BM, np.arange(32), OWN_M, truth_BM)
+    choice = choose_law(table_of(runs).select(np.arange(32) < 12), None)
+    error, default = (
+        np.abs(np.log(law.predict(mix_BK, scale_B2)[12:] / truth_BM[12:])).mean()
+        for law in (choice.law, make_law("residual_gp").fit(mix_BK[:12], scale_B2[:12], runs.loss_BM[:12]))
+    )
+    assert choice.name == "m4"
+    assert error < 0.5 * default
 
 
 def test_a_law_that_cannot_be_fitted_is_left_out() -> None:
