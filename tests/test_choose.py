@@ -1,6 +1,7 @@
 """The law is chosen by what it predicts of what it has not seen; the default stays where nothing is clearly better."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,19 @@ def test_too_few_mixtures_are_said() -> None:
     choice = choose_law(table_of(synthetic_runs(n_mixtures=3)), OWN_M, candidates=["union", "joint"])
     assert (choice.name, choice.scores) == ("union", [])
     assert "3 mixtures are too few" in choice.why
+
+
+def test_one_trial_id_for_runs_of_several_sizes_loses_none_of_them() -> None:
+    """A table may number mixtures: the short runs of the small size are no warm-up of the long ones of the large."""
+    runs = synthetic_runs(n_mixtures=8, sizes=(6e7, 6e8), tokens=(1e10,))
+    scale_B2 = np.where(runs.scale_B2[:, :1] < 1e8, [6e7, 5e8], [6e8, 1e10])
+    own, shared = (
+        choose_law(table_of(replace(runs, scale_B2=scale_B2, run_B=run_B)), OWN_M, candidates=["union"])
+        for run_B in (np.arange(16), np.unique(runs.mix_BK, axis=0, return_inverse=True)[1].ravel())
+    )
+    got_BM, want_BM = (choice.law.predict(runs.mix_BK, scale_B2) for choice in (shared, own))
+    np.testing.assert_allclose(got_BM, want_BM, rtol=1e-9)
+    assert not shared.law.notes_
 
 
 def test_nonsense_is_refused() -> None:

@@ -96,7 +96,7 @@ def choose_law(
     known = np.isfinite(usable.loss_BM).any(axis=0)
     if not known.all():
         raise ValueError(f"eval domain {usable.eval_domains[int(np.argmin(known))]!r} has no loss in any row")
-    every = as_table(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, own_M, usable.unique_BK)
+    every = as_table(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.model_B, own_M, usable.unique_BK)
     names = _suited(every, target) if candidates is None else tuple(dict.fromkeys(candidates))
     _check_names(names)
     weights = np.full(every.loss_BM.shape[1], 1.0) if weights_M is None else np.asarray(weights_M, dtype=np.float64)

@@ -50,7 +50,7 @@ class Trained:
             tuple(float(f"{size:.6g}") for size in distinct(size_B)),
             (float(tokens_B.min()), float(tokens_B.max())),
             len(np.unique(usable.mix_BK, axis=0)),
-            len(set(usable.trial_ids)),
+            len(np.unique(usable.model_B)),
             len(usable),
         )
 
