@@ -29,7 +29,8 @@ from raymix.yaml12 import SpaceError
 
 # The first two carry usable losses; start: those of a model that a run goes on from, before its first token.
 STATUSES = ("checkpoint", "done", "stopped", "failed", "start")
-SUM_ERROR = 0.01  # mixtures off by more are refused, less is rounding of the publisher and renormalised
+# Mixtures off by more are refused, up to 1% is rounding of the publisher and renormalised; in binary 1.01 - 1 > .01.
+SUM_ERROR = 0.01 + 1e-9
 NUMBERS = ("n_params", "n_tokens", "seconds", "flops")
 LABELS = ("trial_id", "status", "reason", "seed")
 Labels = tuple[str, str, str, int]

@@ -99,6 +99,13 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
         Observations.read(tmp_path / "v.csv")
 
 
+@pytest.mark.parametrize("shares", [(0.34, 0.65), (0.35, 0.66)])
+def test_shares_of_two_decimals_are_renormalised(shares: tuple[float, float]) -> None:
+    """Sums of .99 and 1.01 are off by 1%, not by more."""
+    got = table(row(**{"mixture/web": shares[0], "mixture/a/b": shares[1]}))
+    np.testing.assert_allclose(got.mix_BK, np.array([shares]) / sum(shares))
+
+
 def test_empty_table_is_a_table() -> None:
     got = table()
     assert len(got.usable().last()) == 0
