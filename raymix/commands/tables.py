@@ -252,6 +252,8 @@ def _shares(given: Sequence[str], domains: Sequence[str], what: str) -> dict[str
     pairs = [_pair(text, what) for text in given]
     _check_known([name for name, _ in pairs], domains, "domain", what)
     shares = {name: _number(value, name, what) for name, value in pairs}
+    if len(shares) < len(pairs):
+        raise ValueError(f"{what}: a domain stands twice; keep one of {', '.join(given)}")
     for name, share in shares.items():
         if not 0 <= share <= 1:
             raise ValueError(f"{what}: the share of {name!r} is {share:g}, it must lie in 0..1")
