@@ -106,6 +106,16 @@ def test_shares_of_two_decimals_are_renormalised(shares: tuple[float, float]) ->
     np.testing.assert_allclose(got.mix_BK, np.array([shares]) / sum(shares))
 
 
+def test_a_share_that_rounding_left_below_0_is_0() -> None:
+    got = table(row(**{"mixture/web": -1e-12, "mixture/a/b": 1.0}))
+    assert got.mix_BK.tolist() == [[0.0, 1.0]]
+
+
+def test_a_seed_beyond_64_bits_is_refused_with_its_trial() -> None:
+    with pytest.raises(ValueError, match=r"trial a: the seed is .* below 2\^63"):
+        table(row(seed=2**63))
+
+
 def test_empty_table_is_a_table() -> None:
     got = table()
     assert len(got.usable().last()) == 0
