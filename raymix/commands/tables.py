@@ -85,7 +85,8 @@ def fit(
         own_M = own_domains(runs.domains, runs.eval_domains)
         candidates = None if law == "auto" else [law]
         choice = choose_law(runs, own_M, _target(n_params, n_tokens), candidates, weights_M)
-        found = LawFile(choice.law, runs.domains, runs.eval_domains, weights_M, Trained.on(runs), _choice_json(choice))
+        trained, why = Trained.on(runs), _choice_json(choice)
+        found = LawFile(choice.law, runs.domains, runs.eval_domains, weights_M, trained, why, choice.elsewhere)
         write_law(out, found)
         own = {name: runs.domains[k] for name, k in zip(runs.eval_domains, own_M, strict=True) if k >= 0}
         show_fit(screen, found, own, out)

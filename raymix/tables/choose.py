@@ -56,6 +56,8 @@ class Choice:
     name: str
     scores: list[LawScore]
     why: str
+    elsewhere: Law | None = None
+    """Where the chosen law knows the mixture alone: the default, for any scale but that of the runs."""
 
 
 def own_domains(domains: Sequence[str], eval_domains: Sequence[str]) -> Ints:
@@ -106,7 +108,9 @@ def choose_law(
         return Choice(every.fit(make_law(names[0])), names[0], [], why)
     rounds = _hold_out(_thinned(every, seed), names, weights, target, seed)
     name, scores, why = _choose(names, rounds)
-    return Choice(every.fit(make_law(name)), name, scores, why)
+    chosen = every.fit(make_law(name))
+    blind = candidates is None and "n_params" not in getattr(chosen, "reads", ("n_params",))
+    return Choice(chosen, name, scores, why, every.fit(make_law(DEFAULT)) if blind else None)
 
 
 def _hold_out(
