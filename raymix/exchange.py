@@ -29,7 +29,10 @@ from raymix.yaml12 import SpaceError
 
 # The first two carry usable losses; start: those of a model that a run goes on from, before its first token.
 STATUSES = ("checkpoint", "done", "stopped", "failed", "start")
-SUM_ERROR = 0.01  # mixtures off by more are refused, less is rounding of the publisher and renormalised
+# Mixtures off by more are refused, up to 1% is rounding of the publisher and renormalised; in binary 1.01 - 1 > .01.
+SUM_ERROR = 0.01 + 1e-9
+NEGATIVE = 1e-6  # a share below 0 by less is rounding of whoever computed it, and 0
+MAX_SEED = 2**63
 NUMBERS = ("n_params", "n_tokens", "seconds", "flops")
 LABELS = ("trial_id", "status", "reason", "seed")
 Labels = tuple[str, str, str, int]
@@ -71,12 +74,10 @@ def number_columns(domains: Sequence[str], eval_domains: Sequence[str], metrics:
 
 def labels(row: Mapping[str, Any]) -> Labels:
     """The columns `LABELS` of a row."""
-    return (
-        str(row["trial_id"]),
-        str(row.get("status") or "done"),
-        str(row.get("reason") or ""),
-        int(row.get("seed") or 0),
-    )
+    seed = int(row.get("seed") or 0)
+    if not -MAX_SEED <= seed < MAX_SEED:
+        raise ValueError(f"trial {row['trial_id']}: the seed is {seed:.4g}, it must be a whole number below 2^63")
+    return str(row["trial_id"]), str(row.get("status") or "done"), str(row.get("reason") or ""), seed
 
 
 def numbers(row: Mapping[str, Any], names: Sequence[str]) -> Array:
@@ -102,16 +103,17 @@ def matrix(table: pa.Table, prefix: str, names: Sequence[str]) -> Array:
 
 
 def renormalised(table: pa.Table, domains: Sequence[str]) -> pa.Table:
-    """With mixtures that sum to 1.
+    """With mixtures that sum to 1, and 0 for a share that rounding left below 0.
 
     Raises:
-        ValueError: a share is negative or not finite, or a sum is off by more than 1%.
+        ValueError: a share is below -1e-6 or not finite, or a sum is off by more than 1%.
     """
     mix_BK = matrix(table, "mixture/", domains)
-    bad = ~np.isfinite(mix_BK) | (mix_BK < 0)
+    bad = ~np.isfinite(mix_BK) | (mix_BK < -NEGATIVE)
     if bad.any():
         b, k = np.argwhere(bad)[0]
         raise ValueError(f"row {b + 1} (trial {table['trial_id'][b]}): mixture/{domains[k]} is {mix_BK[b, k]}")
+    mix_BK = np.maximum(mix_BK, 0.0)
     total_B = mix_BK.sum(axis=1)
     off = np.flatnonzero(np.abs(total_B - 1) > SUM_ERROR)
     if len(off):
@@ -159,7 +161,8 @@ def check_rows(table: pa.Table) -> None:
     )
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"trial {twice[0]!r} has two rows at n_params {twice[1]:g}, n_tokens {twice[2]:g}: keep one")
+        raise ValueError(f"trial {twice[0]!r} has two rows at n_params {twice[1]:g}, n_tokens {twice[2]:g}: "
+                         "keep one, or give each run a trial_id of its own")  # fmt: skip
     for name in ("n_params", "n_tokens"):
         values = np.asarray(usable[name].to_numpy(zero_copy_only=False), float)
         if not (np.isfinite(values) & (values > 0)).all():

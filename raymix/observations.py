@@ -198,6 +198,13 @@ class Observations:
         return np.asarray([ids.setdefault(t, len(ids)) for t in self.trial_ids], dtype=np.int64)
 
     @cached_property
+    def model_B(self) -> NDArray[np.int64]:
+        """Which trained model a row is a checkpoint of, 0, 1, ...: a table may give runs of all sizes one trial_id."""
+        models: dict[tuple[int, float], int] = {}
+        keys = zip(self.run_B.tolist(), self.column("n_params").tolist(), strict=True)
+        return np.asarray([models.setdefault(key, len(models)) for key in keys], dtype=np.int64)
+
+    @cached_property
     def scale_group_B(self) -> NDArray[np.int64]:
         """Which scale a row was trained at: 0, 1, ... by size, then tokens; gaps of less than 10% are rounding."""
         return scale_groups(self.scale_B2)

@@ -78,8 +78,8 @@ def _check_bounds(
                 "raise target.max_epochs, or shrink target.n_tokens"
             )
     if upper_K.sum() < 1 - 1e-9:
-        raise ValueError(
-            f"the largest allowed shares sum to {upper_K.sum():.4g}, less than 1: raise max_share, or, where "
-            f"epochs bind ({max_epochs or 0:g} passes over the available tokens for {n_tokens:.3g} target tokens), "
-            "raise target.max_epochs or lower target.n_tokens"
-        )
+        epochs = "" if max_epochs is None else (
+            f", or, where epochs bind ({max_epochs:g} passes over the available tokens for {n_tokens:.3g} target "
+            "tokens), raise target.max_epochs or lower target.n_tokens"
+        )  # fmt: skip
+        raise ValueError(f"the largest allowed shares sum to {upper_K.sum():.4g}, less than 1: raise max_share{epochs}")

@@ -1,6 +1,7 @@
 """The law is chosen by what it predicts of what it has not seen; the default stays where nothing is clearly better."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +90,24 @@ def test_sizes_are_held_out_where_the_target_is_larger() -> None:
 def test_laws_without_scale_are_no_candidates_for_another_scale() -> None:
     one = table_of(synthetic_runs(n_mixtures=10, sizes=(6e7,), tokens=(1e9,)))
     here, elsewhere = (choose_law(one, OWN_M, target) for target in (None, Scale(6e8, 1e9)))
-    assert {"effective_data", "log_feature"} < {score.name for score in here.scores}
+    assert {"effective_data", "log_feature", "m4"} < {score.name for score in here.scores}
     assert {score.name for score in elsewhere.scores} == {"residual_gp", "union"}
+
+
+def test_losses_exponential_in_the_shares_are_given_the_law_of_that_shape() -> None:
+    """c + k exp(t.r) (arXiv 2403.16952): the default's power laws bend otherwise, and err twice as much."""
+    rng = np.random.default_rng(0)
+    mix_BK, slope_MK = rng.dirichlet(np.ones(3), 32), np.array([[2.0, 0.5, 0.8], [0.4, 2.5, 0.6], [0.7, 0.3, 2.2]])
+    truth_BM = 1.5 + 1.5 * np.exp(-mix_BK @ slope_MK.T)
+    scale_B2, noise_BM = np.tile([1e8, 1e9], (32, 1)), np.exp(0.001 * rng.normal(size=truth_BM.shape))
+    runs = SyntheticRuns(mix_BK, scale_B2, truth_BM * noise_BM, np.arange(32), OWN_M, truth_BM)
+    choice = choose_law(table_of(runs).select(np.arange(32) < 12), None)
+    error, default = (
+        np.abs(np.log(law.predict(mix_BK, scale_B2)[12:] / truth_BM[12:])).mean()
+        for law in (choice.law, make_law("residual_gp").fit(mix_BK[:12], scale_B2[:12], runs.loss_BM[:12]))
+    )
+    assert choice.name == "m4"
+    assert error < 0.5 * default
 
 
 def test_a_law_that_cannot_be_fitted_is_left_out() -> None:
@@ -104,6 +121,19 @@ def test_too_few_mixtures_are_said() -> None:
     choice = choose_law(table_of(synthetic_runs(n_mixtures=3)), OWN_M, candidates=["union", "joint"])
     assert (choice.name, choice.scores) == ("union", [])
     assert "3 mixtures are too few" in choice.why
+
+
+def test_one_trial_id_for_runs_of_several_sizes_loses_none_of_them() -> None:
+    """A table may number mixtures: the short runs of the small size are no warm-up of the long ones of the large."""
+    runs = synthetic_runs(n_mixtures=8, sizes=(6e7, 6e8), tokens=(1e10,))
+    scale_B2 = np.where(runs.scale_B2[:, :1] < 1e8, [6e7, 5e8], [6e8, 1e10])
+    own, shared = (
+        choose_law(table_of(replace(runs, scale_B2=scale_B2, run_B=run_B)), OWN_M, candidates=["union"])
+        for run_B in (np.arange(16), np.unique(runs.mix_BK, axis=0, return_inverse=True)[1].ravel())
+    )
+    got_BM, want_BM = (choice.law.predict(runs.mix_BK, scale_B2) for choice in (shared, own))
+    np.testing.assert_allclose(got_BM, want_BM, rtol=1e-9)
+    assert not shared.law.notes_
 
 
 def test_nonsense_is_refused() -> None:

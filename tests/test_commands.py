@@ -1,5 +1,6 @@
 """import, fit, predict and optimize from a shell: files in, files out, one sentence where something is wrong."""
 
+import csv
 import json
 import os
 from pathlib import Path
@@ -129,6 +130,32 @@ def test_optimum_is_certified_and_compared(folder: Path, tmp_path: Path) -> None
     assert written["objective"]["mean"] == pytest.approx(written["losses"]["exams"]["mean"])
 
 
+def test_a_law_of_the_mixture_alone_is_not_read_at_another_scale(tmp_path: Path) -> None:
+    """Losses exponential in the shares at one scale: m4 there, and elsewhere the default, which knows of scales."""
+    rng, table = np.random.default_rng(0), tmp_path / "runs.csv"
+    mix_BK = rng.dirichlet(np.ones(3), 16)
+    loss_B = (1.5 + 1.5 * np.exp(-mix_BK @ [2.0, 0.5, 0.8])) * np.exp(0.001 * rng.normal(size=16))
+    shares = [",".join(f"{share:.9f}" for share in mix_K) for mix_K in mix_BK]
+    head = "trial_id,n_params,n_tokens,mixture/a,mixture/b,mixture/c"
+    runs = [f"t{i},1e8,1e9,{text},{loss}" for i, (text, loss) in enumerate(zip(shares, loss_B, strict=True))]
+    table.write_text("\n".join([f"{head},loss/x", *runs]))
+    asked = (1e8, 1e9), (1e8, 8e9), (3e9, 6e10)
+    (tmp_path / "q.csv").write_text("\n".join([head, *(f"{n},{n},{d},{shares[0]}" for n, d in asked)]))
+    assert ask("fit", table, "-o", tmp_path / "law.json")["name"] == "m4"
+    notes = ask("predict", tmp_path / "law.json", tmp_path / "q.csv", "-o", tmp_path / "p.csv")["notes"]
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    here, longer, larger = (float(row["loss/x"]) for row in rows)
+    widths = [float(row["loss_high/x"]) / float(row["loss_low/x"]) for row in rows]
+    assert abs(here / loss_B[0] - 1) < 0.01
+    assert larger < longer < 0.97 * here
+    assert widths[0] < 1.02 < 1.1 < widths[1]
+    assert any("residual_gp is read beyond the scale of the runs" in note for note in notes)
+    scale = ("--n-params", 3e9, "--n-tokens", 6e10)
+    best = ask("optimize", tmp_path / "law.json", *scale, "-o", tmp_path / "best.json")
+    assert best["objective"]["mean"] < 0.97 * loss_B.min()
+    assert best["law"]["name"] == "residual_gp"
+
+
 def test_without_prior_the_uniform_mixture_is_the_measure(folder: Path, tmp_path: Path) -> None:
     scale = ("--n-params", 4e6, "--n-tokens", 1e9)
     result = raymix("optimize", folder / "law.json", *scale, "-o", tmp_path / "best.json")
@@ -170,8 +197,9 @@ BAD = {
     "bound no share": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --max web=2 -o {tmp}/b.json", "must lie in 0..1"),
     "nothing feasible": (
         "optimize {law} --n-params 1e6 --n-tokens 1e9 --max web=.1 --max code=.1 --max books=.1 -o {tmp}/b.json",
-        "sum to 0.3, less than 1",
+        "sum to 0.3, less than 1: raise max_share\n",  # nothing of epochs, where none were asked for
     ),
+    "bound twice": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --min web=.1 --min web=.2 -o {tmp}/b.json", "twice"),
     "epochs of nothing": ("optimize {law} --n-params 1 --n-tokens 1 --max-epochs 2 -o {tmp}/b.json", "--available"),
     "scale of nothing": ("optimize {law} --n-params 0 --n-tokens 1e9 -o {tmp}/b.json", "above 0"),
     "unknown format": ("import regmx . -o {tmp}/t.csv", "did you mean 'regmix'"),

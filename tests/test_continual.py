@@ -144,6 +144,9 @@ def test_checkpoint_that_cannot_be_fitted_is_noted() -> None:
         ({"base_loss": np.nan}, "finite"),
         ({"n_tokens_B": np.full(4, np.nan)}, "n_tokens"),
         ({"n_tokens_B": np.arange(4.0)}, "no checkpoint"),
+        ({"noise": -0.01}, "the noise is -0.01"),
+        ({"noise": np.nan}, "the noise is nan"),
+        ({"share_B": [], "loss_B": []}, "there are no rows with losses"),
     ],
 )
 def test_nonsense_is_refused(change: dict[str, Any], message: str) -> None:
@@ -168,6 +171,18 @@ def test_table_of_two_sizes_or_without_the_domain_is_refused() -> None:
         critical_share_of(table, "old", [BEFORE], [1.0])
     with pytest.raises(ValueError, match="unknown domain 'pile'; the table has old, new"):
         critical_share_of(table, "pile", [BEFORE], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("before", "weights", "message"),
+    [([BEFORE], [1.0, 1.0], "for 1 eval domains: one of each"), ([BEFORE], [0.0], "weights are .* not all 0")],
+)
+def test_weights_that_fit_no_table_are_refused(before: list[float], weights: list[float], message: str) -> None:
+    rows = [{"trial_id": f"{share}", "n_params": 7e7, "n_tokens": 1e10, "mixture/old": share, "mixture/new": 1 - share}
+            | {"loss/old": loss} for share, loss in zip(SHARES, AT_10K, strict=True)]  # fmt: skip
+    table = Observations.from_rows(rows, ("old", "new"), ("old",))
+    with pytest.raises(ValueError, match=message):
+        critical_share_of(table, "old", before, weights)
 
 
 def test_losses_before_come_from_the_rows_of_a_study() -> None:

@@ -99,6 +99,23 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
         Observations.read(tmp_path / "v.csv")
 
 
+@pytest.mark.parametrize("shares", [(0.34, 0.65), (0.35, 0.66)])
+def test_shares_of_two_decimals_are_renormalised(shares: tuple[float, float]) -> None:
+    """Sums of .99 and 1.01 are off by 1%, not by more."""
+    got = table(row(**{"mixture/web": shares[0], "mixture/a/b": shares[1]}))
+    np.testing.assert_allclose(got.mix_BK, np.array([shares]) / sum(shares))
+
+
+def test_a_share_that_rounding_left_below_0_is_0() -> None:
+    got = table(row(**{"mixture/web": -1e-12, "mixture/a/b": 1.0}))
+    assert got.mix_BK.tolist() == [[0.0, 1.0]]
+
+
+def test_a_seed_beyond_64_bits_is_refused_with_its_trial() -> None:
+    with pytest.raises(ValueError, match=r"trial a: the seed is .* below 2\^63"):
+        table(row(seed=2**63))
+
+
 def test_empty_table_is_a_table() -> None:
     got = table()
     assert len(got.usable().last()) == 0

@@ -84,6 +84,18 @@ def test_fixed_shares_leave_the_only_point() -> None:
     assert found.gap <= 1e-9
 
 
+@pytest.mark.parametrize(("lower", "upper"), [([1.0, 0.0, 0.0], [1.0, 1.0, 1.0]), ([0.0, 0.0, 0.0], [0.5, 0.25, 0.25])])
+def test_bounds_that_leave_one_mixture_cost_no_search(lower: list[float], upper: list[float]) -> None:
+    """A power of shares has infinite slopes at the shares of 0 here: a solver took half a minute."""
+    law, objective = problem(0, 3)
+    asked: list[Array] = []
+    law.predict = lambda mix_BK, scale_B2: asked.append(mix_BK) or PowerLaw.predict(law, mix_BK, scale_B2)  # type: ignore[method-assign,func-returns-value]
+    found = minimise(objective, Polytope.box(lower, upper))
+    np.testing.assert_allclose(found.mixture_K, lower if sum(lower) == 1 else upper, atol=1e-12)
+    assert found.gap <= 1e-9
+    assert len(asked) < 5
+
+
 def test_eval_domains_of_weight_zero_may_be_unknown() -> None:
     law, _ = problem(0, 3)
     law.a_K = np.asarray([1.0, np.nan, 1.0])

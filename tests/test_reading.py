@@ -63,13 +63,25 @@ def test_draws_that_lean_say_how_wide_not_where() -> None:
 def test_errors_of_one_run_correlate(reduce: str, value: float, sd: float) -> None:
     read = Reading.of(objective(reduce), MIX_QK, None).value(0)
     assert read.mean == pytest.approx(value)
-    assert read.high - read.mean == pytest.approx(Z90 * sd, rel=1e-3)
+    assert np.log(read.high / read.mean) * read.mean == pytest.approx(Z90 * sd, rel=1e-3)
 
 
 def test_losses_have_the_sd_of_the_law() -> None:
     losses = Reading.of(objective(), MIX_QK, drawn(Linear(1.0), Linear(2.0), Linear(3.0))).losses(("a", "b"))
     assert losses["b"].mean == pytest.approx(4.0)
     assert losses["b"].low == pytest.approx(4.0 * np.exp(-Z90 * 0.01), rel=1e-4)
+
+
+@pytest.mark.parametrize("sd", [0.01, 2.0])
+def test_the_interval_of_one_loss_is_that_of_the_objective_and_above_0_however_unsure(sd: float) -> None:
+    class Unsure(Linear):
+        def sd(self, mix_BK: Any, scale: Any) -> Any:
+            return np.full((len(mix_BK), 2), sd)
+
+    read = Reading.of(replace(objective(), law=Unsure(), weights_M=np.array([0.0, 1.0])), MIX_QK, None)
+    value, loss = read.value(0), read.losses(("a", "b"))["b"]
+    assert 0 < value.low < value.mean < value.high
+    np.testing.assert_allclose([value.low, value.mean, value.high], [loss.low, loss.mean, loss.high], rtol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ def fit(
         own_M = own_domains(runs.domains, runs.eval_domains)
         candidates = None if law == "auto" else [law]
         choice = choose_law(runs, own_M, _target(n_params, n_tokens), candidates, weights_M)
-        found = LawFile(choice.law, runs.domains, runs.eval_domains, weights_M, Trained.on(runs), _choice_json(choice))
+        trained, why = Trained.on(runs), _choice_json(choice)
+        found = LawFile(choice.law, runs.domains, runs.eval_domains, weights_M, trained, why, choice.elsewhere)
         write_law(out, found)
         own = {name: runs.domains[k] for name, k in zip(runs.eval_domains, own_M, strict=True) if k >= 0}
         show_fit(screen, found, own, out)
@@ -252,6 +253,8 @@ def _shares(given: Sequence[str], domains: Sequence[str], what: str) -> dict[str
     pairs = [_pair(text, what) for text in given]
     _check_known([name for name, _ in pairs], domains, "domain", what)
     shares = {name: _number(value, name, what) for name, value in pairs}
+    if len(shares) < len(pairs):
+        raise ValueError(f"{what}: a domain stands twice; keep one of {', '.join(given)}")
     for name, share in shares.items():
         if not 0 <= share <= 1:
             raise ValueError(f"{what}: the share of {name!r} is {share:g}, it must lie in 0..1")

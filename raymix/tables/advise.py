@@ -78,7 +78,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     Raises:
         SpaceError: bounds, epochs and tokens that no mixture can keep.
     """
-    space = space_of(found, wanted)
+    space, found = space_of(found, wanted), found.at(wanted.scale)
     objective, polytope = objective_of(space, found.law), space.polytope()
     noise = noise_of(found, objective, simplex.interior_point(polytope))
     optimum, certificate = best_mixture(space, found.law, noise)
@@ -146,16 +146,17 @@ def noise_of(found: LawFile, objective: ObjectiveAtScale, mix_K: Array) -> float
 
 def notes_at(found: LawFile, scale: Scale) -> list[str]:
     """What a reader at this scale must know beyond the law's own notes."""
-    trained, notes = found.trained, []
+    read = found.at(scale)
+    trained, notes = found.trained, [] if read is found else [*read.law.notes_, read.choice["why"]]
     if trained is None:
         return []
     seen = {"n_params": (trained.n_params[0], trained.n_params[-1]), "n_tokens": trained.n_tokens}
-    reads = getattr(found.law, "reads", tuple(seen))
+    reads = getattr(read.law, "reads", tuple(seen))
     for what, (low, high) in seen.items():
         at = getattr(scale, what)
         outside = at < low * (1 - SAME_SCALE) or at > high * (1 + SAME_SCALE)
         if what not in reads and outside:
-            notes.append(f"{found.law.name} has no {what}: its losses are those at {low:.3g}, not at {at:.3g}")
+            notes.append(f"{read.law.name} has no {what}: its losses are those at {low:.3g}, not at {at:.3g}")
     return notes + far_notes(*scale, trained.n_params[-1], trained.n_tokens[1])
 
 

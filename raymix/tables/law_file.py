@@ -4,6 +4,7 @@
     domains, eval_domains          names, in the order of its arrays
     format, raymix                 version of this form, and of the program that wrote it
     weights, trained, choice       of the objective; sizes, tokens and runs seen; how the law was chosen
+    elsewhere                      the law to read at other scales than the runs', where `law` knows the mixture alone
 
 Only the first two groups are needed, so the law.json of a study can be read too. Plain JSON, never pickle: reading
 a file from anywhere runs no code from it.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ import numpy as np
 
 from raymix import __version__
 from raymix.laws import Law, law_from_json
-from raymix.laws.base import Array
-from raymix.laws.rows import distinct
+from raymix.laws.base import Array, Flags
+from raymix.laws.intervals import outside
+from raymix.laws.rows import SAME_SCALE, distinct
 from raymix.observations import Observations
+from raymix.space import Scale
 
 FORMAT = 1
 ANY_SCALE = (1e8, 1e9)  # where a law is tried that does not say what it was trained on
@@ -50,7 +53,7 @@ class Trained:
             tuple(float(f"{size:.6g}") for size in distinct(size_B)),
             (float(tokens_B.min()), float(tokens_B.max())),
             len(np.unique(usable.mix_BK, axis=0)),
-            len(set(usable.trial_ids)),
+            len(np.unique(usable.model_B)),
             len(usable),
         )
 
@@ -67,6 +70,23 @@ class LawFile:
     trained: Trained | None = None
     choice: dict[str, Any] = field(default_factory=dict)
     """`name`, `why` and `scores` (see `scores.LawScore`); empty where nobody chose."""
+    elsewhere: Law | None = None
+    """Read in place of `law` at scales outside those of the runs (see `choose.Choice`)."""
+
+    def outside(self, scale_B2: Array) -> Flags:
+        """Which rows (B,) have another size or other tokens than any run, but for rounding."""
+        if self.trained is None:
+            return np.zeros(len(scale_B2), dtype=np.bool_)
+        seen_22 = np.array([[self.trained.n_params[0], self.trained.n_tokens[0]],
+                            [self.trained.n_params[-1], self.trained.n_tokens[1]]])  # fmt: skip
+        return outside(scale_B2, seen_22 * np.array([[1 - SAME_SCALE], [1 + SAME_SCALE]]))
+
+    def at(self, scale: Scale) -> LawFile:
+        """The same with the law that is read at this scale, and why it is."""
+        if self.elsewhere is None or not self.outside(np.array([scale], dtype=np.float64))[0]:
+            return self
+        why = f"{self.elsewhere.name} is read beyond the scale of the runs, as {self.law.name} knows the mixture alone"
+        return replace(self, law=self.elsewhere, elsewhere=None, choice={**self.choice, "why": why})
 
 
 def write_law(path: str | Path, found: LawFile) -> None:
@@ -81,6 +101,8 @@ def write_law(path: str | Path, found: LawFile) -> None:
         "trained": None if found.trained is None else asdict(found.trained),
         "choice": found.choice,
     }
+    if found.elsewhere is not None:
+        extra["elsewhere"] = found.elsewhere.to_json()
     text = json.dumps(extra | found.law.to_json(), allow_nan=False)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -109,10 +131,13 @@ def read_law(path: str | Path) -> LawFile:
         _try_out(law, len(domains), len(eval_domains), trained)
         weights_M = _weights(raw.get("weights"), eval_domains)
         choice = dict(raw.get("choice") or {})
+        elsewhere = None if raw.get("elsewhere") is None else law_from_json(raw["elsewhere"])
+        if elsewhere is not None:
+            _try_out(elsewhere, len(domains), len(eval_domains), trained)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path}: the law in this file is damaged: {what}") from None
-    return LawFile(law, domains, eval_domains, weights_M, trained, choice)
+    return LawFile(law, domains, eval_domains, weights_M, trained, choice, elsewhere)
 
 
 def _parsed(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from raymix.laws.base import Array, Law
 from raymix.laws.repetition import stocked
 from raymix.observations import Observations
 from raymix.space import Scale
@@ -38,13 +39,21 @@ def predict_table(found: LawFile, queries: Observations, origin: str) -> tuple[p
     if extra:
         raise ValueError(f"{origin}: the law knows no domain {extra[0]!r}; it has {', '.join(found.domains)}")
     mix_BK = queries.mix_BK[:, [queries.domains.index(name) for name in found.domains]]
-    law = stocked(found.law, queries.unique_BK[:, [queries.domains.index(name) for name in found.domains]])
-    loss_BM, sd_BM = law.predict(mix_BK, queries.scale_B2), law.sd(mix_BK, queries.scale_B2)
+    unique_BK = queries.unique_BK[:, [queries.domains.index(name) for name in found.domains]]
+    loss_BM, sd_BM = _losses(found.law, mix_BK, queries.scale_B2, unique_BK)
+    if found.elsewhere is not None and (far := np.flatnonzero(found.outside(queries.scale_B2))).size:
+        loss_BM[far], sd_BM[far] = _losses(found.elsewhere, mix_BK[far], queries.scale_B2[far], unique_BK[far])
     columns = {name: queries.table[name] for name in (*KEYS, *(f"mixture/{name}" for name in queries.domains))}
     factor_BM = np.exp(Z90 * sd_BM)
     for prefix, value_BM in (("loss", loss_BM), ("loss_low", loss_BM / factor_BM), ("loss_high", loss_BM * factor_BM)):
         columns |= {f"{prefix}/{name}": pa.array(value_BM[:, i]) for i, name in enumerate(found.eval_domains)}
     return pa.table(columns), _notes(found, queries)
+
+
+def _losses(law: Law, mix_BK: Array, scale_B2: Array, unique_BK: Array) -> tuple[Array, Array]:
+    """Losses and sd of log loss (B, M) with so many unique tokens."""
+    law = stocked(law, unique_BK)
+    return law.predict(mix_BK, scale_B2), law.sd(mix_BK, scale_B2)
 
 
 def write_table(table: pa.Table, path: Path) -> None:

@@ -103,7 +103,9 @@ def critical_share(
     share, loss, run, n_tokens = _as_rows(share_B, loss_B, base_loss, run_B, n_tokens_B)
     fits, notes = _fit_steps(share, loss, n_tokens)
     if not fits:
-        raise ValueError("no checkpoint can be fitted: " + "; ".join(notes))
+        raise ValueError("no checkpoint can be fitted: " + ("; ".join(notes) or "there are no rows with losses"))
+    if noise is not None and not (np.isfinite(noise) and noise >= 0):
+        raise ValueError(f"the noise is {noise:g}: the sd of one loss in nats, at least 0")
     pool_E = np.concatenate([_residuals(law, share[rows], loss[rows]) for rows, law in fits.values()])
     sd = float(np.sqrt(np.mean(pool_E**2))) if len(pool_E) else float("nan")
     sd = sd if noise is None else float(noise)
@@ -138,10 +140,15 @@ def critical_share_of(
     rows = observations.usable()
     if len(np.unique(rows.scale_B2[:, 0])) > 1:
         raise ValueError("a critical share belongs to one model size: select the rows of one n_params")
-    weight = np.asarray(weights_M, float) / np.sum(weights_M)
+    before_M = losses_before(observations) if base_loss_M is None else np.asarray(base_loss_M, float)
+    weight, M = np.asarray(weights_M, float), len(observations.eval_domains)
+    if not weight.shape == before_M.shape == (M,):
+        raise ValueError(f"{weight.shape} weights and {before_M.shape} losses before for {M} eval domains: one of each")
+    if not ((weight >= 0).all() and 0 < weight.sum() < np.inf):
+        raise ValueError("weights are numbers of at least 0, not all 0")
+    weight = weight / weight.sum()
     used = weight > 0
     loss_B = rows.loss_BM[:, used] @ weight[used]
-    before_M = losses_before(observations) if base_loss_M is None else np.asarray(base_loss_M, float)
     base_loss = float(before_M[used] @ weight[used])
     whole = np.isfinite(loss_B)
     share_B = rows.mix_BK[:, observations.domains.index(domain)]

@@ -35,6 +35,7 @@ GOOD_GAP = 2e-5  # nats: far below the noise of any run
 N_STARTS = 8  # for laws that are not convex
 LARGEST_PRICE = 1e3  # of a guardrail, in nats of objective per nat of its loss
 CUTS = 60
+NO_ROOM = 1e-12  # between the bounds of the shares: one mixture keeps them, and SLSQP would wander about it
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def minimise(objective: ObjectiveAtScale, polytope: Polytope, starts: Sequence[A
     Raises:
         ValueError: the polytope is empty.
     """
+    if min(1 - polytope.lower_K.sum(), polytope.upper_K.sum() - 1) < NO_ROOM:
+        return _only(objective, polytope)
     coarse, fine = (floored(polytope, floor) for floor in FLOORS)
     tries = [simplex.project(coarse, point) for point in (starts[:1] if objective.law.convex else starts)]
     if not tries or not objective.law.convex:
@@ -70,6 +73,14 @@ def minimise(objective: ObjectiveAtScale, polytope: Polytope, starts: Sequence[A
     method = "SLSQP" if objective.law.convex else f"SLSQP, {len(tries)} starts"
     gap = certify(objective, polytope, mix_K)
     return Optimum(mix_K, float(objective.values(mix_K)[0]), gap, objective.law.convex, method)
+
+
+def _only(objective: ObjectiveAtScale, polytope: Polytope) -> Optimum:
+    """Where bounds leave one mixture."""
+    mix_K = simplex.normalise(polytope.lower_K if 1 - polytope.lower_K.sum() < NO_ROOM else polytope.upper_K)
+    gap = certify(objective, polytope, mix_K)
+    value = float(objective.values(mix_K)[0])
+    return Optimum(mix_K, value, gap, objective.law.convex, "the only mixture that the bounds allow")
 
 
 def floored(polytope: Polytope, floor: float) -> Polytope:

@@ -73,8 +73,9 @@ class Reading:
 
     def value(self, q: int) -> Interval:
         """The objective of a mixture, for a new run."""
-        mean, half = float(self._value_Q[q]), float(Z90 * self._sd_Q[q])
-        return Interval(mean, mean - half, mean + half)
+        mean = float(self._value_Q[q])
+        factor = float(np.exp(Z90 * self._sd_Q[q] / mean))  # as of a single loss: far from the runs it stays above 0
+        return Interval(mean, mean / factor, mean * factor)
 
     def gain(self, q: int) -> Interval:
         """How much worse mixture `q` is than the recommended one; without draws both sds, as if independent."""
