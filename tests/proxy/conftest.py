@@ -17,7 +17,7 @@ from raymix.space import SearchSpace
 VOCAB = 300
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """float32 in this process, also where the CPU has bfloat16: tolerances are those of float32."""
     monkeypatch.setattr(models, "fast_dtype", lambda device: torch.float32)

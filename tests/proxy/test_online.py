@@ -13,6 +13,8 @@ from raymix.proxy.online.session import Session
 from raymix.proxy.plan import Batches
 from raymix.space import SearchSpace
 
+pytestmark = pytest.mark.usefixtures("exact")
+
 Make = Callable[..., SearchSpace]
 
 

@@ -23,6 +23,8 @@ from raymix.proxy.task import example
 from raymix.space import SearchSpace
 from raymix.stages import Stage, seen
 
+pytestmark = pytest.mark.usefixtures("exact")
+
 MakeSpace = Callable[..., SearchSpace]
 HALF = np.asarray([0.5, 0.5])
 CPU = torch.device("cpu")
