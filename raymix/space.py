@@ -249,6 +249,7 @@ class SearchSpace(Frozen):
     def hash(self) -> str:
         """sha256 over what changes the meaning of an observation: all but objective, constraints and how it is run."""
         left_out: dict[str, Any] = dict.fromkeys(("budget", "objective", "constraints", "confirm", "reuse"), True)
-        left_out = {**left_out, "recipe": HOW_IT_IS_RUN, "ladder": {"__all__": {"resources", "stack"}}}
+        recipe = {*HOW_IT_IS_RUN, *(("precision",) if self.recipe.precision == "auto" else ())}
+        left_out = {**left_out, "recipe": recipe, "ladder": {"__all__": {"resources", "stack"}}}
         kept = self.model_dump(mode="json", exclude=left_out | ({} if self.metrics else {"metrics": True}))
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -92,6 +92,16 @@ def test_one_bad_run_moves_the_share_little() -> None:
     assert critical_share(shares, bad, base, n_draws=20).share == pytest.approx(0.3, abs=0.02)
 
 
+def test_one_absurd_run_says_nothing_about_the_noise_of_the_others() -> None:
+    shares, rng = np.linspace(0.1, 0.8, 12), np.random.default_rng(0)
+    loss = 2.8 + 0.2 * np.exp(-4 * shares) + 0.001 * rng.normal(size=12)
+    absurd = loss.copy()
+    absurd[5] = 50.0
+    honest, found = (critical_share(shares, x, 2.8 + 0.2 * np.exp(-4 * 0.3), n_draws=100) for x in (loss, absurd))
+    assert honest.noise < 0.002 and found.noise < 0.01  # 13 nats with that run as it is
+    assert 0.2 < found.low < found.share < found.high < 0.4
+
+
 def test_interval_holds_the_truth_when_the_noise_is_known() -> None:
     rng, hits = np.random.default_rng(0), 0
     clean = 2.8161 + 0.18365 * np.exp(-4.116 * SHARES)

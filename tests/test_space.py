@@ -96,6 +96,7 @@ def test_duplicate_keys_and_missing_files_are_errors(tmp_path: Path) -> None:
 def test_hash_ignores_what_asks_for_no_new_trial() -> None:
     assert parse().hash() == parse("budget.trials=99", "objective.reduce=worst").hash()
     assert parse().hash() != parse("recipe.context=64").hash()
+    assert parse().hash() == parse("recipe.precision=auto").hash() != parse("recipe.precision=float32").hash()
 
 
 def test_what_stages_fix_counts_in_the_caps() -> None:

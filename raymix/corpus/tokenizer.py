@@ -45,6 +45,7 @@ class Encoder:
         backend = Tokenizer.from_str(self.definition)
         backend.no_truncation()
         backend.no_padding()
+        backend.encode_special_tokens = True  # "<|endoftext|>" in a document is text, not the end of one
         return backend
 
     @cached_property

@@ -20,6 +20,7 @@ from raymix.laws.base import Array, Ints, Table, as_mixtures, as_scales, as_tabl
 from raymix.laws.exposure import Points, points
 from raymix.laws.fit import Expand, Prior, Problem, Solution, fit_map
 from raymix.laws.repetition import at_rows, epochs
+from raymix.laws.robust import tamed
 from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, usable_rows
 
 FLOOR_CAP = 0.98  # E stays below this share of the least loss: the rest must be explained
@@ -139,12 +140,13 @@ class FittedLaw(ABC):
         """log p(losses | law) (M,) by Laplace's method, but for a constant; the fit's own table, in canonical order.
 
         -R log rms - 1/2 sum ((theta - mean) / sd)^2 - sum log sd + 1/2 log |V|; as in the covariance V, the rows of a
-        run count as one, so R are runs (MacKay 1992, doi 10.1162/neco.1992.4.3.415). rms is at least `DIGITS`.
+        run count as one, so R are runs (MacKay 1992, doi 10.1162/neco.1992.4.3.415). rms is of tamed
+        residuals and at least `DIGITS`.
         """
         used_MB = usable_rows(table, self.warmup, self.rows_per_run)
         loss_MB = at_rows(self, table).predict(table.mix_BK, table.scale_B2).T
-        log_MB = np.log(np.where(used_MB, table.loss_BM.T / loss_MB, 1.0))
-        rms_M = np.sqrt((log_MB**2).sum(axis=1) / used_MB.sum(axis=1))
+        log_MB = tamed(np.log(np.where(used_MB, table.loss_BM.T / loss_MB, np.nan)), np.full(len(used_MB), DIGITS))
+        rms_M = np.sqrt(np.nanmean(log_MB**2, axis=1))
         runs_M = np.array([len(np.unique(table.run_B[used_B])) for used_B in used_MB])
         prior = self._whole_prior(np.log(np.nanmedian(np.where(used_MB, table.loss_BM.T, np.nan), axis=1)), table)
         z_MP = (self.params_MP_ - prior.mean_MP) / prior.sd_MP

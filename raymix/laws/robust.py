@@ -16,3 +16,9 @@ def tamed(residual_MB: Array, least_M: Array) -> Array:
     """
     usual_M = np.maximum(np.nanmedian(np.abs(residual_MB), axis=1) / MEDIAN_OF_NORMAL, least_M)
     return np.asarray(np.clip(residual_MB, -ABSURD * usual_M[:, None], ABSURD * usual_M[:, None]))
+
+
+def tamed_row(residual_B: Array) -> Array:
+    """The same of one row (B,) without NaN; as it is where most are exactly 0."""
+    found_B = tamed(residual_B[None], np.zeros(1))[0] if len(residual_B) else residual_B
+    return found_B if found_B.any() else residual_B

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from raymix.laws.robust import tamed_row
 from raymix.observations import Observations
 from raymix.simplex import Array
 
@@ -106,7 +107,7 @@ def critical_share(
         raise ValueError("no checkpoint can be fitted: " + ("; ".join(notes) or "there are no rows with losses"))
     if noise is not None and not (np.isfinite(noise) and noise >= 0):
         raise ValueError(f"the noise is {noise:g}: the sd of one loss in nats, at least 0")
-    pool_E = np.concatenate([_residuals(law, share[rows], loss[rows]) for rows, law in fits.values()])
+    pool_E = tamed_row(np.concatenate([_residuals(law, share[rows], loss[rows]) for rows, law in fits.values()]))
     sd = float(np.sqrt(np.mean(pool_E**2))) if len(pool_E) else float("nan")
     sd = sd if noise is None else float(noise)
     rng, shape = np.random.default_rng(seed), (n_draws, int(run.max()) + 1)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from raymix.laws import Law, make_law
 from raymix.laws.repetition import stocked
-from raymix.laws.robust import tamed
+from raymix.laws.robust import tamed_row
 from raymix.laws.select import cross_validate, rank_correlation
 from raymix.observations import Observations
 from raymix.simplex import Array
@@ -38,9 +38,10 @@ class HeldOut:
 def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[str, float], HeldOut]:
     """Out-of-sample score: whole mixtures held out, judged on the last checkpoint of every trial that did not fail.
 
-    `rank_correlation` (Spearman; `_within_size` among runs of one size and length) and `error` (mean absolute, nats)
-    are of the objective; `noise` is the standard deviation of the objective between runs of the same mixture where
-    there are replicates, else of the residuals. All but `noise` are NaN where too few trials have ended to tell.
+    `rank_correlation` (Spearman; `_within_size` among runs of one size and length) and `error` (mean absolute, nats,
+    of tamed residuals) are of the objective; `noise` is the standard deviation of the objective between runs of the
+    same mixture where there are replicates, else of the residuals. All but `noise` are NaN where too few trials have
+    ended to tell.
     """
     usable, failed = table.usable(), table.select(table.status_B == "failed").trial_ids
     found = cross_validate(
@@ -63,7 +64,7 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
     score = {
         "rank_correlation": rank_correlation(predicted_B[ok], observed_B[ok]),
         "rank_correlation_within_size": within,
-        "error": float(np.abs(observed_B[ok] - predicted_B[ok]).mean()) if ok.any() else float("nan"),
+        "error": float(np.abs(tamed_row(observed_B[ok] - predicted_B[ok])).mean()) if ok.any() else float("nan"),
         "noise": noise,
     }
     half_B = predicted_B * (np.exp(Z90 * relative_B) - 1)
@@ -92,8 +93,7 @@ def noise_of_a_run(last: Observations, observed_B: Array, predicted_B: Array) ->
     residual_B = (observed_B - predicted_B)[np.isfinite(observed_B - predicted_B)]
     if not len(residual_B):
         return 0.0
-    from_middle_1B = (residual_B - np.median(residual_B))[None]
-    return float(tamed(from_middle_1B, np.zeros(1)).std()) or float(residual_B.std())
+    return float(tamed_row(residual_B - np.median(residual_B)).std())
 
 
 def _rank_within_scales(observed_B: Array, predicted_B: Array, group_B: NDArray[np.int64]) -> float:

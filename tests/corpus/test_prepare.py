@@ -186,6 +186,16 @@ def test_a_tokenizer_that_will_not_do_is_one_sentence(
         prepare(make_space(tokenizer="mine.json"), tmp_path / "cache")
 
 
+def test_the_name_of_a_special_token_in_a_document_is_text(make_space: MakeSpace, tmp_path: Path) -> None:
+    corpus = prepare(make_space(), tmp_path / "cache")
+    definition = json.loads((corpus.path / "tokenizer.json").read_text())
+    (name,) = [token["content"] for token in definition["added_tokens"] if token["id"] == corpus.end_of_text]
+    tokenizer = Encoder(json.dumps(definition), corpus.end_of_text)
+    (ids,) = tokenizer.encode([f"before {name} after"])
+    assert list(ids).count(corpus.end_of_text) == 1 and ids[-1] == corpus.end_of_text
+    assert tokenizer.decode(ids[:-1]) == f"before {name} after"
+
+
 def test_bytes_per_token_counts_the_text(make_space: MakeSpace, tmp_path: Path) -> None:
     corpus = prepare(make_space(), tmp_path / "cache")
     held = decoded(corpus, corpus.eval("a"))
