@@ -20,7 +20,8 @@ import torch
 from benchmarks.peers import hf_trainer, nanogpt
 from raymix.proxy.loop import Run
 from raymix.proxy.model import dtype_of
-from raymix.proxy.recipe import ProxyShape, resolve
+from raymix.proxy.recipe import resolve
+from raymix.proxy.shape import ProxyShape
 from raymix.space import Recipe
 
 BATCH, CONTEXT, VOCAB = 8, 256, 4096

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from raymix.proxy.environment import WORKER_ENV, worker_env
 from raymix.proxy.plan import Batches
-from raymix.proxy.recipe import ProxyShape, resolve
+from raymix.proxy.recipe import resolve
+from raymix.proxy.shape import ProxyShape
 
 if TYPE_CHECKING:
     from raymix.proxy.checkpoint import Checkpoints, Interrupted

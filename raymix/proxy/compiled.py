@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from raymix.proxy.recipe import ProxyShape
+from raymix.proxy.shape import ProxyShape
 
 CPU_RATE, CPU_GAIN, CPU_COST = 40e9, 1.07, 120.0  # FLOPs per second and thread, times faster, seconds
 GPU_RATE, GPU_GAIN, GPU_COST = 150e12, 1.2, 90.0

@@ -15,7 +15,7 @@ import torch
 
 from raymix.corpus.shards import TOKENIZER, Corpus
 from raymix.corpus.tokenizer import Encoder
-from raymix.proxy.recipe import ProxyShape
+from raymix.proxy.shape import ProxyShape
 from raymix.space import Metric, SearchSpace, SpaceError
 
 

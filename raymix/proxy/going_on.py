@@ -14,7 +14,7 @@ from typing import NamedTuple
 from raymix.proxy.checkpoint import Checkpoints
 from raymix.proxy.loop import AVERAGED
 from raymix.proxy.plan import Batches
-from raymix.proxy.recipe import ProxyShape
+from raymix.proxy.shape import ProxyShape
 
 
 class Before(NamedTuple):

@@ -19,7 +19,7 @@ from raymix.proxy import model as models
 from raymix.proxy.compiled import begin_step, compile_body
 from raymix.proxy.distributed import ALONE, World
 from raymix.proxy.head import loss_and_gradients
-from raymix.proxy.recipe import ProxyShape
+from raymix.proxy.shape import ProxyShape
 from raymix.proxy.task import Example, example
 
 log = logging.getLogger(__name__)

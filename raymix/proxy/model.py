@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -18,15 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from raymix.proxy import attention
+from raymix.proxy import attention, families
 from raymix.proxy.measured import kept
-from raymix.proxy.recipe import ProxyShape
+from raymix.proxy.pretrained import load
+from raymix.proxy.shape import ProxyShape
 from raymix.proxy.task import Example
 
 log = logging.getLogger(__name__)
 
 ATTENTIONS = ("sdpa", attention.NAME, "eager")  # in this order: a later one must be decisively faster
-POSITIONS = ("wpe.weight", "position_embeddings.weight", "token_type_embeddings.weight")
 BF16_PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of torch.cpu
 DECISIVE = 1.2  # another attention is taken only where it is this much faster: a near tie must not flip between runs
 
@@ -37,85 +36,15 @@ def build(shape: ProxyShape, seed: int, how: str = "sdpa") -> nn.Module:
     Equal seeds give equal weights; global state is untouched.
     """
     if shape.init_from is not None:
-        from raymix.proxy.pretrained import load
-
         return load(shape.init_from, how)
     attention.register()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = CONFIGS[shape.family](shape)
+        config = families.CONFIGS[shape.family](shape)
         config._attn_implementation = how
-        model = auto_class(shape.family).from_config(config)
+        model = families.auto_class(shape.family).from_config(config)
     assert isinstance(model, nn.Module)
     return model.train()  # there is no dropout: the mode changes nothing but warnings
-
-
-def auto_class(family: str) -> Any:
-    """The class of transformers that has the family's head."""
-    import transformers
-
-    return transformers.AutoModelForMaskedLM if family == "bert" else transformers.AutoModelForCausalLM
-
-
-def _gpt2(shape: ProxyShape) -> Any:
-    from transformers import GPT2Config
-
-    return GPT2Config(
-        vocab_size=shape.vocab,
-        n_positions=shape.context,
-        n_embd=shape.width,
-        n_layer=shape.n_layers,
-        n_head=shape.n_heads,
-        n_inner=shape.mlp_width,
-        activation_function="gelu",  # exact, as nanoGPT: within 5e-4 of the tanh form and 3 x as fast on a CPU
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        use_cache=False,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-
-
-def _llama(shape: ProxyShape) -> Any:
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
-        vocab_size=shape.vocab,
-        max_position_embeddings=shape.context,
-        hidden_size=shape.width,
-        intermediate_size=shape.mlp_width,
-        num_hidden_layers=shape.n_layers,
-        num_attention_heads=shape.n_heads,
-        use_cache=False,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-
-
-def _bert(shape: ProxyShape) -> Any:
-    from transformers import BertConfig
-
-    return BertConfig(
-        vocab_size=shape.vocab,
-        max_position_embeddings=shape.context,
-        type_vocab_size=1,  # packed text has one segment
-        hidden_size=shape.width,
-        intermediate_size=shape.mlp_width,
-        num_hidden_layers=shape.n_layers,
-        num_attention_heads=shape.n_heads,
-        hidden_act="gelu",
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        tie_word_embeddings=True,
-        pad_token_id=None,
-        mask_token_id=shape.mask_token,  # kept in its config.json, for whoever goes on from it
-    )
-
-
-CONFIGS: dict[str, Callable[[ProxyShape], Any]] = {"gpt2": _gpt2, "llama": _llama, "bert": _bert}
 
 
 def on_device(task: Example, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -155,14 +84,6 @@ def head_bias(model: Any) -> nn.Parameter | None:
     """The head's bias (vocab,), which an encoder has."""
     bias: nn.Parameter | None = model.get_output_embeddings().bias
     return bias
-
-
-def count(model: Any) -> int:
-    """Parameters without embeddings: of tokens, positions and segments, and a head's bias per token."""
-    head = model.get_output_embeddings()
-    left_out = {id(head.weight), id(head.bias), id(model.get_input_embeddings().weight)}
-    named = model.named_parameters()
-    return sum(p.numel() for name, p in named if id(p) not in left_out and not name.endswith(POSITIONS))
 
 
 def _is_encoder(model: Any) -> bool:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raymix.corpus.shards import Corpus
-from raymix.proxy.recipe import ProxyShape
+from raymix.proxy.shape import ProxyShape
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.stages import Stage

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from raymix.proxy import model as models
-from raymix.proxy.recipe import Architecture
+from raymix.proxy import families
+from raymix.proxy.shape import Architecture
 from raymix.space import SpaceError
 
 # Families whose logits are hidden states times a matrix (plus an encoder's bias) and nothing else.
@@ -71,7 +71,7 @@ def load(path: str, attention: str) -> nn.Module:
             setattr(config, name, 0.0)
     config._attn_implementation = attention
     try:
-        model = models.auto_class(config.model_type).from_pretrained(
+        model = families.auto_class(config.model_type).from_pretrained(
             path, config=config, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
         )
     except (OSError, ValueError) as error:
@@ -95,7 +95,7 @@ def _config(path: str) -> Any:
 def _count(path: str) -> int:
     with torch.device("meta"):  # shapes without memory
         config = _config(path)
-        return models.count(models.auto_class(config.model_type).from_config(config))
+        return families.count(families.auto_class(config.model_type).from_config(config))
 
 
 def _mask_token(path: str) -> int:

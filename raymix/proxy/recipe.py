@@ -9,77 +9,15 @@ run of its own of that length would have given: one trial yields several scales.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from raymix.proxy.rates import batch_tokens, course, peak_rate
-from raymix.proxy.task import MASKED
+from raymix.proxy.rates import batch_tokens, peak_rate
+from raymix.proxy.shape import Architecture, ProxyShape, count_params
 from raymix.space import Recipe, SpaceError
 
 WIDTH_AT_TWO_LAYERS = 64
 LARGEST_SPAN = 16  # the first checkpoint lies at no less than 1/16 of the run
 NEAR = 0.15  # a size asked for may be off the checkpoint it starts from by this much
-
-
-@dataclass(frozen=True)
-class ProxyShape:
-    """A resolved proxy: its architecture, its schedule, its cost."""
-
-    family: str
-    vocab: int
-    n_layers: int
-    width: int
-    n_heads: int
-    mlp_width: int
-    context: int
-    batch: int
-    n_steps: int
-    learning_rate: float
-    warmup: int
-    """Steps."""
-    checkpoint_steps: tuple[int, ...]
-    schedule: str = "constant"
-    init_from: str | None = None
-    """The model a run starts from: a folder or hub name."""
-    counted: int | None = None
-    """Parameters of that model without embeddings; None where the counts above say it."""
-    mask_token: int | None = None
-    """An encoder's mask; None for a decoder."""
-    micro_batch: int | None = None
-    """Sequences at once; None where it is left to the device."""
-    precision: str = "auto"
-    """float32 or bfloat16; auto where it is left to the device."""
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens trained on in one step."""
-        return self.batch * self.context
-
-    @property
-    def checkpoints(self) -> tuple[int, ...]:
-        """Tokens trained on at each evaluation."""
-        return tuple(step * self.tokens_per_step for step in self.checkpoint_steps)
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of the whole run."""
-        return self.n_steps * self.tokens_per_step
-
-    @property
-    def n_params(self) -> int:
-        """Parameters without (token and position) embeddings, as the model itself counts them."""
-        return self.counted or count_params(self.family, self.n_layers, self.width, self.mlp_width)
-
-    def rate(self, step: int) -> float:
-        """Learning rate at step 0, 1, ..."""
-        return self.learning_rate * course(self.schedule, step, self.warmup, self.checkpoint_steps)
-
-    @property
-    def flops_per_token(self) -> float:
-        """Training FLOPs: 6 per weight of body and head, 12 L C T for attention (PaLM, 2204.02311, appendix B)."""
-        head = self.width * self.vocab * (1.0 if self.mask_token is None else MASKED)
-        return 6.0 * (self.n_params + head) + 12.0 * self.n_layers * self.width * self.context
 
 
 def resolve(recipe: Recipe, n_params: float, n_tokens: float, vocab: int, folder: Path | None = None) -> ProxyShape:
@@ -115,20 +53,6 @@ def resolve(recipe: Recipe, n_params: float, n_tokens: float, vocab: int, folder
         micro_batch=recipe.micro_batch,
         precision=recipe.precision,
     )
-
-
-class Architecture(NamedTuple):
-    """What a model looks like, and the checkpoint it comes from, if any."""
-
-    family: str
-    vocab: int
-    n_layers: int
-    width: int
-    n_heads: int
-    mlp_width: int
-    init_from: str | None = None
-    counted: int | None = None
-    mask_token: int | None = None
 
 
 def _architecture(recipe: Recipe, n_params: float, vocab: int, folder: Path | None) -> Architecture:
@@ -169,17 +93,6 @@ def depth_and_width(family: str, n_params: float) -> tuple[int, int]:
         return _log_distance(count, n_params) + 0.2 * _log_distance(n_layers, ideal_layers)
 
     return min(candidates, key=misfit)
-
-
-def count_params(family: str, n_layers: int, width: int, mlp_width: int) -> int:
-    """Parameters of body and norms: matrices, biases (gpt2, bert) and norms; no embeddings, no head (it is tied).
-
-    bert has a dense layer with a norm between body and head, which counts, and a bias per token, which does not.
-    """
-    if family in ("gpt2", "bert"):
-        between = width**2 + 3 * width if family == "bert" else 0
-        return n_layers * (4 * width**2 + 2 * width * mlp_width + mlp_width + 9 * width) + 2 * width + between
-    return n_layers * (4 * width**2 + 3 * width * mlp_width + 2 * width) + width
 
 
 def _widths(n_layers: int, n_params: float) -> list[int]:

@@ -22,7 +22,7 @@ from raymix.proxy import model as models
 from raymix.proxy.distributed import ALONE
 from raymix.proxy.head import stacked_loss_and_gradients
 from raymix.proxy.loop import CLIP, Run, adamw, verdict
-from raymix.proxy.recipe import ProxyShape
+from raymix.proxy.shape import ProxyShape
 
 
 class Stack(Run):

@@ -9,7 +9,7 @@ import torch
 
 from raymix.proxy import model as models
 from raymix.proxy.loop import Run
-from raymix.proxy.recipe import ProxyShape
+from raymix.proxy.shape import ProxyShape
 from raymix.proxy.stacked import Stack
 
 

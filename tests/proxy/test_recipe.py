@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from raymix.proxy import families
 from raymix.proxy import model as models
 from raymix.proxy.rates import batch_tokens, course, peak_rate
 from raymix.proxy.recipe import resolve
@@ -39,7 +40,7 @@ def test_size_grows_with_the_dial() -> None:
 @pytest.mark.parametrize("n_params", [2e4, 0.34e6, 1.2e6])
 def test_count_is_the_models_own(family: str, n_params: float) -> None:
     shape = resolve(Recipe.model_validate({"family": family}), n_params, 1e6, 500)
-    assert models.count(models.build(shape, 0)) == shape.n_params
+    assert families.count(models.build(shape, 0)) == shape.n_params
 
 
 def test_checkpoints_are_even_in_log_tokens_and_end_at_the_end() -> None:

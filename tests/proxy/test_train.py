@@ -15,7 +15,7 @@ import torch
 
 from raymix.corpus import Corpus
 from raymix.observations import Observations
-from raymix.proxy import Diverged, resolve, train, train_proxy
+from raymix.proxy import Diverged, families, resolve, train, train_proxy
 from raymix.proxy import model as models
 from raymix.proxy.evaluate import evaluate, held_out
 from raymix.proxy.plan import Batches
@@ -48,7 +48,7 @@ def test_rows_are_observations(corpus: Corpus, make_space: MakeSpace, tmp_path: 
     last = rows[-1]
     assert last["tokens/a"] == last["tokens/b"] == 1024
     assert last["unique/a"] == 39 * 32  # 5000 x 2048 / 8192 / 32
-    assert last["n_params"] == models.count(models.build(resolve(make_space().recipe, 2e4, 2048, corpus.vocab), 0))
+    assert last["n_params"] == families.count(models.build(resolve(make_space().recipe, 2e4, 2048, corpus.vocab), 0))
     assert last["bpb/a"] == pytest.approx(last["loss/a"] / math.log(2) / 3)
     assert last["flops"] == 2 * rows[1]["flops"]
     shares = {"mixture/a": 0.5, "mixture/b": 0.5}
