@@ -40,20 +40,32 @@ def export_mixture(
 
     Raises:
         ExportError: the trainer's format cannot express it, or needs to know more.
-        StoreError: the study has no recommendation yet.
+        StoreError: the study has no recommendation yet, or a damaged one.
     """
-    if not study.store.has("recommendation.json"):
-        where = study.store.where
-        raise StoreError(f"{where}: nothing was recommended yet; this does it: raymix report {shlex.quote(where)}")
+    found = _recommended(study)
     tokenizer = study.space.tokenizer.name or "trained on the study's own text"
     details = {"paths": paths or {}, "tokens_per_row": tokens_per_row or {}, "packed": packed, "seed": study.seed}
-    blend = blend_of(study.store.read_json("recommendation.json"), tokenizer=tokenizer, **details)
+    blend = blend_of(found, tokenizer=tokenizer, **details)
     folder, files = out or Path(f"{folder_name(study.space.name)}-{target}"), export(blend, target)
     write_files(folder, files)
     return [
         f"{', '.join(files)} written to {folder}: weights count {TARGETS[target].unit}; {TARGETS[target].trap}",
         *_caveats(study, blend),
     ]
+
+
+def _recommended(study: Study) -> dict[str, Any]:
+    """recommendation.json; where it will not do, the command that writes it from the records."""
+    store, again = study.store, f"raymix report {shlex.quote(study.store.where)}"
+    if not store.has("recommendation.json"):
+        raise StoreError(f"{store.where}: nothing was recommended yet; this does it: {again}")
+    try:
+        found = store.read_json("recommendation.json")
+    except StoreError:
+        found = None
+    if not isinstance(found, dict) or not {"mixture", "scale"} <= set(found):
+        raise StoreError(f"{store.url('recommendation.json')}: damaged; this writes it anew: {again}")
+    return found
 
 
 def _caveats(study: Study, blend: Blend) -> list[str]:

@@ -104,7 +104,8 @@ def _mask_token(path: str) -> int:
 
     found = getattr(_config(path), "mask_token_id", None)
     try:
-        found = found or AutoTokenizer.from_pretrained(path, trust_remote_code=False).mask_token_id
+        if found is None:
+            found = AutoTokenizer.from_pretrained(path, trust_remote_code=False).mask_token_id
     except (OSError, ValueError):
         found = None
     if found is None:

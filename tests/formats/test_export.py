@@ -193,3 +193,16 @@ def test_a_mixture_older_than_the_rows_is_said_to_be(study: Study, tmp_path: Pat
         (trial,) = ledger.ask(1)
         ledger.fail(trial.trial_id, "out of memory")
     assert "before the last change" in " ".join(exported(work, "--to", "olmix", "-o", tmp_path / "b").output.split())
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"mixture": {}}'])
+def test_a_damaged_recommendation_names_the_command_that_writes_it_anew(
+    study: Study, tmp_path: Path, content: bytes
+) -> None:
+    kept = study.store.read("recommendation.json")
+    try:
+        study.store.write("recommendation.json", content)
+        done = exported(study, "--to", "olmix", "-o", tmp_path / "there")
+    finally:
+        study.store.write("recommendation.json", kept)
+    assert "recommendation.json: damaged; this writes it anew: raymix report" in str(done.exception)
