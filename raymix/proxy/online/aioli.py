@@ -25,7 +25,8 @@ MOSTLY = 0.75  # the share of the one domain while A is measured
 SWEEPS = 2  # over all domains, in each measurement
 ROUNDS = 20  # at most
 MEASURED = 0.3  # the part of a round that measures; as published 72 of 250 steps (3 domains) and 140 of 200 (7)
-SET_ASIDE = 16  # sequences of each domain that losses are read on
+SET_ASIDE = (4, 16)  # sequences of each domain that losses are read on, as far as reading costs at most
+READING = 0.5  # of what training does
 
 
 def choose(corpus: Corpus, space: SearchSpace, n_params: float, n_tokens: float, seed: int) -> Answer:
@@ -43,7 +44,9 @@ def choose(corpus: Corpus, space: SearchSpace, n_params: float, n_tokens: float,
         )
     rounds = min(ROUNDS, max(1, int(MEASURED * n_steps / (SWEEPS * n_domains))))
     each = max(1, int(MEASURED * n_steps / (rounds * SWEEPS * n_domains)))
-    aside = [session.task(tokens, 0) for tokens in session.set_aside(SET_ASIDE)]
+    looks, trained = rounds * (SWEEPS * n_domains + 1), n_steps * session.shape.batch
+    n_aside = int(np.clip(READING * trained * 3 / (looks * n_domains), *SET_ASIDE))  # a forward is a third of a pass
+    aside = [session.task(tokens, 0) for tokens in session.set_aside(n_aside)]
     rng = np.random.default_rng([seed, n_domains])
     mixtures_KK, falls_KK = perturbed(n_domains), np.zeros((n_domains, n_domains))
     share_K = np.full(n_domains, 1 / n_domains)
@@ -66,8 +69,7 @@ def choose(corpus: Corpus, space: SearchSpace, n_params: float, n_tokens: float,
         while len(path) < end:
             _step(session, len(path), share_K)
             path.append(share_K)
-    read = rounds * (SWEEPS * n_domains + 1) * n_domains * SET_ASIDE  # a forward is a third of a training pass
-    sequences = n_steps * session.shape.batch + read / 3
+    sequences = trained + looks * n_domains * n_aside / 3
     return answer(path, session.shape.flops_per_token * session.shape.context * sequences)
 
 
