@@ -65,7 +65,7 @@ def train_proxy(
         seed: of weights, data and masks.
         device: "cpu", "cuda", "cuda:1"; a GPU where there is one if left out.
         threads: CPU threads; as torch finds them if left out. Sets the process's number.
-        attention: one of `model.ATTENTIONS`; the fastest, measured, if left out.
+        attention: one of `model.ATTENTIONS`; the fastest if left out.
         checkpoints: where to save the run and take it up again; rows reported before come again, the same. Its end is
             saved too where `checkpoints.keep_end` says so.
         before: a shorter run of this mixture, size and seed that this one goes on from. Its rows do not come again, and

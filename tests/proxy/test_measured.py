@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from raymix.proxy import attention
 from raymix.proxy import model as models
 from raymix.proxy.loop import rows_that_fit
 from raymix.proxy.measured import kept
@@ -32,14 +33,22 @@ def test_the_first_answer_stays_and_a_cache_that_cannot_be_written_does_no_harm(
 
 def test_processes_agree_whatever_they_would_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYMIX_CACHE", str(tmp_path))
-    shape = resolve(Recipe(context=32, batch=4), 1e4, 1e4, 300)
+    shape = resolve(Recipe(family="bert", context=32, batch=4), 1e4, 1e4, 300)
     found = []
-    for name in models.ATTENTIONS:
+    for name in ("eager", "sdpa"):
         monkeypatch.setattr(models, "_measured_attention", lambda *question, name=name: name)
         models._fastest_attention.cache_clear()  # as in another process
         found.append(models.fastest_attention(shape, CPU, torch.float32))
     models._fastest_attention.cache_clear()
-    assert found == [models.ATTENTIONS[0]] * len(models.ATTENTIONS)
+    assert found == ["eager", "eager"]
+
+
+def test_a_decoder_on_a_cpu_attends_alike_on_every_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYMIX_CACHE", str(tmp_path))
+    monkeypatch.setattr(models, "_measured_attention", lambda *question: pytest.fail("measured"))
+    for precision in (torch.float32, torch.bfloat16):
+        shape = resolve(Recipe(context=1024, batch=4), 1e4, 1e4, 300)
+        assert models.fastest_attention(shape, CPU, precision) == attention.NAME
 
 
 def test_attention_that_does_not_fit_into_memory_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
