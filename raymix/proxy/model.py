@@ -113,9 +113,9 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 def fastest_attention(shape: ProxyShape, device: torch.device, dtype: torch.dtype) -> str:
     """One of ATTENTIONS, the fastest here.
 
-    A decoder on a CPU attends in blocks whatever the machine: 1.1 to 2 times as fast as the others in bfloat16, within a
-    tenth of sdpa in float32, and a study that moves to another CPU is not trained otherwise there. Else eager or sdpa,
-    measured once per machine: which one wins depends on context, width and machine (1.3 to 3.8 x either way).
+    A decoder on a CPU attends in blocks whatever the machine: 1.1 to 2 times as fast as the others in bfloat16, within
+    a tenth of sdpa in float32, and a study that moves to another CPU is not trained otherwise there. Else eager or
+    sdpa, measured once per machine: which one wins depends on context, width and machine (1.3 to 3.8 x either way).
     """
     if shape.init_from is not None:
         return "sdpa"  # measuring would load the checkpoint twice
