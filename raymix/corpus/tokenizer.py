@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from raymix.corpus.records import Document
+from raymix.corpus.words import Words, words_of
 from raymix.space import SpaceError
 from raymix.space import Tokenizer as TokenizerChoice
 
@@ -58,18 +59,28 @@ class Encoder:
         """The smallest that holds every id."""
         return np.uint16 if self.vocab <= 1 << 16 else np.uint32
 
+    @cached_property
+    def words(self) -> Words | None:
+        """The words met so far, where the tokenizer is one of words."""
+        return words_of(self.backend, self.dtype)
+
     def encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
-        """Ids of each text, end of text included; texts are encoded in parallel.
+        """Ids of each text, end of text included.
 
         Raises:
             SpaceError: the tokenizer has no id for a part of a text.
         """
         clean = [text.encode("utf-8", "replace").decode() for text in texts]  # lone surrogates
         try:
-            encoded = self.backend.encode_batch_fast(clean, add_special_tokens=False)
+            found = self.words.encode(clean) if self.words is not None else [None] * len(clean)
+            left = [text for text, ids in zip(clean, found, strict=True) if ids is None]
+            others = iter(self.backend.encode_batch_fast(left, add_special_tokens=False))
         except Exception as error:  # the library has one kind for everything
             raise SpaceError(f"the tokenizer cannot encode the text ({error}): take one made for it") from None
-        return [np.asarray([*item.ids, self.end_of_text], dtype=self.dtype) for item in encoded]
+        return [self._ended(next(others).ids if ids is None else ids) for ids in found]
+
+    def _ended(self, ids: ArrayLike) -> NDArray[Any]:
+        return np.append(np.asarray(ids, dtype=self.dtype), self.dtype(self.end_of_text))
 
     def decode(self, ids: NDArray[Any]) -> str:
         """Text of some ids."""

@@ -160,7 +160,7 @@ def _give_out(feeds: dict[Any, Feed], pool: Executor, running: dict[Future[Part]
 
 def _take_in(feeds: dict[Any, Feed], running: dict[Future[Part], tuple[Any, int, Job]]) -> None:
     ended, _ = wait(running, return_when=FIRST_COMPLETED)
-    for future in ended:
+    for future in [future for future in running if future in ended]:  # in the order given out: of errors the first
         name, index, job = running.pop(future)
         try:
             part = future.result()
@@ -213,7 +213,7 @@ def executor(workers: int | None, expected: float, folder: Path) -> Iterator[tup
 
 
 class Here(Executor):
-    """In this process, one after the other; the tokenizer uses all cores by itself."""
+    """In this process, one after the other."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """A future that has its result already."""
