@@ -6,9 +6,9 @@ mixture loses to the optimum, after 32, 64 and 128 trials (FLOPs in trials of th
     --quick     some methods on some worlds, 2 seeds, 64 trials: at most 10 minutes on 2 cores
     --page      only write the page and the curves from what is stored
 
-Every run is stored as one JSON line when it ends, and is not run again: the same command continues. The order is
-seed by seed, so that what is stored at any time is balanced. Without published runs (`--data`) only the synthetic
-worlds are played.
+Every run is stored as one JSON line when it ends, and is not run again but to a larger budget: the same command
+continues. The order is seed by seed, so that what is stored at any time is balanced. Without published runs (`--data`)
+only the synthetic worlds are played.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -32,7 +33,7 @@ from benchmarks.laws import THREADS, machine
 from benchmarks.published import PARTS
 from benchmarks.search_methods import METHODS, Method, rungs_of
 from benchmarks.search_page import curves, page
-from benchmarks.search_play import BUDGETS, play
+from benchmarks.search_play import USUAL, play
 from benchmarks.worlds import World, makers
 
 HERE = Path(__file__).parent
@@ -68,7 +69,7 @@ def main() -> None:
     began = time.perf_counter()
     drop(store, [word.strip() for word in given.redo.split(",")])
     if not given.page:
-        budget = given.budget or (QUICK_BUDGET if given.quick else max(BUDGETS))
+        budget = given.budget or (QUICK_BUDGET if given.quick else USUAL)
         run_all(folder, names, methods, seeds, budget, store, given.jobs)
     records = stored(store)
     if not records:
@@ -120,7 +121,7 @@ def run_all(
     folder: Path | None, names: list[str], methods: list[Method], seeds: int, budget: float, store: Path, jobs: int
 ) -> None:
     """Play every task that is not stored; one line per task as it ends."""
-    done = {task_of(record) for record in stored(store)}
+    done = {task_of(record) for record in stored(store) if "error" in record or reached(record) >= budget}
     todo = [task for task in tasks(folder, names, methods, seeds) if task not in done]
     print(f"{len(todo)} runs to play, {len(done)} stored in {store}", file=sys.stderr)
     store.parent.mkdir(exist_ok=True, parents=True)
@@ -143,6 +144,12 @@ def tasks(folder: Path | None, names: list[str], methods: list[Method], seeds: i
             for method in methods:
                 if not (method.fixed and seed):
                     yield from ((name, method.name, rung, seed) for rung in rungs_of(method, world_of(folder, name)))
+
+
+def reached(record: dict[str, Any]) -> float:
+    """The largest budget a stored run was played to; infinite where its method goes no further."""
+    last = max(map(int, record["regret"]), default=0)
+    return next((math.inf for m in METHODS if m.name == record["method"] and last >= m.most), last)
 
 
 def task_of(record: dict[str, Any]) -> Task:
@@ -227,8 +234,8 @@ def shorter(records: Sequence[dict[str, Any]]) -> list[str]:
     last: dict[str, int] = {}
     for record in records:
         last[record["method"]] = max(last.get(record["method"], 0), *map(int, record["regret"]), 0)
-    found = [f"`{name}` to {budget}" for name, budget in last.items() if budget < max(BUDGETS)]
-    return [f"Played to less than {max(BUDGETS)} trials: {', '.join(found)}."] if found else []
+    found = [f"`{name}` to {budget}" for name, budget in last.items() if budget < USUAL]
+    return [f"Played to less than {USUAL} trials: {', '.join(found)}."] if found else []
 
 
 def quick_store() -> Path:

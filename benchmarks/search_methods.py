@@ -3,8 +3,8 @@
 Sequential methods of Optuna are asked for one trial at a time, which favours them; the others for rounds of 8. A
 method that chooses scales itself gets the whole ladder; the others are run at one rung, the cheapest and the one above
 it, and the better of the two counts (see `search_scores`). `gp` stops at 64 trials: a fit of Optuna's process takes
-seconds by then. `regmix` is asked for its answer three times only: each scores 100,000 mixtures with 1000 trees per
-eval domain.
+seconds by then. `regmix` is asked for its answer three times only (four beyond 128): each scores 100,000 mixtures
+with 1000 trees per eval domain.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ METHODS = (
     Method("d_optimal", "d_optimal"),
     Method("i_optimal", "i_optimal"),
     Method("random", "random", quick=True),
-    Method("regmix", "regmix", asked=(32, 64, 128), quick=True),
+    Method("regmix", "regmix", asked=(32, 64, 128, 192), quick=True),
     Method("olmix", "olmix", quick=True),
     Method("climb", "climb"),
     Method("tpe", "tpe", batch=1, quick=True),

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.search_methods import DEFAULT, METHODS, PEERS
-from benchmarks.search_play import BUDGETS
 
 SHOWN = (32, 64, 128)
 GOAL = 25.0  # % of regret
 ONE_SCALE = f"{DEFAULT}, one scale"
 FIXED = {method.name for method in METHODS if method.fixed}  # mixtures without a search have one seed for all
+
+SHORT = [method.name for method in METHODS if method.most < math.inf]
 
 Regrets = dict[int, dict[int, float]]  # budget -> seed -> regret
 
@@ -130,9 +131,11 @@ def quarter(methods: Mapping[str, Regrets]) -> str:
     own = trials_to_goal(methods.get(DEFAULT, {}))
     peers = {m: trials_to_goal(methods[m]) for m in PEERS if m in methods}
     reached = {m: n for m, n in peers.items() if n is not None}
-    last = max(BUDGETS)
+    last = min((max(methods[m]) for m in peers if m not in SHORT), default=0)
     best = min(reached.items(), key=lambda item: item[1]) if reached else None
     beside = f"{best[0]} {best[1]}" if best else f"none within {last}"
     limit = (best[1] if best else last) / 4
+    beside += "".join(f" ({m} within {max(methods[m])})" for m in SHORT if m in peers and not best)
     outcome = "reached" if own is not None and own <= limit else "missed"
-    return f"{own if own is not None else f'> {last}'}, best of {', '.join(peers)}: {beside} (a quarter: {outcome})"
+    most = max(methods.get(DEFAULT, {}), default=0)
+    return f"{own if own is not None else f'> {most}'}, best of {', '.join(peers)}: {beside} (a quarter: {outcome})"

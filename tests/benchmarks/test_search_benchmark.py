@@ -165,6 +165,21 @@ def test_a_quarter_of_the_trials_of_the_best_peer() -> None:
     assert "(a quarter: missed)" in quarter(by_method([*peer, record("law", 0, at16=30, at32=10)]))
 
 
+def test_peers_that_never_reach_the_goal_must_have_been_played_to_four_times_the_trials() -> None:
+    own, gp = record("law", 0, at32=30, at48=20, at128=10), record("gp", 0, at64=90)
+    assert "none within 128 (gp within 64) (a quarter: missed)" in quarter(
+        by_method([own, gp, record("tpe", 0, at64=60, at128=50)])
+    )
+    assert "none within 192 (gp within 64) (a quarter: reached)" in quarter(
+        by_method([own, gp, record("tpe", 0, at64=60, at192=50)])
+    )
+
+
+def test_runs_count_as_played_up_to_their_last_budget() -> None:
+    assert search.reached(record("tpe", 0, at64=60, at128=50)) == 128
+    assert search.reached(record("gp", 0, at64=90)) == float("inf")
+
+
 def test_error_of_one_seed_is_unknown() -> None:
     assert Cell.of([3.0]).words() == "3.0"
     assert Cell.of([1.0, 3.0]).words() == "2.0 ± 1.0"
