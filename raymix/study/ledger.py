@@ -40,6 +40,8 @@ class Ledger:
         self.designer: Designer = designer or LawGuided(space)
         self.trials: dict[str, Trial] = {}
         self._ended: dict[str, str] = {}
+        self._ends: dict[str, tuple[str, float]] = {}
+        """The key in `_cells` of the row with which a trial ended."""
         self.expected_flops: Callable[[Scale], float] = cost
         """Training FLOPs at a scale where no trial has said them yet: 6 N D for anybody's trainer."""
         self._flops: dict[tuple[float, float], float] = {}
@@ -111,7 +113,7 @@ class Ledger:
         check_mixture(trial, row)
 
     def fail(self, trial_id: str, reason: str, status: str = "failed") -> None:
-        """Record that a trial ended without a result, and why. Its checkpoints stay."""
+        """Record that a trial ended without a result, and why. Its checkpoints stay; a result told before does not."""
         trial = self._known(trial_id)
         self._record("row", without_result(trial, status, reason) | self._clock())
 
@@ -144,7 +146,8 @@ class Ledger:
         """The longest trial done that one of this mixture, scale and seed goes on from."""
         shares = self.space.shares(proposal.mixture_K)
         for shorter in shorter_rungs(self.space, proposal.scale):
-            ended = self._runs.get(self._run_of(shares, shorter, proposal.seed))
+            runs = self._runs.get(self._run_of(shares, shorter, proposal.seed), ())
+            ended = [trial for trial in runs if self.status(trial.trial_id) == "done"]
             if ended:
                 return ended[0]
         return None
@@ -277,16 +280,18 @@ class Ledger:
 
     def _apply_row(self, body: dict[str, Any]) -> None:
         trial_id, status = body["trial_id"], body["status"]
+        self.hours = max(self.hours, body.get("hours") or 0.0)
         # A failure has a key of its own: it must not hide the checkpoint measured at the same tokens.
         key = trial_id, math.inf if status in ENDED[1:] else body["n_tokens"]
+        if status in ENDED:  # a trial has one result, the last that was told
+            self._cells.pop(self._ends.get(trial_id, key), None)
+            self._ended[trial_id], self._ends[trial_id] = status, key
+        elif self._ends.get(trial_id) == key:
+            return
         self._cells[key] = self._cells_of(body)
         self._table = None
-        self.hours = max(self.hours, body.get("hours") or 0.0)
-        if status in ENDED:
-            self._ended[trial_id] = status
         if status == "done":
             trial = self.trials[trial_id]
-            self._cells.pop((trial_id, math.inf), None)  # it failed at first
             if body.get("flops") and not trial.after:
                 self._flops[trial.n_params, trial.n_tokens] = body["flops"]
             if trial.purpose == "search" and longer_rungs(self.space, trial.scale):

@@ -225,7 +225,7 @@ class Study:
         return failed, sum(status is not None for status in before)
 
     def fail(self, trial_id: str, reason: str) -> None:
-        """A trial that gave no losses, and why."""
+        """A trial that gave no losses, and why; or whose losses, told before, are not to count."""
         with self.writing() as ledger:
             ledger.fail(trial_id, reason)
 
