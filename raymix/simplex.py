@@ -115,7 +115,7 @@ def vertex_along(polytope: Polytope, cost_K: Array) -> Array:
     )
     if found.status != 0:
         raise ValueError("no mixture satisfies all bounds and groups at once")
-    return np.asarray(found.x, float)
+    return _settled(polytope, np.clip(found.x, polytope.lower_K, polytope.upper_K))
 
 
 def _fill(polytope: Polytope, order: NDArray[np.int64]) -> Array:

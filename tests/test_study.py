@@ -175,6 +175,20 @@ def test_one_mixture_alone_is_a_reason_not_a_crash(tmp_path: Path) -> None:
     assert study.store.has("report.html")
 
 
+def test_one_mixture_up_to_rounding_is_one_mixture(tmp_path: Path) -> None:
+    """What the bounds leave is the prior here, and a sum of bounds there."""
+    shares = (0.7, 0.2, 0.1)
+    domains = [{"name": n, "min_share": s, "max_share": s} for n, s in zip(worlds.DOMAINS, shares, strict=True)]
+    study = Study.create(worlds.space(domains=domains, budget={}), tmp_path / "s")
+    near_K = np.array([0.7, 0.2, np.nextafter(0.1, 1)])
+    with study.writing() as ledger:
+        ledger.propose([Proposal(near_K, Scale(1e5, 5e5), seed) for seed in (0, 1)])
+    for trial in [*study.ledger.pending(), *study.ask(2)]:
+        study.tell(trial.trial_id, train(trial))
+    with pytest.raises(NotEnoughTrialsError, match="all 4 trials with losses have one mixture"):
+        study.recommend()
+
+
 def test_scores_that_too_few_ended_trials_tell_are_not_known(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
