@@ -87,18 +87,18 @@ def clearly_poor(ledger: Ledger, trial: Trial, row: Mapping[str, Any]) -> str | 
     as that is above their median.
     """
     try:
-        losses = list(ledger.space.losses_of(row).values())
-    except ValueError:  # a metric above its best: said where the row is recorded
+        loss_M = np.asarray(list(ledger.space.losses_of(row).values()), float)  # NaN where it has none
+        tokens = float(row["n_tokens"])
+    except (KeyError, TypeError, ValueError):  # no number, a metric above its best: said where the row is recorded
         return None
-    tokens = row.get("n_tokens")
-    weighed = [loss for loss, weight in zip(losses, ledger.space.weights_M, strict=True) if weight > 0]
-    if trial.purpose != "search" or tokens is None or None in weighed:  # what weighs nothing may come at the end alone
+    unknown = np.isnan(loss_M[ledger.space.weights_M > 0]).any()  # what weighs nothing may come at the end alone
+    if trial.purpose != "search" or unknown:
         return None
-    peers = _peers(ledger, trial, float(tokens))
+    peers = _peers(ledger, trial, tokens)
     if len(peers) < MIN_PEERS:
         return None
     middle, upper = np.quantile(peers, [0.5, 0.75])
-    value, bound = float(objective_values(ledger.space, np.asarray([losses], float))[0]), float(2 * upper - middle)
+    value, bound = float(objective_values(ledger.space, loss_M[None])[0]), float(2 * upper - middle)
     if not value > bound:
         return None
     return f"clearly poor: objective {value:.4f} after {tokens:.4g} tokens; bound of {len(peers)} others {bound:.4f}"
