@@ -21,7 +21,7 @@ from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.store import Store
-from raymix.study.routes import once
+from raymix.study.routes import alike, once, origin
 from raymix.study.row import check_mixture, record, without_result
 from raymix.study.trial import Trial, trial_identity
 
@@ -56,7 +56,7 @@ class Ledger:
         """What was to be confirmed, in order (raymix/study/confirm.py)."""
         self.reused: dict[str, dict[str, Any]] = {}
         """Observations taken from elsewhere, by the entry of `from` that asked for them (raymix/study/evidence.py)."""
-        self._reused: tuple[list[Cells], set[str]] | None = None
+        self._reused: tuple[list[tuple[tuple[str, float], Cells]], set[str]] | None = None
         self._last: dict[str, dict[str, Any]] = {}
         self.version = 0
         """How many events are known: what is computed from them stays right until it changes."""
@@ -197,10 +197,14 @@ class Ledger:
         if self._reused is None:
             asked = [self.reused[entry.key] for entry in self.space.reuse if entry.key in self.reused]
             rows = once([row for body in asked for row in body["rows"]])
-            self._reused = [self._cells_of(row) for row in rows], _measured(rows)
-        cells, measured = self._reused
+            cells = [((origin(row["trial_id"]), row["n_tokens"]), self._cells_of(row)) for row in rows]
+            self._reused = cells, _measured(rows)
+        found, measured = self._reused
         columns = {f"loss/{name}" for name in self.space.eval_names}
-        return cells if columns <= measured | _measured(self._last.values()) else []
+        if not columns <= measured | _measured(self._last.values()):
+            return []
+        own = ((self._cells.get(key), cells) for key, cells in found)  # others may have taken it from this study
+        return [cells for ours, cells in own if ours is None or not alike(self._columns, ours[1], cells[1])]
 
     def _clock(self) -> dict[str, float]:
         """Hours so far, for the record, where the budget counts them."""
