@@ -39,12 +39,12 @@ SAME_TOKENS = 0.02
 def stopped(ledger: Ledger) -> str | None:
     """Why the search ended before its budget, as a sentence; None where it goes on.
 
-    A budget or evidence that changed since is a wish for more trials.
+    A budget or evidence that changed since is a wish for more trials, another objective or constraint another search.
     """
     found = ledger.stop
-    if found is None or not ledger.space.budget.stop_early or found["limits"] != ledger.space.budget.limits():
+    if found is None or not ledger.space.budget.stop_early:
         return None
-    if found["reused"] != [entry.key for entry in ledger.space.reuse]:
+    if any(found.get(name, now) != now for name, now in _asked(ledger.space).items()):
         return None
     return (
         f"stopped early after {found['trials']} trials: more are expected to gain {found['expected_improvement']:.4f} "
@@ -75,8 +75,17 @@ def early_stop(space: SearchSpace, table: Observations, seed: int, n_trials: int
         "trials": n_trials,
         "expected_improvement": expected,
         "noise": noise,
+        **_asked(space),
+    }
+
+
+def _asked(space: SearchSpace) -> dict[str, Any]:
+    """What may change in a study and decides whether it is worth going on, as recorded."""
+    return {
         "limits": space.budget.limits(),
         "reused": [entry.key for entry in space.reuse],
+        "objective": space.objective.model_dump(mode="json"),
+        "constraints": space.constraints.model_dump(mode="json"),
     }
 
 
