@@ -72,6 +72,9 @@ def test_checkpoints_failures_and_mistakes(tmp_path: Path) -> None:
         ({"loss/code": "3,1"}, "loss/code is '3,1', it must be a number"),
         ({"n_tokens": 0.0}, "n_tokens is 0.0, it must be above 0"),
         ({"n_tokens": -5.0}, "n_tokens is -5.0, it must be above 0"),
+        ({"seconds": -5.0}, "seconds is -5, it must not be below 0"),
+        ({"flops": -1e20}, r"flops is -1e\+20, it must not be below 0"),
+        ({"unique/web": -1.0}, "unique/web is -1, it must not be below 0"),
         ({"n_params": float("inf")}, "n_params is inf, it must be above 0"),
         ({"status": "finished"}, "status 'finished' is not one of done, checkpoint, start, failed, stopped"),
         ({"loss/typo": 3.0}, "loss/typo is not an eval domain of this study"),
@@ -90,6 +93,23 @@ def test_rows_that_are_none_are_refused_and_nothing_is_recorded(
     assert not len(Study.open(tmp_path / "s").table())
     assert study.tell_rows([rows[0], rows[1] | {"seconds": "2.5"}]) == (0, 0)
     assert Study.open(tmp_path / "s").table().column("seconds")[1] == 2.5
+
+
+def test_ask_says_why_there_are_fewer_than_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    assert len(study.ask(8)) == 8
+    assert not caplog.records
+    assert len(study.ask(8)) == 4
+    assert "4 of the 8 trials asked for: budget.trials: 12 of 12 spent" in caplog.text
+    for n in (0, -1):
+        with pytest.raises(ValueError, match=f"{n} trials"):
+            study.ask(n)
+
+
+def test_a_seed_below_0_is_refused_before_there_is_a_study(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the seed is -1, it must be a whole number of 0 or more"):
+        Study.create(worlds.space(), tmp_path / "s", seed=-1)
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_result_told_again_takes_the_place_of_the_first(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from raymix.design.schedule import longer_rungs, shorter_rungs
 from raymix.exchange import Labels, labels, number_columns, numbers
 from raymix.observations import Observations
 from raymix.simplex import Array
-from raymix.space import Scale, SearchSpace
+from raymix.space import Scale, SearchSpace, SpaceError
 from raymix.store import Store
 from raymix.study.routes import alike, once, origin
 from raymix.study.row import check_mixture, record, without_result
@@ -35,6 +35,8 @@ class Ledger:
     def __init__(
         self, space: SearchSpace, seed: int = 0, store: Store | None = None, designer: Designer | None = None
     ) -> None:
+        if seed < 0:
+            raise SpaceError(f"the seed is {seed}, it must be a whole number of 0 or more")
         self.space = space
         self.seed = seed
         self.designer: Designer = designer or LawGuided(space)
