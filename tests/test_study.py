@@ -72,6 +72,9 @@ def test_checkpoints_failures_and_mistakes(tmp_path: Path) -> None:
         ({"loss/code": "3,1"}, "loss/code is '3,1', it must be a number"),
         ({"n_tokens": 0.0}, "n_tokens is 0.0, it must be above 0"),
         ({"n_tokens": -5.0}, "n_tokens is -5.0, it must be above 0"),
+        ({"n_tokens": 1000.0}, "n_tokens is 1000, but 500000 was proposed: is it in another unit"),
+        ({"n_tokens": 5e5 * 1024, "status": "checkpoint"}, "n_tokens is 5.12e.08, but 500000 was proposed"),
+        ({"n_params": 0.1}, "n_params is 0.1, but 100000 was proposed"),
         ({"seconds": -5.0}, "seconds is -5, it must not be below 0"),
         ({"flops": -1e20}, r"flops is -1e\+20, it must not be below 0"),
         ({"unique/web": -1.0}, "unique/web is -1, it must not be below 0"),
@@ -93,6 +96,18 @@ def test_rows_that_are_none_are_refused_and_nothing_is_recorded(
     assert not len(Study.open(tmp_path / "s").table())
     assert study.tell_rows([rows[0], rows[1] | {"seconds": "2.5"}]) == (0, 0)
     assert Study.open(tmp_path / "s").table().column("seconds")[1] == 2.5
+
+
+def test_a_nan_in_a_file_is_a_failed_row_with_its_reason(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    trials = study.ask(2)
+    lines = [f"{trial.trial_id},3.0,{word},2.5" for trial, word in zip(trials, ("nan", "NaN"), strict=True)]
+    (tmp_path / "r.csv").write_text("\n".join(["trial_id,loss/web,loss/code,loss/books", *lines]) + "\n")
+    told = CliRunner().invoke(app, ["tell", str(tmp_path / "s"), str(tmp_path / "r.csv")])
+    assert (told.exit_code, told.stdout) == (0, "2 rows recorded (2 without losses)\n")
+    table = Study.open(tmp_path / "s").table()
+    assert table.status_B.tolist() == ["failed"] * 2
+    assert table.table["reason"].to_pylist() == ["loss/code is nan"] * 2
 
 
 def test_ask_says_why_there_are_fewer_than_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
