@@ -21,7 +21,7 @@ from raymix.design import Proposal
 from raymix.formats.exporters import export_study
 from raymix.results import results
 from raymix.screens.screen import Screen
-from raymix.space import Scale, SpaceError
+from raymix.space import Scale, SearchSpace, SpaceError
 from raymix.store import StoreError
 from raymix.study.trial import Trial
 from raymix.target.recommend import NotEnoughTrialsError
@@ -108,6 +108,18 @@ def test_a_nan_in_a_file_is_a_failed_row_with_its_reason(tmp_path: Path) -> None
     table = Study.open(tmp_path / "s").table()
     assert table.status_B.tolist() == ["failed"] * 2
     assert table.table["reason"].to_pylist() == ["loss/code is nan"] * 2
+
+
+def test_the_budget_of_ones_own_trainer_is_raised_from_the_shell(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(worlds.space().model_dump(mode="json", exclude_none=True)))
+    study = Study.create(SearchSpace.load(tmp_path / "space.yaml"), tmp_path / "s")
+    assert len(study.ask(20)) == 12
+    said = CliRunner().invoke(app, ["resume", str(tmp_path / "s"), "--set", "budget.trials=14"])
+    assert (said.exit_code, "raymix ask" in said.stdout) == (0, True), said.output
+    asked = CliRunner().invoke(app, ["ask", str(tmp_path / "s"), "-n", "4"])
+    assert len(asked.stdout.splitlines()) == 2
+    forked = CliRunner().invoke(app, ["resume", str(tmp_path / "s"), "--fork", str(tmp_path / "new"), "--json"])
+    assert json.loads(forked.stdout)["study"] == str(tmp_path / "new")
 
 
 def test_ask_says_why_there_are_fewer_than_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
