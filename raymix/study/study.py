@@ -105,7 +105,8 @@ class Study:
             with store.locked():
                 take_evidence(Ledger(space, study.seed, store))
                 write_space(store, space)
-            study = cls(store, space, study.seed, designer)
+            outdated, study = study._outdated, cls(store, space, study.seed, designer)
+            study._outdated = outdated
         return study
 
     @classmethod
