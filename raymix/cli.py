@@ -108,13 +108,22 @@ def run(
 
 @app.command()
 def resume(study: StudyPath, settings: Settings = [], fork: Fork = None, as_json: Json = False) -> None:  # noqa: B006
-    """Continue a study from its storage alone, on any machine that sees it and the text of its domains."""
+    """Continue a study from its storage alone, on any machine that sees it and the text of its domains.
+
+    With a trainer of your own: take over what --set changes, then go on with ask and tell.
+    """
     from raymix.study import Study
     from raymix.study.files import as_written
 
     kept = Study.open(study).space
     wanted = SearchSpace.parse(apply_settings(as_written(kept), settings), folder=kept.folder)
-    _search(_trainable(wanted), study, None, fork, as_json)
+    if wanted.trains_proxies:
+        return _search(wanted, study, None, fork, as_json)
+    work = Study.fork(wanted, study, fork) if fork else Study.resume(wanted, study)
+    if as_json:
+        print(json.dumps({"event": "resumed", "study": work.store.where, "command": work.command()}))
+    else:
+        print(f"continue with: {work.command()}, then raymix tell")
 
 
 @app.command()

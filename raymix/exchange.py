@@ -34,6 +34,7 @@ SUM_ERROR = 0.01 + 1e-9
 NEGATIVE = 1e-6  # a share below 0 by less is rounding of whoever computed it, and 0
 MAX_SEED = 2**63
 NUMBERS = ("n_params", "n_tokens", "seconds", "flops")
+NANS = ("nan", "-nan")  # of a CSV file: a loss that was measured and is none, not one that is missing
 LABELS = ("trial_id", "status", "reason", "seed")
 Labels = tuple[str, str, str, int]
 
@@ -50,8 +51,10 @@ def read_table(path: str | Path) -> pa.Table:
     try:
         if path.suffix == ".parquet":
             return pyarrow.parquet.read_table(path)
-        as_text = pyarrow.csv.ConvertOptions(column_types={"trial_id": pa.string(), "reason": pa.string()})
-        table = pyarrow.csv.read_csv(path, convert_options=as_text)
+        types = {"trial_id": pa.string(), "reason": pa.string()}
+        empty = [word for word in pyarrow.csv.ConvertOptions().null_values if word.lower() not in NANS]
+        options = pyarrow.csv.ConvertOptions(column_types=types, null_values=empty)
+        table = pyarrow.csv.read_csv(path, convert_options=options)
     except pa.ArrowException as error:
         raise SpaceError(f"{path}: cannot be read as a table: {error}") from None
     if hint := delimiter_hint(table.column_names):

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 from ray.tune.search import Searcher
 
 from raymix.design import Designer
@@ -247,7 +248,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
 def _falls_short(result: dict[str, Any], trial: Trial) -> bool:
     """Whether a trial ended before the tokens it was proposed with; one that does not say is whole."""
     n_tokens = result.get("n_tokens")
-    return isinstance(n_tokens, int | float) and n_tokens < WHOLE * trial.n_tokens
+    return isinstance(n_tokens, int | float | np.number) and bool(n_tokens < WHOLE * trial.n_tokens)
 
 
 def _ignore(event: str, trial: Trial | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from scipy.spatial import KDTree
 Array = NDArray[np.float64]
 
 SUM_TOLERANCE = 1e-6  # shares that miss 1 by less are rounding, and are renormalised
+TOUCHES = 1e-8  # of a constraint: what a solver leaves between it and a point on it
+ROUNDING = 1e-12  # of a sum of shares
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,21 @@ class Polytope:
         inside &= (mix_BK <= self.upper_K + tolerance).all(axis=1)
         inside &= (mix_BK @ self.rows_GK.T <= self.limit_G + tolerance).all(axis=1)
         return np.asarray(inside)
+
+    @cached_property
+    def held_G(self) -> NDArray[np.bool_]:
+        """Which linear rows are at their limit wherever one is in the polytope, as of a group with min = max."""
+        least_G = np.asarray([row @ vertex_along(self, row) for row in self.rows_GK])
+        return np.asarray(self.limit_G - least_G <= TOUCHES)
+
+    @cached_property
+    def held_EK(self) -> Array:
+        """Orthonormal directions (E, K) of the free shares, with sum 0, in which those rows leave no room."""
+        free_K = self.upper_K - self.lower_K > 1e-12
+        held = self.rows_GK[self.held_G] * free_K
+        held = (held - held.sum(axis=1, keepdims=True) / max(free_K.sum(), 1)) * free_K
+        _, size_E, direction_EK = np.linalg.svd(held, full_matrices=False)
+        return np.asarray(direction_EK[size_E > 1e-9])
 
     def floored(self, floor: float) -> Polytope:
         """The same set with every share at least `floor`, where its upper bound leaves room for that."""
@@ -97,7 +115,7 @@ def vertex_along(polytope: Polytope, cost_K: Array) -> Array:
     )
     if found.status != 0:
         raise ValueError("no mixture satisfies all bounds and groups at once")
-    return np.asarray(found.x, float)
+    return _settled(polytope, np.clip(found.x, polytope.lower_K, polytope.upper_K))
 
 
 def _fill(polytope: Polytope, order: NDArray[np.int64]) -> Array:
@@ -126,7 +144,7 @@ def interior_point(polytope: Polytope) -> Array:
     rows = np.vstack([np.hstack([-identity, slack]), np.hstack([identity, slack])])
     limits = np.concatenate([-polytope.lower_K, polytope.upper_K])
     if len(polytope.limit_G):
-        rows = np.vstack([rows, np.hstack([polytope.rows_GK, np.ones((len(polytope.limit_G), 1)) * 1e-6])])
+        rows = np.vstack([rows, np.hstack([polytope.rows_GK, 1e-6 * ~polytope.held_G[:, None]])])
         limits = np.concatenate([limits, polytope.limit_G])
     cost = np.zeros(K + 1)
     cost[-1] = -1.0
@@ -148,6 +166,7 @@ def project(polytope: Polytope, point_K: Array) -> Array:
         return _project_box(polytope, point_K)
     inside_K = interior_point(polytope)
     ones = np.ones(polytope.n_domains)
+    held_EK, rows, limits = polytope.held_EK, polytope.rows_GK[~polytope.held_G], polytope.limit_G[~polytope.held_G]
     found = minimize(
         lambda w: 0.5 * float((w - point_K) @ (w - point_K)),
         inside_K,
@@ -155,20 +174,32 @@ def project(polytope: Polytope, point_K: Array) -> Array:
         bounds=list(zip(polytope.lower_K, polytope.upper_K, strict=True)),
         constraints=[
             {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: ones},
-            {
-                "type": "ineq",
-                "fun": lambda w: polytope.limit_G - polytope.rows_GK @ w,
-                "jac": lambda w: -polytope.rows_GK,
-            },
+            {"type": "eq", "fun": lambda w: held_EK @ (w - inside_K), "jac": lambda w: held_EK},
+            {"type": "ineq", "fun": lambda w: limits - rows @ w, "jac": lambda w: -rows},
         ],
         method="SLSQP",
         options={"ftol": 1e-14, "maxiter": 200},
     )
-    mix_K = np.clip(found.x, polytope.lower_K, polytope.upper_K)
+    mix_K = _settled(polytope, np.clip(found.x, polytope.lower_K, polytope.upper_K))
     excess = float((polytope.rows_GK @ mix_K - polytope.limit_G).max())
-    room = float((polytope.limit_G - polytope.rows_GK @ inside_K).min())
-    back = 0.0 if excess <= 0 else min(1.0, excess / (excess + room))
+    room = max(float((polytope.limit_G - polytope.rows_GK @ inside_K).min()), 0.0)
+    back = 0.0 if excess <= ROUNDING else excess / (excess + room)
     return np.asarray(mix_K + back * (inside_K - mix_K))
+
+
+def _settled(polytope: Polytope, mix_K: Array) -> Array:
+    """A point that misses sum and groups by what a solver leaves, moved onto those it touches; bounds are kept.
+
+    A group with min = max has no inside to move to, so that nothing else than this would keep it.
+    """
+    free = (mix_K > polytope.lower_K + TOUCHES) & (mix_K < polytope.upper_K - TOUCHES)
+    over_G = polytope.rows_GK @ mix_K - polytope.limit_G
+    touched = over_G > -TOUCHES
+    rows = np.vstack([np.ones(polytope.n_domains), polytope.rows_GK[touched]])
+    missing = np.concatenate([[1 - mix_K.sum()], -over_G[touched]])
+    moved_K = mix_K.copy()
+    moved_K[free] += np.linalg.lstsq(rows[:, free], missing, rcond=None)[0]
+    return np.clip(moved_K, polytope.lower_K, polytope.upper_K)
 
 
 def _project_box(polytope: Polytope, point_K: Array) -> Array:
@@ -196,7 +227,7 @@ def sample(polytope: Polytope, n: int, rng: np.random.Generator, steps: int | No
     if len(free) < 2:
         return mix_BK
     for _ in range(steps or 10 * K):
-        mix_BK = _hit_and_run_step(polytope, mix_BK, _directions(free, mix_BK.shape, rng), rng)
+        mix_BK = _hit_and_run_step(polytope, mix_BK, _directions(polytope, free, len(mix_BK), rng), rng)
     return mix_BK
 
 
@@ -210,6 +241,7 @@ def _hit_and_run_step(polytope: Polytope, mix_BK: Array, direction_BK: Array, rn
     moves = np.abs(direction_BK) > 1e-15
     far_B = np.where(moves, np.maximum(to_upper, to_lower), np.inf).min(axis=1)
     near_B = np.where(moves, np.minimum(to_upper, to_lower), -np.inf).max(axis=1)
+    far_B, near_B = (np.where(moves.any(axis=1), end_B, 0.0) for end_B in (far_B, near_B))
     far_B = np.minimum(far_B, np.where(slope_BG > 1e-15, to_limit, np.inf).min(axis=1, initial=np.inf))
     near_B = np.maximum(near_B, np.where(slope_BG < -1e-15, to_limit, -np.inf).max(axis=1, initial=-np.inf))
     length_B = np.where(far_B > near_B, near_B + rng.random(len(mix_BK)) * (far_B - near_B), 0.0)
@@ -222,12 +254,14 @@ def _hit_and_run_step(polytope: Polytope, mix_BK: Array, direction_BK: Array, rn
     return np.asarray(moved_BK + (1 - moved_BK.sum(axis=1, keepdims=True)) * part_BK)
 
 
-def _directions(free: NDArray[np.int64], shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Half the rows one domain against another (mixes fast in corners), half a random tangent vector."""
-    direction_BK = np.zeros(shape)
-    normal = rng.normal(size=(shape[0], len(free)))
+def _directions(polytope: Polytope, free: NDArray[np.int64], n: int, rng: np.random.Generator) -> Array:
+    """Half the rows (n, K) one domain against another (mixes fast in corners), half a random tangent vector."""
+    direction_BK = np.zeros((n, polytope.n_domains))
+    normal = rng.normal(size=(n, len(free)))
     direction_BK[:, free] = normal - normal.mean(axis=1, keepdims=True)
-    pairs = np.flatnonzero(rng.random(shape[0]) < 0.5)
+    direction_BK -= direction_BK @ polytope.held_EK.T @ polytope.held_EK
+    direction_BK[np.abs(direction_BK).max(axis=1) < 1e-9] = 0.0  # groups leave it no room: rounding is no direction
+    pairs = np.flatnonzero(rng.random(n) < 0.5)
     first = rng.integers(len(free), size=len(pairs))
     second = (first + rng.integers(1, len(free), size=len(pairs))) % len(free)
     direction_BK[pairs] = 0.0

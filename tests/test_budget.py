@@ -178,6 +178,9 @@ def test_a_search_stops_early_and_goes_on_when_the_budget_is_raised(tmp_path: Pa
     assert search_over(ledger(Store(tmp_path), budget=budget)) == said
     assert search_over(ledger(Store(tmp_path), budget={**budget, "trials": 80})) is None
     assert search_over(ledger(Store(tmp_path), budget={**budget, "stop_early": False})) is None
+    assert search_over(ledger(Store(tmp_path), budget=budget, objective={"weights": {"web": 1}})) is None
+    group = {"domains": ["web", "code"], "min": 0.7}
+    assert search_over(ledger(Store(tmp_path), budget=budget, constraints={"groups": [group]})) is None
 
 
 def test_a_search_has_seen_enough_when_every_length_has_its_trials() -> None:

@@ -112,6 +112,26 @@ def test_the_prediction_is_older_than_the_runs_and_survives_a_restart(tmp_path: 
     assert found is not None and found.done == 9
 
 
+def test_another_objective_is_not_confirmed_by_runs_of_the_first(tmp_path: Path) -> None:
+    """Predicted and confirmed gains stay those of one objective; what is proposed now is to be confirmed anew."""
+    store = Store(tmp_path)
+    with store.locked():
+        play(ledger(store))
+    before = confirmation(ledger(Store(tmp_path)))
+    web = {"objective": {"weights": {"web": 1.0}}}
+    other = ledger(Store(tmp_path), **web)
+    after = confirmation(other)
+    assert before is not None and after is not None
+    assert after.gains == before.gains
+    assert after.outdated and "before it was changed" in after.words[-1] and not before.outdated
+    assert confirmed_mixture(other) is None and confirmed_mixture(ledger(Store(tmp_path))) is not None
+    larger = ledger(Store(tmp_path), **web, budget={"trials": 25, "per_round": 5})
+    play(larger)
+    again = confirmation(larger)
+    assert again is not None and not again.outdated
+    assert again.mixtures["proposal"]["web"] > after.mixtures["proposal"]["web"] + 0.1
+
+
 def test_the_prediction_counts_the_repeats_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raymix.study.confirm.N_DRAWS", 3)
     book = ledger(confirm=None)

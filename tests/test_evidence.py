@@ -172,6 +172,23 @@ def test_evidence_by_several_routes_counts_once(tmp_path: Path, names: tuple[str
     assert sum(trial_id.count(REUSED) == 1 for trial_id in found.trial_ids) == 2 * len(names), "by the shortest route"
 
 
+def test_what_a_study_measured_itself_is_no_evidence_for_it(tmp_path: Path) -> None:
+    for name, source in (("a", []), ("b", ["a"])):
+        study = Study.create(worlds.space(**{"from": [str(tmp_path / old) for old in source]}), tmp_path / name)
+        for trial in study.ask(3):
+            row = worlds.rows(trial)[1]
+            study.tell(trial.trial_id, {domain: row[f"loss/{domain}"] for domain in OLD})
+    both = Study.fork(worlds.space(), tmp_path / "b", tmp_path / "a").table()
+    assert len(both) == len({tuple(loss_M) for loss_M in both.loss_BM}) == 6
+    assert sum(trial_id.startswith(REUSED) for trial_id in both.trial_ids) == 3
+
+
+def test_two_entries_may_map_one_table_differently(tmp_path: Path) -> None:
+    path, swapped = str(table(tmp_path)), {"rename_evals": {"web": "code", "code": "web"}}
+    found, _ = taken(space(OLD, path, **{"from": [{"table": path}, {"table": path} | swapped]}))
+    assert len(found) == len(set(found.trial_ids)) == 2 * len(SHARES)
+
+
 def test_a_fork_has_what_the_old_study_took_once(tmp_path: Path) -> None:
     wanted = space(OLD, str(table(tmp_path)))
     Study.create(wanted, tmp_path / "old")

@@ -100,6 +100,47 @@ def test_the_last_row_of_a_trial_done_is_that_whatever_its_checkpoints_say(done_
     assert (last["loss/exams"], ledger.tokens_seen(trial.trial_id)) == (0.7, trial.n_tokens)
 
 
+def test_a_result_told_again_replaces_the_first_whatever_its_tokens(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    ledger = Ledger(worlds.space(), store=store)
+    (trial,) = ledger.ask(1)
+    checkpoint, done = worlds.rows(trial)
+    wrong = done | {f"loss/{name}": 40.0 for name in worlds.DOMAINS}
+    for row in (checkpoint, wrong, done | {"n_tokens": 0.99 * trial.n_tokens}):
+        ledger.observe(trial.trial_id, row)
+    for book in (ledger, Ledger(worlds.space(), store=Store(tmp_path))):
+        assert book.table().status_B.tolist() == ["checkpoint", "done"]
+        assert book.table().loss_BM.max() < 40
+        assert book.table().scale_B2[1, 1] == book.tokens_seen(trial.trial_id) == 0.99 * trial.n_tokens
+
+
+def test_a_result_that_is_withdrawn_counts_no_more() -> None:
+    ladder = [{"n_params": 1e5, "n_tokens": 5e5}, {"n_params": 1e5, "n_tokens": 1e6}]
+    ledger = Ledger(worlds.space(ladder=ladder))
+    (trial,) = ledger.ask(1)
+    checkpoint, done = worlds.rows(trial)
+    for row in (checkpoint, done):
+        ledger.observe(trial.trial_id, row)
+    longer = Proposal(ledger.space.mixture(trial.mixture), Scale(1e5, 1e6), trial.seed)
+    assert ledger.begun(longer) == trial
+    ledger.fail(trial.trial_id, "trained on the wrong shard")
+    assert ledger.table().status_B.tolist() == ["checkpoint", "failed"]
+    assert ledger.begun(longer) is None
+    ledger.observe(trial.trial_id, done)
+    assert ledger.table().status_B.tolist() == ["checkpoint", "done"]
+
+
+def test_a_checkpoint_told_late_does_not_hide_the_result_at_its_tokens() -> None:
+    ledger = Ledger(worlds.space())
+    (trial,) = ledger.ask(1)
+    done = worlds.rows(trial)[1]
+    ledger.observe(trial.trial_id, done)
+    ledger.observe(trial.trial_id, {name: 2 * value for name, value in done.items() if name.startswith("loss/")}
+                   | {"n_tokens": trial.n_tokens, "status": "checkpoint"})  # fmt: skip
+    assert ledger.table().status_B.tolist() == ["done"]
+    assert ledger.table().loss_BM[0, 0] == done[f"loss/{worlds.DOMAINS[0]}"]
+
+
 def test_unknown_trials_and_missing_losses_are_refused() -> None:
     ledger = Ledger(worlds.space())
     (trial,) = ledger.ask(1)

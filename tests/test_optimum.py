@@ -77,6 +77,16 @@ def test_groups_and_bounds_hold_at_the_optimum() -> None:
     assert found.gap <= 1e-4
 
 
+@pytest.mark.parametrize("cap", [1.0, 0.4])
+def test_groups_with_min_equal_to_max_hold_at_the_optimum(cap: float) -> None:
+    """Along (.5 - t, t, .1 - t, .4 + t); a cap of .4 on the first leaves t = .1 alone."""
+    groups, totals = np.array([[1.0, 1, 0, 0], [0, 1, 1, 0]]), np.array([0.5, 0.1])
+    polytope = Polytope(np.zeros(4), np.array([cap, 1, 1, 1]), np.vstack([groups, -groups]), np.append(totals, -totals))
+    found = minimise(problem(3, 4)[1], polytope)
+    assert polytope.contains(found.mixture_K, 1e-12).all()
+    assert found.gap <= 2e-5
+
+
 def test_fixed_shares_leave_the_only_point() -> None:
     _, objective = problem(0, 3)
     found = minimise(objective, Polytope.box([0.2, 0.3, 0.5], [0.2, 0.3, 0.5]))

@@ -117,11 +117,13 @@ def test_trials_that_a_scheduler_stops_are_rows_and_their_checkpoints_count(loca
     assert len(runs) == 4 and {trial.seed for trial in runs} == {1000, 1001}
 
 
-def test_a_stop_short_of_the_tokens_is_no_end() -> None:
+@pytest.mark.parametrize("number", [float, np.int64, np.float32])
+def test_a_stop_short_of_the_tokens_is_no_end(number: Any) -> None:
     search = MixtureSearch(worlds.space())
-    rows = worlds.rows(_first(search))
-    search.on_trial_result("t1", rows[0])
-    search.on_trial_complete("t1", rows[0])
+    row = worlds.rows(_first(search))[0]
+    row["n_tokens"] = number(row["n_tokens"])
+    search.on_trial_result("t1", row)
+    search.on_trial_complete("t1", row)
     table = search.ledger.table()
     assert table.status_B.tolist() == ["checkpoint", "stopped"]
     assert len(table.usable()) == 1
@@ -203,6 +205,7 @@ def test_poor_trials_are_stopped_where_the_space_asks_for_it() -> None:
         assert search.poor("t8", bad) is wanted
         assert not search.poor("t8", {**bad, "status": "done"})
         assert not search.poor("stranger", bad)
+        assert not search.poor("t8", {**bad, "loss/web": "n/a"}) and not search.poor("t8", {**bad, "n_tokens": "n/a"})
         if wanted:
             search.on_trial_complete("t8", bad)
             assert search.ledger.count("stopped") == 1

@@ -40,6 +40,34 @@ def test_projection_is_inside_and_nearest(polytope: Polytope, seed: int) -> None
     assert ((others - nearest) @ (point - nearest)).max() <= 1e-6
 
 
+def fixed_groups(K: int, *members: tuple[int, ...]) -> Polytope:
+    """Groups with min = max, at what equal shares give them."""
+    rows_GK = np.array([np.isin(np.arange(K), group).astype(float) for group in members])
+    limit_G = rows_GK.sum(axis=1) / K
+    return Polytope(np.zeros(K), np.ones(K), np.vstack([rows_GK, -rows_GK]), np.concatenate([limit_G, -limit_G]))
+
+
+@pytest.mark.parametrize("members", [((0, 1),), ((0, 1), (1, 2)), ((0, 1), (2, 3)), ((0, 1, 2, 3, 4, 5),), ((0,),)])
+def test_groups_with_min_equal_to_max_are_kept_and_leave_the_rest_free(members: tuple[tuple[int, ...], ...]) -> None:
+    polytope, rng = fixed_groups(6, *members), np.random.default_rng(0)
+    assert simplex.interior_point(polytope).min() > 0.05
+    points_BK = simplex.sample(polytope, 32, rng)
+    assert polytope.contains(points_BK, 1e-12).all()
+    assert (points_BK.std(axis=0) > 0.01).sum() >= 4, "they are different mixtures"
+    for point_K in points_BK:
+        assert simplex.project(polytope, point_K) == pytest.approx(point_K, abs=1e-9)
+    outside_K = rng.dirichlet(np.ones(6))
+    nearest_K = simplex.project(polytope, outside_K)
+    assert polytope.contains(nearest_K, 1e-12).all()
+    assert ((points_BK - nearest_K) @ (outside_K - nearest_K)).max() <= 1e-9
+
+
+def test_groups_that_leave_one_mixture() -> None:
+    polytope = fixed_groups(3, (0,), (1,))
+    for found_BK in (simplex.sample(polytope, 4, np.random.default_rng(0)), simplex.project(polytope, np.eye(3)[0])):
+        assert found_BK == pytest.approx(np.full(np.shape(found_BK), 1 / 3), abs=1e-12)
+
+
 @given(polytopes(), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_vertex_is_no_worse_than_any_sample(polytope: Polytope, seed: int) -> None:

@@ -21,7 +21,7 @@ from raymix.design import Proposal
 from raymix.formats.exporters import export_study
 from raymix.results import results
 from raymix.screens.screen import Screen
-from raymix.space import Scale, SpaceError
+from raymix.space import Scale, SearchSpace, SpaceError
 from raymix.store import StoreError
 from raymix.study.trial import Trial
 from raymix.target.recommend import NotEnoughTrialsError
@@ -72,6 +72,12 @@ def test_checkpoints_failures_and_mistakes(tmp_path: Path) -> None:
         ({"loss/code": "3,1"}, "loss/code is '3,1', it must be a number"),
         ({"n_tokens": 0.0}, "n_tokens is 0.0, it must be above 0"),
         ({"n_tokens": -5.0}, "n_tokens is -5.0, it must be above 0"),
+        ({"n_tokens": 1000.0}, "n_tokens is 1000, but 500000 was proposed: is it in another unit"),
+        ({"n_tokens": 5e5 * 1024, "status": "checkpoint"}, "n_tokens is 5.12e.08, but 500000 was proposed"),
+        ({"n_params": 0.1}, "n_params is 0.1, but 100000 was proposed"),
+        ({"seconds": -5.0}, "seconds is -5, it must not be below 0"),
+        ({"flops": -1e20}, r"flops is -1e\+20, it must not be below 0"),
+        ({"unique/web": -1.0}, "unique/web is -1, it must not be below 0"),
         ({"n_params": float("inf")}, "n_params is inf, it must be above 0"),
         ({"status": "finished"}, "status 'finished' is not one of done, checkpoint, start, failed, stopped"),
         ({"loss/typo": 3.0}, "loss/typo is not an eval domain of this study"),
@@ -90,6 +96,47 @@ def test_rows_that_are_none_are_refused_and_nothing_is_recorded(
     assert not len(Study.open(tmp_path / "s").table())
     assert study.tell_rows([rows[0], rows[1] | {"seconds": "2.5"}]) == (0, 0)
     assert Study.open(tmp_path / "s").table().column("seconds")[1] == 2.5
+
+
+def test_a_nan_in_a_file_is_a_failed_row_with_its_reason(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    trials = study.ask(2)
+    lines = [f"{trial.trial_id},3.0,{word},2.5" for trial, word in zip(trials, ("nan", "NaN"), strict=True)]
+    (tmp_path / "r.csv").write_text("\n".join(["trial_id,loss/web,loss/code,loss/books", *lines]) + "\n")
+    told = CliRunner().invoke(app, ["tell", str(tmp_path / "s"), str(tmp_path / "r.csv")])
+    assert (told.exit_code, told.stdout) == (0, "2 rows recorded (2 without losses)\n")
+    table = Study.open(tmp_path / "s").table()
+    assert table.status_B.tolist() == ["failed"] * 2
+    assert table.table["reason"].to_pylist() == ["loss/code is nan"] * 2
+
+
+def test_the_budget_of_ones_own_trainer_is_raised_from_the_shell(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(worlds.space().model_dump(mode="json", exclude_none=True)))
+    study = Study.create(SearchSpace.load(tmp_path / "space.yaml"), tmp_path / "s")
+    assert len(study.ask(20)) == 12
+    said = CliRunner().invoke(app, ["resume", str(tmp_path / "s"), "--set", "budget.trials=14"])
+    assert (said.exit_code, "raymix ask" in said.stdout) == (0, True), said.output
+    asked = CliRunner().invoke(app, ["ask", str(tmp_path / "s"), "-n", "4"])
+    assert len(asked.stdout.splitlines()) == 2
+    forked = CliRunner().invoke(app, ["resume", str(tmp_path / "s"), "--fork", str(tmp_path / "new"), "--json"])
+    assert json.loads(forked.stdout)["study"] == str(tmp_path / "new")
+
+
+def test_ask_says_why_there_are_fewer_than_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    assert len(study.ask(8)) == 8
+    assert not caplog.records
+    assert len(study.ask(8)) == 4
+    assert "4 of the 8 trials asked for: budget.trials: 12 of 12 spent" in caplog.text
+    for n in (0, -1):
+        with pytest.raises(ValueError, match=f"{n} trials"):
+            study.ask(n)
+
+
+def test_a_seed_below_0_is_refused_before_there_is_a_study(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the seed is -1, it must be a whole number of 0 or more"):
+        Study.create(worlds.space(), tmp_path / "s", seed=-1)
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_result_told_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
@@ -173,6 +220,20 @@ def test_one_mixture_alone_is_a_reason_not_a_crash(tmp_path: Path) -> None:
     with pytest.raises(NotEnoughTrialsError, match="all 4 trials with losses have one mixture"):
         results(study)
     assert study.store.has("report.html")
+
+
+def test_one_mixture_up_to_rounding_is_one_mixture(tmp_path: Path) -> None:
+    """What the bounds leave is the prior here, and a sum of bounds there."""
+    shares = (0.7, 0.2, 0.1)
+    domains = [{"name": n, "min_share": s, "max_share": s} for n, s in zip(worlds.DOMAINS, shares, strict=True)]
+    study = Study.create(worlds.space(domains=domains, budget={}), tmp_path / "s")
+    near_K = np.array([0.7, 0.2, np.nextafter(0.1, 1)])
+    with study.writing() as ledger:
+        ledger.propose([Proposal(near_K, Scale(1e5, 5e5), seed) for seed in (0, 1)])
+    for trial in [*study.ledger.pending(), *study.ask(2)]:
+        study.tell(trial.trial_id, train(trial))
+    with pytest.raises(NotEnoughTrialsError, match="all 4 trials with losses have one mixture"):
+        study.recommend()
 
 
 def test_scores_that_too_few_ended_trials_tell_are_not_known(

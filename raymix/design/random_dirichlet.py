@@ -82,7 +82,10 @@ def released_caps(space: SearchSpace) -> Polytope:
 
 
 def into(polytope: Polytope, mix_BK: Array) -> Array:
-    """Rows moved into the polytope: the nearest point within the bounds, then towards the middle until groups hold."""
+    """Rows moved into the polytope: the nearest point within the bounds, then towards the middle until groups hold.
+
+    Groups with min = max hold in no part of that way: rows first move onto them.
+    """
     if not len(mix_BK):
         return mix_BK
     low_B = (polytope.lower_K - mix_BK).min(axis=1)
@@ -94,8 +97,11 @@ def into(polytope: Polytope, mix_BK: Array) -> Array:
     moved_BK = np.clip(mix_BK + high_B[:, None], polytope.lower_K, polytope.upper_K)
     if not len(polytope.limit_G):
         return np.asarray(moved_BK)
-    middle_K = simplex.interior_point(polytope)
-    over_BG = moved_BK @ polytope.rows_GK.T - polytope.limit_G
-    room_G = np.maximum(polytope.limit_G - polytope.rows_GK @ middle_K, 0.0)
-    back_B = np.max(np.where(over_BG > 0, over_BG / np.maximum(over_BG + room_G, 1e-300), 0.0), axis=1)
+    middle_K, identity_KK = simplex.interior_point(polytope), np.eye(polytope.n_domains)
+    moved_BK = moved_BK - (moved_BK - middle_K) @ polytope.held_EK.T @ polytope.held_EK
+    rows = np.vstack([polytope.rows_GK, identity_KK, -identity_KK])
+    limits = np.concatenate([polytope.limit_G, polytope.upper_K, -polytope.lower_K])
+    over_BG = moved_BK @ rows.T - limits
+    room_G = np.maximum(limits - rows @ middle_K, 0.0)
+    back_B = np.max(np.where(over_BG > simplex.ROUNDING, over_BG / np.maximum(over_BG + room_G, 1e-300), 0.0), axis=1)
     return np.asarray(moved_BK + back_B[:, None] * (middle_K - moved_BK))

@@ -22,6 +22,7 @@ from raymix.design.stock import unique_at
 from raymix.laws import Law
 from raymix.simplex import Array
 from raymix.space import Rung, Scale, SpaceError
+from raymix.space_parts import Objective
 from raymix.space_study import Confirm
 from raymix.study.budget import CLOSE, flops_left, spent
 from raymix.study.gain import Gain, seen, words
@@ -55,7 +56,10 @@ class Confirmation:
     pending: int
     failed: int
     gains: dict[str, Gain]
+    """Predicted and seen, of the objective that held when it was planned."""
     words: list[str]
+    outdated: bool = False
+    """Whether the objective has changed since, so that another mixture may be the one to confirm."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -94,6 +98,7 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
     body = {
         "automatic": automatic,
         "limits": space.budget.limits(),
+        "objective": space.objective.model_dump(mode="json"),
         "scale": {"n_params": scale.n_params, "n_tokens": scale.n_tokens},
         "seeds": [FIRST_SEED + i for i in range(seeds)],
         "mixtures": mixtures,
@@ -104,13 +109,18 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
 
 def skip_confirmation(ledger: Ledger, why: str) -> None:
     """Record that the last part of the budget could not be spent on confirmation."""
-    ledger.note("confirm", {"automatic": True, "limits": ledger.space.budget.limits(), "seeds": [], "why": why})
+    body = {"automatic": True, "limits": ledger.space.budget.limits(), "seeds": [], "why": why}
+    ledger.note("confirm", body | {"objective": ledger.space.objective.model_dump(mode="json")})
 
 
 def planned(ledger: Ledger) -> bool:
-    """Whether the last part of the budget was spent on confirmation, or could not be and the budget is the same."""
-    limits = ledger.space.budget.limits()
-    return any(plan["automatic"] and (plan["seeds"] or plan["limits"] == limits) for plan in ledger.confirmations)
+    """Whether the last part of the budget was spent on confirmation, or could not be and the budget is the same.
+
+    With another objective there is another proposal to confirm.
+    """
+    limits, objective = ledger.space.budget.limits(), ledger.space.objective
+    automatic = [p for p in ledger.confirmations if p["automatic"] and _objective(ledger, p) == objective]
+    return any(plan["seeds"] or plan["limits"] == limits for plan in automatic)
 
 
 def skipped(ledger: Ledger) -> str | None:
@@ -143,8 +153,9 @@ def confirmation(ledger: Ledger) -> Confirmation | None:
         return None
     runs = list(_runs(ledger, plan))
     trials = {arm: [trial_id for name, _, trial_id, _ in runs if name == arm] for arm in plan["mixtures"]}
+    objective = _objective(ledger, plan)
     gains = {
-        name: seen(ledger, Interval(**plan["predicted"][name]), trials[PROPOSAL], trials[name])
+        name: seen(ledger, objective, Interval(**plan["predicted"][name]), trials[PROPOSAL], trials[name])
         for name in plan["mixtures"]
         if name != PROPOSAL
     }
@@ -154,13 +165,15 @@ def confirmation(ledger: Ledger) -> Confirmation | None:
     pending = len(ids) - done - failed
     mixtures, scale = plan["mixtures"], plan["scale"]
     said = [words(name, gain, pending) for name, gain in gains.items()]
-    return Confirmation(scale, plan["seeds"], mixtures, trials, done, pending, failed, gains, said)
+    outdated = objective != ledger.space.objective
+    said += ["these gains are of the objective before it was changed"] if outdated else []
+    return Confirmation(scale, plan["seeds"], mixtures, trials, done, pending, failed, gains, said, outdated)
 
 
 def confirmed_mixture(ledger: Ledger) -> Array | None:
-    """The mixture of the last confirmation, once a pair of it has ended."""
+    """The mixture of the last confirmation, once a pair of it has ended; None where that was of another objective."""
     found = confirmation(ledger)
-    if found is None or not any(gain.pairs for gain in found.gains.values()):
+    if found is None or found.outdated or not any(gain.pairs for gain in found.gains.values()):
         return None
     return np.asarray([found.mixtures[PROPOSAL][name] for name in ledger.space.domain_names])
 
@@ -169,6 +182,9 @@ def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommenda
     """The recommendation in the light of its confirmation: what was seen outweighs what was predicted."""
     if confirmed is None or not any(gain.pairs for gain in confirmed.gains.values()):
         return found
+    if confirmed.outdated:
+        note = "the objective has changed since a mixture was confirmed: raymix confirm trains what is proposed now"
+        return replace(found, law={**found.law, "notes": [*found.law["notes"], note]})
     same = all(math.isclose(found.mixture[name], s, abs_tol=1e-9) for name, s in confirmed.mixtures[PROPOSAL].items())
     if not same:
         note = "what was confirmed is another mixture: the law has since found one better by more than the noise"
@@ -226,6 +242,11 @@ def largest_affordable(ledger: Ledger, flops: float) -> Scale | None:
 
 def _between(start: Scale, end: Scale, t: float) -> Scale:
     return Scale(*(float(a ** (1 - t) * b**t) for a, b in zip(start, end, strict=True)))
+
+
+def _objective(ledger: Ledger, plan: Mapping[str, Any]) -> Objective:
+    """What a plan was made for; the present objective where an earlier version did not record it."""
+    return Objective.model_validate(plan["objective"]) if "objective" in plan else ledger.space.objective
 
 
 def _scale(plan: Mapping[str, Any]) -> Scale:

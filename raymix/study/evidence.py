@@ -106,7 +106,7 @@ def mapped_rows(entry: Reuse, source: Source, space: SearchSpace) -> tuple[list[
     kept = usable.select(keep_B & measured_B)
     total_B = (kept.mix_BK @ mapping.map_JK).sum(axis=1, keepdims=True)
     mix_BK = kept.mix_BK @ mapping.map_JK / total_B
-    rows = _rows(kept, mix_BK, mapping.map_JK, loss_BM[keep_B & measured_B], evals.names, space, source.sha256[:8])
+    rows = _rows(kept, mix_BK, mapping.map_JK, loss_BM[keep_B & measured_B], evals.names, space, _mark(entry, source))
     n_trials, n_all = len(set(kept.trial_ids)), len(set(usable.trial_ids))
     notes.append(f"{len(rows)} of {len(usable)} rows ({n_trials} of {n_all} trials) taken")
     return rows, notes
@@ -216,6 +216,12 @@ def _rows(
         row |= {f"loss/{name}": float(value) for name, value in zip(evals, loss_BM[b], strict=True)}
         out.append({key: value for key, value in row.items() if not isinstance(value, float) or np.isfinite(value)})
     return out
+
+
+def _mark(entry: Reuse, source: Source) -> str:
+    """What the ids of rows begin with: two entries may map one source differently."""
+    said = entry.model_dump_json(exclude={"study", "table"})
+    return hashlib.sha256(f"{source.sha256} {said}".encode()).hexdigest()[:8]
 
 
 def _summed(old_BJ: Array, map_JK: Array) -> Array:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from raymix.space_parts import Objective
 from raymix.study.ledger import Ledger
 from raymix.target.objective import reduce_losses
 from raymix.target.reading import Interval
@@ -28,8 +29,10 @@ class Gain:
     """Mean over the pairs, per eval domain."""
 
 
-def seen(ledger: Ledger, predicted: Interval, proposal: Sequence[str], baseline: Sequence[str]) -> Gain:
-    """Differences within the pairs of which both runs ended well."""
+def seen(
+    ledger: Ledger, objective: Objective, predicted: Interval, proposal: Sequence[str], baseline: Sequence[str]
+) -> Gain:
+    """Differences of an objective within the pairs of which both runs ended well."""
     pairs = [
         (ledger.last_row(a) or {}, ledger.last_row(b) or {})
         for a, b in zip(proposal, baseline, strict=True)
@@ -37,10 +40,11 @@ def seen(ledger: Ledger, predicted: Interval, proposal: Sequence[str], baseline:
     ]
     if not pairs:
         return Gain(predicted, None, None, None, None, 0, {})
-    names = ledger.space.eval_names
+    space = ledger.space.model_copy(update={"objective": objective})
+    names = space.eval_names
     loss_P2M = np.asarray([[[row[f"loss/{name}"] for name in names] for row in pair] for pair in pairs])
     loss_2PM = loss_P2M.swapaxes(0, 1)
-    value_2P = reduce_losses(loss_2PM, ledger.space.weights_M, ledger.space.objective.reduce)
+    value_2P = reduce_losses(loss_2PM, space.weights_M, objective.reduce)
     gain_P, n = value_2P[1] - value_2P[0], len(pairs)
     by_eval = {name: float(g) for name, g in zip(names, (loss_2PM[1] - loss_2PM[0]).mean(axis=0), strict=True)}
     mean = float(gain_P.mean())

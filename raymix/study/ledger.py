@@ -19,9 +19,9 @@ from raymix.design.schedule import longer_rungs, shorter_rungs
 from raymix.exchange import Labels, labels, number_columns, numbers
 from raymix.observations import Observations
 from raymix.simplex import Array
-from raymix.space import Scale, SearchSpace
+from raymix.space import Scale, SearchSpace, SpaceError
 from raymix.store import Store
-from raymix.study.routes import once
+from raymix.study.routes import alike, once, origin
 from raymix.study.row import check_mixture, record, without_result
 from raymix.study.trial import Trial, trial_identity
 
@@ -35,11 +35,15 @@ class Ledger:
     def __init__(
         self, space: SearchSpace, seed: int = 0, store: Store | None = None, designer: Designer | None = None
     ) -> None:
+        if seed < 0:
+            raise SpaceError(f"the seed is {seed}, it must be a whole number of 0 or more")
         self.space = space
         self.seed = seed
         self.designer: Designer = designer or LawGuided(space)
         self.trials: dict[str, Trial] = {}
         self._ended: dict[str, str] = {}
+        self._ends: dict[str, tuple[str, float]] = {}
+        """The key in `_cells` of the row with which a trial ended."""
         self.expected_flops: Callable[[Scale], float] = cost
         """Training FLOPs at a scale where no trial has said them yet: 6 N D for anybody's trainer."""
         self._flops: dict[tuple[float, float], float] = {}
@@ -54,7 +58,7 @@ class Ledger:
         """What was to be confirmed, in order (raymix/study/confirm.py)."""
         self.reused: dict[str, dict[str, Any]] = {}
         """Observations taken from elsewhere, by the entry of `from` that asked for them (raymix/study/evidence.py)."""
-        self._reused: tuple[list[Cells], set[str]] | None = None
+        self._reused: tuple[list[tuple[tuple[str, float], Cells]], set[str]] | None = None
         self._last: dict[str, dict[str, Any]] = {}
         self.version = 0
         """How many events are known: what is computed from them stays right until it changes."""
@@ -111,7 +115,7 @@ class Ledger:
         check_mixture(trial, row)
 
     def fail(self, trial_id: str, reason: str, status: str = "failed") -> None:
-        """Record that a trial ended without a result, and why. Its checkpoints stay."""
+        """Record that a trial ended without a result, and why. Its checkpoints stay; a result told before does not."""
         trial = self._known(trial_id)
         self._record("row", without_result(trial, status, reason) | self._clock())
 
@@ -144,7 +148,8 @@ class Ledger:
         """The longest trial done that one of this mixture, scale and seed goes on from."""
         shares = self.space.shares(proposal.mixture_K)
         for shorter in shorter_rungs(self.space, proposal.scale):
-            ended = self._runs.get(self._run_of(shares, shorter, proposal.seed))
+            runs = self._runs.get(self._run_of(shares, shorter, proposal.seed), ())
+            ended = [trial for trial in runs if self.status(trial.trial_id) == "done"]
             if ended:
                 return ended[0]
         return None
@@ -194,10 +199,14 @@ class Ledger:
         if self._reused is None:
             asked = [self.reused[entry.key] for entry in self.space.reuse if entry.key in self.reused]
             rows = once([row for body in asked for row in body["rows"]])
-            self._reused = [self._cells_of(row) for row in rows], _measured(rows)
-        cells, measured = self._reused
+            cells = [((origin(row["trial_id"]), row["n_tokens"]), self._cells_of(row)) for row in rows]
+            self._reused = cells, _measured(rows)
+        found, measured = self._reused
         columns = {f"loss/{name}" for name in self.space.eval_names}
-        return cells if columns <= measured | _measured(self._last.values()) else []
+        if not columns <= measured | _measured(self._last.values()):
+            return []
+        own = ((self._cells.get(key), cells) for key, cells in found)  # others may have taken it from this study
+        return [cells for ours, cells in own if ours is None or not alike(self._columns, ours[1], cells[1])]
 
     def _clock(self) -> dict[str, float]:
         """Hours so far, for the record, where the budget counts them."""
@@ -277,16 +286,18 @@ class Ledger:
 
     def _apply_row(self, body: dict[str, Any]) -> None:
         trial_id, status = body["trial_id"], body["status"]
+        self.hours = max(self.hours, body.get("hours") or 0.0)
         # A failure has a key of its own: it must not hide the checkpoint measured at the same tokens.
         key = trial_id, math.inf if status in ENDED[1:] else body["n_tokens"]
+        if status in ENDED:  # a trial has one result, the last that was told
+            self._cells.pop(self._ends.get(trial_id, key), None)
+            self._ended[trial_id], self._ends[trial_id] = status, key
+        elif self._ends.get(trial_id) == key:
+            return
         self._cells[key] = self._cells_of(body)
         self._table = None
-        self.hours = max(self.hours, body.get("hours") or 0.0)
-        if status in ENDED:
-            self._ended[trial_id] = status
         if status == "done":
             trial = self.trials[trial_id]
-            self._cells.pop((trial_id, math.inf), None)  # it failed at first
             if body.get("flops") and not trial.after:
                 self._flops[trial.n_params, trial.n_tokens] = body["flops"]
             if trial.purpose == "search" and longer_rungs(self.space, trial.scale):

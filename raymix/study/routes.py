@@ -1,8 +1,8 @@
 """Evidence that came by several routes counts once.
 
-A study that took evidence hands it on with its own: whoever takes from that study and from its source meets the same
-measurements twice, as would-be replicates without noise. The ids say by which route a row came, `from/<source>/` for
-every step.
+A study that took evidence hands it on with its own: whoever takes from that study and from its source, or is its
+source, meets the same measurements twice, as would-be replicates without noise. The ids say by which route a row came,
+`from/<source>/` for every step.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from raymix.observations import REUSED
+from raymix.simplex import Array
 
 STEPS = re.compile(rf"(?:{REUSED}[0-9a-f]+/)*")
 
@@ -30,6 +33,17 @@ def once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [rows[i] for i in sorted(i for same in known.values() for i in same)]
 
 
+def alike(columns: Sequence[str], ours_C: Array, theirs_C: Array) -> bool:
+    """Whether all losses that two rows of numbers both say are equal."""
+    both_C = np.array([name.startswith("loss/") for name in columns]) & np.isfinite(ours_C) & np.isfinite(theirs_C)
+    return bool(both_C.any()) and bool((ours_C[both_C] == theirs_C[both_C]).all())
+
+
+def origin(trial_id: str) -> str:
+    """The name of a trial where it was trained."""
+    return STEPS.sub("", trial_id, count=1)
+
+
 def _route(row: Mapping[str, Any]) -> str:
     found = STEPS.match(row["trial_id"])
     return found[0] if found else ""
@@ -41,7 +55,7 @@ def _steps(row: Mapping[str, Any]) -> int:
 
 def _trial(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Its name at its source, with seed and scale."""
-    return row["trial_id"].removeprefix(_route(row)), row.get("seed"), row.get("n_params"), row.get("n_tokens")
+    return origin(row["trial_id"]), row.get("seed"), row.get("n_params"), row.get("n_tokens")
 
 
 def _agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

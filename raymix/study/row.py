@@ -15,6 +15,8 @@ from raymix.study.trial import Trial
 ON_THE_WAY = ("checkpoint", "start")  # of a trial that has not ended: metrics may be missing
 WITHOUT_RESULT = ("failed", "stopped")
 PREFIXES = ("loss/", "metric/", "tokens/", "unique/", "loss_se/", "bpb/")
+COUNTS = ("seconds", "flops", "tokens/", "unique/")  # what a budget is reckoned with, and a law reads
+OTHER_UNIT = 100  # sizes and tokens realised differ from those proposed, but not as millions or steps do
 LONGEST_REASON = 2000
 
 
@@ -25,7 +27,7 @@ def record(space: SearchSpace, trial: Trial, row: Mapping[str, Any]) -> dict[str
 
     Raises:
         ValueError: a column of the objective is missing or no number, a metric is above its best, a size or token count
-            is not above 0, or the status is unknown.
+            is not above 0 or in another unit, seconds, FLOPs or tokens are below 0, or the status is unknown.
     """
     status = str(row.get("status") or "done")
     if status in WITHOUT_RESULT:
@@ -40,6 +42,15 @@ def record(space: SearchSpace, trial: Trial, row: Mapping[str, Any]) -> dict[str
         body[key] = getattr(trial, key) if kept.get(key) is None else body[key]
         if not (is_above_0(body[key]) or (key == "n_tokens" and status == "start" and body[key] == 0)):
             raise ValueError(f"trial {trial.trial_id}: {key} is {kept.get(key)}, it must be above 0")
+        far = max(body[key], getattr(trial, key)) > OTHER_UNIT * min(body[key], getattr(trial, key))
+        if far and (status == "done" or body[key] > getattr(trial, key)):
+            raise ValueError(
+                f"trial {trial.trial_id}: {key} is {body[key]:g}, but {getattr(trial, key):g} was proposed: "
+                "is it in another unit?"
+            )
+    for key, value in body.items():
+        if key.startswith(COUNTS) and value is not None and value < 0:
+            raise ValueError(f"trial {trial.trial_id}: {key} is {value:g}, it must not be below 0")
     bad = [name for name, value in losses.items() if not is_above_0(value)]
     if bad:
         return without_result(trial, "failed", f"{bad[0]} is {losses[bad[0]]}")

@@ -39,12 +39,12 @@ SAME_TOKENS = 0.02
 def stopped(ledger: Ledger) -> str | None:
     """Why the search ended before its budget, as a sentence; None where it goes on.
 
-    A budget or evidence that changed since is a wish for more trials.
+    A budget or evidence that changed since is a wish for more trials, another objective or constraint another search.
     """
     found = ledger.stop
-    if found is None or not ledger.space.budget.stop_early or found["limits"] != ledger.space.budget.limits():
+    if found is None or not ledger.space.budget.stop_early:
         return None
-    if found["reused"] != [entry.key for entry in ledger.space.reuse]:
+    if any(found.get(name, now) != now for name, now in _asked(ledger.space).items()):
         return None
     return (
         f"stopped early after {found['trials']} trials: more are expected to gain {found['expected_improvement']:.4f} "
@@ -75,8 +75,17 @@ def early_stop(space: SearchSpace, table: Observations, seed: int, n_trials: int
         "trials": n_trials,
         "expected_improvement": expected,
         "noise": noise,
+        **_asked(space),
+    }
+
+
+def _asked(space: SearchSpace) -> dict[str, Any]:
+    """What may change in a study and decides whether it is worth going on, as recorded."""
+    return {
         "limits": space.budget.limits(),
         "reused": [entry.key for entry in space.reuse],
+        "objective": space.objective.model_dump(mode="json"),
+        "constraints": space.constraints.model_dump(mode="json"),
     }
 
 
@@ -87,18 +96,18 @@ def clearly_poor(ledger: Ledger, trial: Trial, row: Mapping[str, Any]) -> str | 
     as that is above their median.
     """
     try:
-        losses = list(ledger.space.losses_of(row).values())
-    except ValueError:  # a metric above its best: said where the row is recorded
+        loss_M = np.asarray(list(ledger.space.losses_of(row).values()), float)  # NaN where it has none
+        tokens = float(row["n_tokens"])
+    except (KeyError, TypeError, ValueError):  # no number, a metric above its best: said where the row is recorded
         return None
-    tokens = row.get("n_tokens")
-    weighed = [loss for loss, weight in zip(losses, ledger.space.weights_M, strict=True) if weight > 0]
-    if trial.purpose != "search" or tokens is None or None in weighed:  # what weighs nothing may come at the end alone
+    unknown = np.isnan(loss_M[ledger.space.weights_M > 0]).any()  # what weighs nothing may come at the end alone
+    if trial.purpose != "search" or unknown:
         return None
-    peers = _peers(ledger, trial, float(tokens))
+    peers = _peers(ledger, trial, tokens)
     if len(peers) < MIN_PEERS:
         return None
     middle, upper = np.quantile(peers, [0.5, 0.75])
-    value, bound = float(objective_values(ledger.space, np.asarray([losses], float))[0]), float(2 * upper - middle)
+    value, bound = float(objective_values(ledger.space, loss_M[None])[0]), float(2 * upper - middle)
     if not value > bound:
         return None
     return f"clearly poor: objective {value:.4f} after {tokens:.4g} tokens; bound of {len(peers)} others {bound:.4f}"

@@ -33,6 +33,8 @@ from raymix.target.recommend import Recommendation, fit_law, recommend, target_f
 
 log = logging.getLogger(__name__)
 
+LEFT = "the rest of the budget may not pay for more until some have been told"
+
 
 class Study:
     """One search space, one directory, one seed. Make it with `create`, `open` or `resume`."""
@@ -103,7 +105,8 @@ class Study:
             with store.locked():
                 take_evidence(Ledger(space, study.seed, store))
                 write_space(store, space)
-            study = cls(store, space, study.seed, designer)
+            outdated, study = study._outdated, cls(store, space, study.seed, designer)
+            study._outdated = outdated
         return study
 
     @classmethod
@@ -150,7 +153,10 @@ class Study:
 
         Raises:
             SpaceError: the budget is in hours alone, which somebody else's trainer does not tell.
+            ValueError: n is below 1.
         """
+        if n < 1:
+            raise ValueError(f"{n} trials were asked for, it must be 1 or more")
         budget = self.space.budget
         if list(budget.limits()) == ["hours"]:
             raise SpaceError(
@@ -162,6 +168,8 @@ class Study:
             if not found:
                 waiting = f"{len(ledger.pending())} trials are still to be told"
                 log.warning("nothing to train: %s", over(ledger) or waiting)
+            elif len(found) < n and found[-1].purpose == "search":
+                log.warning("%d of the %d trials asked for: %s", len(found), n, search_over(ledger) or LEFT)
             return found
 
     def tell(
@@ -225,7 +233,7 @@ class Study:
         return failed, sum(status is not None for status in before)
 
     def fail(self, trial_id: str, reason: str) -> None:
-        """A trial that gave no losses, and why."""
+        """A trial that gave no losses, and why; or whose losses, told before, are not to count."""
         with self.writing() as ledger:
             ledger.fail(trial_id, reason)
 

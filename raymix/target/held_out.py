@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from raymix.laws import Law, make_law
 from raymix.laws.repetition import stocked
-from raymix.laws.robust import tamed_row
+from raymix.laws.robust import ABSURD, MEDIAN_OF_NORMAL, tamed_row
 from raymix.laws.select import cross_validate, rank_correlation
 from raymix.observations import Observations
 from raymix.simplex import Array
@@ -81,19 +81,25 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
 
 
 def noise_of_a_run(last: Observations, observed_B: Array, predicted_B: Array) -> float:
-    """sd of the objective between runs that differ in the seed alone; without replicates, of held-out residuals."""
+    """sd of the objective between runs that differ in the seed alone; without replicates, of held-out residuals.
+
+    A replicate that is absurdly far from the others says nothing about the noise, and is left out.
+    """
+    residual_B = (observed_B - predicted_B)[np.isfinite(observed_B - predicted_B)]
+    residual_B = residual_B - np.median(residual_B) if len(residual_B) else residual_B
+    usual = float(np.median(np.abs(residual_B))) / MEDIAN_OF_NORMAL if len(residual_B) else 0.0
+    farthest = ABSURD * usual or np.inf  # where most are exactly 0 nothing is known of what is usual
     groups: dict[tuple[float, ...], list[float]] = {}
     for mix_K, scale_2, value in zip(last.mix_BK, last.scale_B2, observed_B, strict=True):
         if np.isfinite(value):
             groups.setdefault((*np.round(mix_K, 9), *scale_2), []).append(float(value))
-    replicated = [np.asarray(values) for values in groups.values() if len(values) > 1]
+    together = [np.asarray(values) for values in groups.values()]
+    honest = [values[np.abs(values - np.median(values)) <= farthest] for values in together]
+    replicated = [values for values in honest if len(values) > 1]
     if replicated:
         squares = sum(float(((values - values.mean()) ** 2).sum()) for values in replicated)
         return float(np.sqrt(squares / sum(len(values) - 1 for values in replicated)))
-    residual_B = (observed_B - predicted_B)[np.isfinite(observed_B - predicted_B)]
-    if not len(residual_B):
-        return 0.0
-    return float(tamed_row(residual_B - np.median(residual_B)).std())
+    return float(tamed_row(residual_B).std()) if len(residual_B) else 0.0
 
 
 def _rank_within_scales(observed_B: Array, predicted_B: Array, group_B: NDArray[np.int64]) -> float:

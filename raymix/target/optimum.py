@@ -87,10 +87,10 @@ def floored(polytope: Polytope, floor: float) -> Polytope:
     """The polytope with a floor under its shares, unless that leaves it empty."""
     higher = polytope.floored(floor)
     try:
-        simplex.vertex_along(higher, np.zeros(polytope.n_domains))
+        found_K = simplex.vertex_along(higher, np.zeros(polytope.n_domains))
     except ValueError:
         return polytope
-    return higher
+    return higher if higher.contains(found_K).all() else polytope  # HiGHS bears 1e-7
 
 
 def constraints_of(objective: ObjectiveAtScale, polytope: Polytope, extra: int = 0) -> list[dict[str, Any]]:
@@ -99,8 +99,11 @@ def constraints_of(objective: ObjectiveAtScale, polytope: Polytope, extra: int =
     ones = np.concatenate([np.ones(K), np.zeros(extra)])
     out: list[dict[str, Any]] = [{"type": "eq", "fun": lambda x: x[:K].sum() - 1, "jac": lambda x: ones}]
     if len(polytope.limit_G):
-        rows = np.hstack([-polytope.rows_GK, np.zeros((len(polytope.limit_G), extra))])
-        out.append({"type": "ineq", "fun": lambda x: polytope.limit_G + rows @ x, "jac": lambda x: rows})
+        open_G, inside_K = ~polytope.held_G, simplex.interior_point(polytope)
+        limits, rows = polytope.limit_G[open_G], np.pad(-polytope.rows_GK[open_G], ((0, 0), (0, extra)))
+        held = np.pad(polytope.held_EK, ((0, 0), (0, extra)))
+        out.append({"type": "ineq", "fun": lambda x: limits + rows @ x, "jac": lambda x: rows})
+        out.append({"type": "eq", "fun": lambda x: held[:, :K] @ (x[:K] - inside_K), "jac": lambda x: held})
     if objective.ceiling_M is not None:
 
         def slope(x: Array) -> Array:

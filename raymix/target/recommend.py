@@ -30,6 +30,7 @@ from raymix.target.reading import Baseline, Interval, Reading, epochs_of, far_no
 
 N_DRAWS = 40  # bootstrap laws: enough for the 5% and 95% quantiles to be about the 2nd and 38th of them
 SAME_SCALE = 0.3  # in log: realised sizes differ a little from nominal ones
+DIGITS = 9  # of a share: mixtures that differ beyond are one
 FAR_MIXTURE = 0.25  # total variation to the nearest mixture tried
 
 
@@ -85,7 +86,7 @@ def _lacks(usable: Observations) -> str | None:
     missing = [usable.eval_domains[m] for m in np.flatnonzero(n_measured_M == 0)]
     if missing:
         return f"no trial measured {', '.join(missing)}, a law needs every eval domain and metric"
-    if len(np.unique(usable.mix_BK, axis=0)) < 2:
+    if len(np.unique(usable.mix_BK.round(DIGITS), axis=0)) < 2:
         return f"all {trials} trials with losses have one mixture, a law needs at least two"
     return None
 

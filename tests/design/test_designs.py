@@ -74,6 +74,14 @@ def test_into_keeps_groups() -> None:
     assert box.contains(into(box, np.random.default_rng(0).dirichlet(np.ones(4), size=50))).all()
 
 
+def test_into_spreads_over_a_group_with_min_equal_to_max() -> None:
+    group_K = np.array([1.0, 1, 0, 0])
+    box = Polytope(np.zeros(4), np.array([1, 1, 1, 0.3]), np.stack([group_K, -group_K]), np.array([0.5, -0.5]))
+    moved_BK = into(box, np.random.default_rng(0).dirichlet(np.ones(4), size=50))
+    assert box.contains(moved_BK, 1e-12).all()
+    assert len(np.unique(np.round(moved_BK, 6), axis=0)) == 50
+
+
 def test_filling_takes_corners_and_mixtures_in_turn() -> None:
     """Corners alone leave the inside to the law's priors; mixtures alone leave its floor unseen."""
     asked = space(4)

@@ -8,6 +8,7 @@ import pytest
 from raymix import SearchSpace
 from raymix.design import Proposal, SpaceFilling
 from raymix.study.ledger import Ledger
+from raymix.target.held_out import noise_of_a_run
 from raymix.target.optimum import minimise, objective_of
 from raymix.target.recommend import Recommendation, fit_law, recommend
 from tests import worlds
@@ -33,6 +34,22 @@ def test_one_loss_of_a_million_does_not_move_the_recommendation() -> None:
     for name in worlds.DOMAINS:
         assert absurd.mixture[name] == pytest.approx(honest.mixture[name], abs=0.02)
     assert absurd.objective.mean == pytest.approx(honest.objective.mean, rel=0.01)
+
+
+@pytest.mark.parametrize("absurd", [1e-6, 1e6])
+def test_one_absurd_replicate_says_nothing_about_the_noise(absurd: float) -> None:
+    """Else a search ended early by it, and a gain ten times the noise was within it."""
+    space = worlds.space(budget={"trials": 16, "per_round": 16, "replicates": 3})
+    ledger = Ledger(space, seed=0, designer=SpaceFilling(space))
+    for trial in ledger.ask(16):
+        ledger.observe(trial.trial_id, worlds.rows(trial)[-1])
+    last = ledger.table().last()
+    observed_B = last.loss_BM @ space.weights_M
+    predicted_B = worlds.losses(last.mix_BK.T, *last.scale_B2[0]).T @ space.weights_M
+    odd_B = np.where(np.arange(16) == 2, absurd * observed_B, observed_B)  # the prior has the first four places
+    honest = noise_of_a_run(last, observed_B, predicted_B)
+    assert 0 < honest < 0.1
+    assert noise_of_a_run(last, odd_B, predicted_B) == pytest.approx(honest, rel=0.5)
 
 
 @pytest.mark.parametrize("n_domains", [2, pytest.param(100, marks=pytest.mark.slow)])

@@ -265,13 +265,15 @@ def test_a_read_only_study_can_be_looked_at_and_says_why_it_cannot_be_run(small_
         found.ask(1)
 
 
-def test_a_study_of_the_first_format_is_read_and_raised(study: Path) -> None:
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_study_of_the_first_format_is_read_and_raised(study: Path, changed: bool) -> None:
     about = json.loads((study / "study.json").read_text())
     about.pop("sha256")
     (study / "study.json").write_text(json.dumps({**about, "format": 1}))
     text = (study / "space.yaml").read_text().partition("\n")[2]
     (study / "space.yaml").write_text("# as of old\n" + text)
-    found = Study.open(study)
+    other = {"objective": {"reduce": "worst"}} if changed else {}
+    found = Study.resume(SearchSpace.parse(SPACE | other), study)
     assert len(found.ledger.trials) == 2
     found.ask(1)
     assert json.loads((study / "study.json").read_text())["format"] == 2
