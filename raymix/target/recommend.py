@@ -163,7 +163,7 @@ def recommend(
         epochs=epochs_of(space, optimum.mixture_K, target.n_tokens),
         law={"name": law.name, **_known(score), "expected_improvement": more, "notes": notes},
         certificate={"gap": optimum.gap, "convex": optimum.convex, "method": optimum.method},
-        verdict=verdict("prior", baselines["prior"].gain, score["noise"]),
+        verdict=verdict("prior", baselines["prior"].gain, score["noise"], held_out.order),
         evidence=_evidence(table),
         exchangeable=_pairs(space, exchangeable(objective, polytope, optimum, score["noise"])),
     )
