@@ -7,6 +7,7 @@ One `Screen` per command. With `as_json`, standard output carries JSON lines alo
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -29,12 +30,17 @@ if TYPE_CHECKING:
     from raymix.target.recommend import Recommendation
 
 
+PIPE = 1000  # columns where nobody looks: a file or the next command wants whole names and one sentence a line
+
+
 class Screen:
     """Rich tables and progress on a terminal; JSON lines with `as_json`. A context manager."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.console = Console(stderr=as_json, highlight=False)
+        if not self.console.is_terminal and "COLUMNS" not in os.environ:
+            self.console.width = PIPE
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._out: TextIO | None = None
@@ -48,9 +54,9 @@ class Screen:
         self._stop_bar()
 
     def say(self, text: str) -> None:
-        """A sentence for people (on standard error with `as_json`)."""
+        """A sentence for people (on standard error with `as_json`); in one piece, so that a command can be copied."""
         self._stop_bar()
-        self.console.print(Text(text))
+        self.console.print(Text(text), soft_wrap=True)
 
     @contextmanager
     def preparing(self) -> Iterator[Callable[[str, float], None]]:
@@ -111,7 +117,7 @@ class Screen:
         for note in law["notes"]:
             self.console.print(Text(f"Note: {note}", style="yellow"))
         self.console.print(Text(f"Verdict: {found.verdict['answer']}: {found.verdict['reason']}.", style="bold"))
-        self.console.print(Text(f"Page: {study.store.url('report.html')}"))
+        self.say(f"Page: {study.store.url('report.html')}")
 
     def plan(self, space: SearchSpace, found: Plan) -> None:
         """A plan."""
@@ -178,7 +184,7 @@ class Screen:
                 go_on += f", then raymix tell {shlex.quote(study.store.where)} RESULTS.csv"
             words = f"finished: {state['over']}" if study.finished else go_on
             ended = "".join(f", {state[how]} {how}" for how in ("stopped", "failed") if state[how] or how == "failed")
-            self.console.print(Text(f"{state['done']} of {state['trials']} trials done{ended}; {words}"))
+            self.say(f"{state['done']} of {state['trials']} trials done{ended}; {words}")
 
     def _start_bar(self, name: str, total: float) -> None:
         if self.as_json or not self.console.is_terminal:
