@@ -271,3 +271,18 @@ def test_where_no_scale_has_trials_to_order_there_is_no_order_within_one() -> No
     score, held_out = score_law(ledger.space, ledger.table(), fit_law(ledger.space, ledger.table()))
     assert np.isfinite(score["rank_correlation"])
     assert np.isnan([score["rank_correlation_within_size"], held_out.order]).all()
+
+
+@pytest.mark.parametrize("at", [0, 11])
+def test_an_absurd_loss_does_not_widen_the_gain_however_often_it_is_drawn(at: int) -> None:
+    found = []
+    for absurd in (False, True):
+        ledger = Ledger(worlds.space(objective={"weights": {worlds.DOMAINS[2]: 1.0}}))
+        for i, mix_K in enumerate(np.random.default_rng(3).dirichlet(np.ones(3), 12)):
+            (trial,) = ledger.propose([Proposal(mix_K, Scale(1e5, 5e5), 0)])
+            hurt = {f"loss/{worlds.DOMAINS[2]}": 1e6} if absurd and i == at else {}
+            ledger.observe(trial.trial_id, worlds.rows(trial)[-1] | hurt)
+        recommendation, _ = recommend(ledger.space, ledger.table(), fit_law(ledger.space, ledger.table()))
+        found.append(recommendation.baselines["prior"].gain)
+    clean, hurt_too = found
+    assert hurt_too.high - hurt_too.low < 3 * (clean.high - clean.low)

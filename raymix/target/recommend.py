@@ -16,7 +16,9 @@ from raymix import simplex
 from raymix.laws import HedgedUnion, Law, ResidualGP, make_law
 from raymix.laws.base import Table, as_table
 from raymix.laws.bootstrap import resample_runs
-from raymix.laws.repetition import stocked
+from raymix.laws.fit import SIG_RANGE
+from raymix.laws.repetition import at_rows, stocked
+from raymix.laws.robust import tamed
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import Rung, SearchSpace, Target
@@ -116,13 +118,22 @@ def refitted(
 ) -> list[ObjectiveAtScale]:
     """The objective under `n` laws, each fitted to whole trials drawn with replacement; `unique_K` as it was given."""
     stock_K = space.available_K if unique_K is None else unique_K
+    table = _tamed(rows_of(space, usable), objective.law)
 
     def draw() -> ObjectiveAtScale:
-        rows = resample_runs(rows_of(space, usable), rng)
+        rows = resample_runs(table, rng)
         law = objective.law.resampled(rng) if isinstance(objective.law, HedgedUnion) else make_law(objective.law.name)
         return replace(objective, law=stocked(rows.fit(law), stock_K))
 
     return [draw() for _ in range(n)]
+
+
+def _tamed(table: Table, law: Law) -> Table:
+    """The table with no loss absurdly far from the law: drawn twice, one would carry a whole refit away."""
+    pred_BM = at_rows(law, table).predict(table.mix_BK, table.scale_B2)
+    log_MB = np.log(table.loss_BM / pred_BM).T
+    near_MB = tamed(log_MB, np.full(len(log_MB), SIG_RANGE[0]))
+    return replace(table, loss_BM=np.where(near_MB == log_MB, table.loss_BM.T, pred_BM.T * np.exp(near_MB)).T)
 
 
 def recommend(
