@@ -122,7 +122,9 @@ def plan(
     space: SpacePath,
     settings: Settings = [],  # noqa: B006
     cloud: Annotated[str | None, typer.Option(metavar="NAME", help="And what it costs at aws, gcp or azure.")] = None,
-    gpu: Annotated[str | None, typer.Option(metavar="TYPE", help="On machines with this GPU; else on CPUs.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="On machines with this GPU; left out or none: on CPUs.")
+    ] = None,
     max_workers: Annotated[int, typer.Option(min=1, help="Machines at a time.")] = 4,
     prices: PricesPath = None,
     noise: Annotated[float | None, typer.Option(help="Nats between runs of one mixture; else assumed.")] = None,
@@ -131,6 +133,7 @@ def plan(
     """What a study would train and cost, before anything is trained (the text is prepared, some steps are timed)."""
     from raymix.plan import plan as make_plan
 
+    gpu = None if gpu == "none" else gpu  # as submit takes it
     check_costs(cloud, gpu, prices, noise)
     wanted = _trainable(SearchSpace.load(space, settings))
     with Screen(as_json) as screen:

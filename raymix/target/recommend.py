@@ -161,6 +161,7 @@ def recommend(
     more = expected_improvement(drawn, polytope, optimum.mixture_K)
     notes = [*law.notes_, *_extrapolation(usable, target, optimum.mixture_K)]
     notes += repeat_notes(space, objective, optimum.mixture_K) + _unused_rungs(space, usable)
+    notes += below_ladder(space, target)
     others = baseline_mixtures(space, target)
     read = Reading.of(objective, np.stack([optimum.mixture_K, *others.values()]), drawn)
     baselines = read.baselines({name: space.shares(mix_K) for name, mix_K in others.items()})
@@ -222,6 +223,16 @@ def _extrapolation(usable: Observations, target: Rung, mix_K: Array) -> list[str
     nearest = float(0.5 * np.abs(usable.mix_BK - mix_K).sum(axis=1).min())
     if nearest > FAR_MIXTURE:
         notes.append(f"no mixture within {nearest:.0%} of share of the recommended one was tried: confirm it first")
+    return notes
+
+
+def below_ladder(space: SearchSpace, target: Rung) -> list[str]:
+    """A warning where the target is smaller or shorter than every proxy: a slip of units, or nothing to search for."""
+    notes = []
+    for what in ("n_params", "n_tokens"):
+        least, wanted = min(getattr(rung, what) for rung in space.ladder), getattr(target, what)
+        if wanted < least:
+            notes.append(f"target.{what} is {wanted:.3g}, below the {least:.3g} of every proxy: is its unit right?")
     return notes
 
 
