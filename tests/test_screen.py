@@ -62,5 +62,14 @@ def test_a_pipe_gets_whole_names_and_a_sentence_a_line(
     assert (name in out) == (columns is None)
 
 
+def test_a_narrow_terminal_cuts_no_name(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    with Screen(as_json=False) as screen:
+        screen.corpus(_corpus("stackexchange_2024"))
+    out = capsys.readouterr().out
+    cells = [line.split("\u2502")[1].strip() for line in out.splitlines() if line.startswith("\u2502")]
+    assert "".join(cells) == "stackexchange_2024"
+
+
 def _corpus(name: str) -> Any:
     return SimpleNamespace(path="corpora/1", tokens={name: 1e9})

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ class Screen:
             size = f"{human(rung.n_params)} ({rung.shape}){', confirmation' if rung.purpose == 'confirm' else ''}"
             table.add_row(size, human(rung.n_tokens), str(rung.trials), f"{rung.flops:.1e}", f"{rung.seconds:.0f}")
         self.console.print(table)
-        columns = ("domain", "tokens", "prior", "allowed", "epochs of prior: proxy", "target", "at most")
-        table = Table(*columns, title="Domains")
+        epochs_of = ("prior's epochs, proxy", "prior's epochs, target", "most epochs, target")
+        table = Table(named("domain"), "tokens", "prior", "allowed", *epochs_of, title="Domains")
         for d in found.domains:
             epochs = f"{d.prior_epochs_proxy:.2f}", f"{d.prior_epochs_target:.2f}", f"{d.highest_epochs_target:.2f}"
             table.add_row(
@@ -151,7 +151,7 @@ class Screen:
                 json.dumps({"path": str(found.path), "hash": found.hash, "vocab": found.vocab, "tokens": found.tokens})
             )
             return
-        table = Table("domain", "train tokens", title=f"{found.path}")
+        table = Table(named("domain"), "train tokens", title=f"{found.path}")
         for name, tokens in found.tokens.items():
             table.add_row(Text(name), human(tokens))
         self.console.print(table)
@@ -222,12 +222,17 @@ def _note(progress: RunProgress) -> str:
     return ", ".join(words).replace("[", "(").replace("]", ")")  # rich would read brackets as markup
 
 
+def named(header: str) -> Column:
+    """A column of names: in a narrow terminal they go on below, for one cut short may stand for several."""
+    return Column(header, overflow="fold")
+
+
 def mixture_table(found: Recommendation) -> Table:
     """Shares, how far they may move, and those of the mixture used today, if it is known."""
     reference = "prior" if "prior" in found.baselines else "uniform"
     size = f"{human(found.scale['n_params'])} parameters, {human(found.scale['n_tokens'])} tokens"
     title = "Recommended mixture" if _own(found) == "recommended" else "Optimum under the law, not recommended,"
-    table = Table("domain", "share", "near-optimal", "epochs", reference, title=f"{title} at {size}")
+    table = Table(named("domain"), "share", "near-optimal", "epochs", reference, title=f"{title} at {size}")
     for name, share in found.mixture.items():
         near, epochs = found.near_optimal[name], found.epochs[name]
         table.add_row(
