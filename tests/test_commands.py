@@ -279,3 +279,8 @@ def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["fit", "runs.csv", "-o", str(tmp_path / "law.json")])
     assert done.exit_code == 2
     assert "law.json: this is a folder; name a file" in done.output
+
+
+def test_online_asks_where_to_write_before_it_trains(tmp_path: Path) -> None:
+    result = raymix("online", "not-even-read.yaml", "--method", "ado", "-o", tmp_path / "none" / "mixture.json")
+    assert "there is no folder" in str(result.exception)
