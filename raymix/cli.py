@@ -131,7 +131,9 @@ def plan(
     space: SpacePath,
     settings: Settings = [],  # noqa: B006
     cloud: Annotated[str | None, typer.Option(metavar="NAME", help="And what it costs at aws, gcp or azure.")] = None,
-    gpu: Annotated[str | None, typer.Option(metavar="TYPE", help="On machines with this GPU; else on CPUs.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="On machines with this GPU; left out or none: on CPUs.")
+    ] = None,
     max_workers: Annotated[int, typer.Option(min=1, help="Machines at a time.")] = 4,
     prices: PricesPath = None,
     noise: Annotated[float | None, typer.Option(help="Nats between runs of one mixture; else assumed.")] = None,
@@ -140,6 +142,7 @@ def plan(
     """What a study would train and cost, before anything is trained (the text is prepared, some steps are timed)."""
     from raymix.plan import plan as make_plan
 
+    gpu = None if gpu == "none" else gpu  # as submit takes it
     check_costs(cloud, gpu, prices, noise)
     wanted = _trainable(SearchSpace.load(space, settings))
     with Screen(as_json) as screen:
@@ -177,16 +180,29 @@ def report(study: StudyPath, as_json: Json = False) -> None:
 
 
 @app.command()
-def ask(study: StudyPath, n: Annotated[int, typer.Option("-n", min=1, help="How many trials.")] = 8) -> None:
+def ask(
+    study: StudyPath,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many trials.")] = 8,
+    space: Annotated[
+        Path | None, typer.Option(metavar="SPACE.yaml", help="Begin the study with this space, if there is none.")
+    ] = None,
+    settings: Settings = [],  # noqa: B006
+    seed: Annotated[int | None, typer.Option(help="All randomness; default 0.")] = None,
+) -> None:
     """Propose trials for a trainer of your own, as JSON lines."""
     from raymix.study import Study
 
-    for trial in Study.open(study).ask(n):
+    if space is None and (settings or seed is not None):
+        raise SpaceError("--set and --seed are of a study that begins: name its space with --space SPACE.yaml")
+    work = Study.open(study) if space is None else Study.resume(SearchSpace.load(space, settings), study, seed)
+    for trial in work.ask(n):
         print(json.dumps(trial.to_json()))
 
 
 @app.command()
-def tell(study: StudyPath, results: Annotated[Path, typer.Argument(metavar="RESULTS.csv")]) -> None:
+def tell(
+    study: StudyPath, results: Annotated[Path, typer.Argument(metavar="RESULTS.csv")], as_json: Json = False
+) -> None:
     """Record results: columns trial_id, loss/<eval domain>..., metric/<name>... and optionally n_params, n_tokens,
     status, reason."""
     from raymix.exchange import read_table
@@ -199,6 +215,8 @@ def tell(study: StudyPath, results: Annotated[Path, typer.Argument(metavar="RESU
         failed, again = Study.open(study).tell_rows(rows)
     except ValueError as error:
         raise SpaceError(f"{results}: {error}; nothing was recorded") from None
+    if as_json:
+        return print(json.dumps({"event": "told", "rows": len(rows), "failed": failed, "again": again}))
     more = [f"{n} {what}" for n, what in ((failed, "without losses"), (again, "of trials that had ended before")) if n]
     print(f"{len(rows)} rows recorded" + (f" ({', '.join(more)})" if more else ""))
 
@@ -212,7 +230,8 @@ add_online_commands(app)
 def _trainable(space: SearchSpace) -> SearchSpace:
     if not space.trains_proxies:
         raise SpaceError(f"{space.name}: the domains have no source, so there is no text to train proxies on; "
-                         "give every domain a source, or use ask and tell with a trainer of your own")  # fmt: skip
+                         "give every domain a source, or train on your own: raymix ask DIR --space SPACE.yaml, "
+                         "then raymix tell")  # fmt: skip
     return space
 
 

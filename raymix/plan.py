@@ -15,13 +15,14 @@ import numpy as np
 from raymix import simplex
 from raymix.corpus import Corpus
 from raymix.design import rungs, scale_of
+from raymix.design.schedule import shorter_rungs
 from raymix.proxy import Batches, resolve, seconds_per_step
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.study.budget import HOUR, planned_trials
 from raymix.study.confirm import seeds_and_scale
 from raymix.study.ledger import Ledger
-from raymix.target.recommend import baseline_mixtures
+from raymix.target.recommend import baseline_mixtures, below_ladder
 
 REPEATED = 1.0  # passes over a domain's text above which a person should know
 TIMED_STEPS = 5
@@ -196,7 +197,12 @@ def _range(polytope: simplex.Polytope) -> tuple[Array, Array]:
 
 
 def _warnings(space: SearchSpace, corpus: Corpus, domains: list[DomainPlan]) -> list[str]:
-    out = []
+    out = below_ladder(space, space.target)
+    if any(shorter_rungs(space, rung) for rung in rungs(space)):
+        out.append(
+            "a good trial may go on to the longer rung of its size and then costs the added tokens alone: this is the "
+            "most that so many trials cost, and a budget in FLOPs or hours may pay for more of them"
+        )
     for domain in domains:
         if domain.prior_epochs_target > REPEATED:
             out.append(f"{domain.name}: the prior repeats it {domain.prior_epochs_target:.1f} times at the target")

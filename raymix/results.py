@@ -65,7 +65,7 @@ def write_results(study: Study) -> Recommendation:
     Without enough trials for a law, the table and the report are still written.
 
     Raises:
-        NotEnoughTrialsError: as `fit_law`.
+        NotEnoughTrialsError: as `fit_law`; it names the page.
     """
     store, space, table = study.store, study.space, study.table()
     store.write("observations.parquet", _parquet(table))
@@ -73,9 +73,9 @@ def write_results(study: Study) -> Recommendation:
     state = {**store.read_json("study.json"), "study": store.where, "command": study.command(), "rounds": rounds}
     try:
         found, held_out, law = study.read_law()
-    except NotEnoughTrialsError:
+    except NotEnoughTrialsError as error:
         store.write("report.html", render(space, table, None, None, state).encode(errors="xmlcharrefreplace"))
-        raise
+        raise NotEnoughTrialsError(f"{error}. Page: {store.url('report.html')}") from None
     names = {"domains": list(space.domain_names), "eval_domains": list(space.eval_names)}
     confirmed = study.confirmation()
     if confirmed is not None:

@@ -16,6 +16,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+_MAPPING, _LIST = "it must be a mapping, {key: value, ...}", "it must be a list, [..., ...]"
+_NUMBER, _WHOLE = "it must be a number", "it must be a whole number"
+_EXPECTED = {  # pydantic speaks of Python; here one writes YAML
+    **dict.fromkeys(("model_type", "dict_type", "mapping_type"), _MAPPING),
+    **dict.fromkeys(("tuple_type", "list_type"), _LIST),
+    **dict.fromkeys(("float_type", "float_parsing"), _NUMBER),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), _WHOLE),
+    "too_short": "it must have at least one item",
+}
+_POWERS = {"%": -2, "k": 3, "m": 6, "b": 9, "g": 9, "t": 12}
+_UNITS = re.compile(r"([0-9]*\.?[0-9]+) ?([%kKmMbBgGtT])")
+
 
 class SpaceError(ValueError):
     """The user's mistake in a space, in one sentence that names the culprit and the remedy."""
@@ -106,7 +118,10 @@ def _put(node: Any, path: list[str], value: Any, key: str) -> Any:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """All problems of a failed validation, one clear sentence each."""
-    return "; ".join(_sentence(problem, model) for problem in error.errors())
+    problems = error.errors()
+    inside = {problem["loc"][:-1] for problem in problems}  # a list whose items are wrong counts as too short as well
+    told = [p for p in problems if p["type"] != "too_short" or p["loc"] not in inside]
+    return "; ".join(_sentence(problem, model) for problem in told)
 
 
 def _sentence(problem: ErrorDetails, model: type[BaseModel]) -> str:
@@ -121,7 +136,16 @@ def _sentence(problem: ErrorDetails, model: type[BaseModel]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{where}: {message}" if where and where.split(".")[0] not in message else message
-    return f"{where} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    expected = _EXPECTED.get(problem["type"], f"{message[0].lower()}{message[1:]}")
+    return f"{where} is {problem['input']!r}: {expected}{_written_out(problem)}"
+
+
+def _written_out(problem: ErrorDetails) -> str:
+    """How to write a number like 1B, 1.2T or 70%; else nothing."""
+    found = _UNITS.fullmatch(problem["input"]) if isinstance(problem["input"], str) else None
+    if found is None or not problem["type"].endswith("_parsing"):
+        return ""
+    return f"; write {float(found[1]) * 10.0 ** _POWERS[found[2].lower()]:g}"
 
 
 def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:

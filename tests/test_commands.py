@@ -78,7 +78,9 @@ def test_fit_says_what_was_chosen_and_why(folder: Path, tmp_path: Path) -> None:
 def test_fit_for_people(folder: Path, tmp_path: Path) -> None:
     result = raymix("fit", folder / "runs.csv", "-o", tmp_path / "l.json", "--law", "union", "--eval", "Web")
     assert result.exit_code == 0
-    assert "union predicts mixtures held out best" in " ".join(result.stdout.split()) or "only law" in result.stdout
+    (score,) = ask("fit", folder / "runs.csv", "-o", tmp_path / "l.json", "--law", "union", "--eval", "Web")["scores"]
+    total = score["error"] + score["weighted_error"]
+    assert f"union as asked for (with mixtures held out, error + objective {total:.2%})" in result.stdout
     assert read_law(tmp_path / "l.json").eval_domains == ("Web",)
 
 
@@ -277,3 +279,8 @@ def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["fit", "runs.csv", "-o", str(tmp_path / "law.json")])
     assert done.exit_code == 2
     assert "law.json: this is a folder; name a file" in done.output
+
+
+def test_online_asks_where_to_write_before_it_trains(tmp_path: Path) -> None:
+    result = raymix("online", "not-even-read.yaml", "--method", "ado", "-o", tmp_path / "none" / "mixture.json")
+    assert "there is no folder" in str(result.exception)

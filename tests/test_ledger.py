@@ -1,6 +1,7 @@
 """What a study knows, and that it survives everything by its records alone."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -287,3 +288,42 @@ def test_longer_runs_are_no_order_of_mixtures() -> None:
     score, _ = score_law(ledger.space, ledger.table(), fit_law(ledger.space, ledger.table()))
     assert score["rank_correlation"] > 0.6
     assert score["rank_correlation_within_size"] < 0.3
+
+
+def test_a_verdict_does_not_lean_on_a_law_that_the_mixtures_held_out_contradict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ledger = Ledger(worlds.space(objective={"weights": {worlds.DOMAINS[2]: 1.0}}))
+    for mix_K in np.random.default_rng(3).dirichlet(np.ones(3), 12):
+        _ended(ledger, Proposal(mix_K, Scale(1e5, 1e6), 0))
+    law = fit_law(ledger.space, ledger.table())
+    found, held_out = recommend(ledger.space, ledger.table(), law)
+    assert held_out.order > 0.5 and found.verdict["answer"] == "use it"
+    score, _ = score_law(ledger.space, ledger.table(), law)
+    turned = replace(held_out, predicted=[-value for value in held_out.predicted])
+    monkeypatch.setattr("raymix.target.recommend.score_law", lambda *_: (score, turned))
+    assert recommend(ledger.space, ledger.table(), law)[0].verdict["answer"] == "keep the baseline: law not trusted"
+
+
+def test_where_no_scale_has_trials_to_order_there_is_no_order_within_one() -> None:
+    ledger = Ledger(worlds.space())
+    for i, mix_K in enumerate(np.random.default_rng(3).dirichlet(np.ones(3), 8)):
+        _ended(ledger, Proposal(mix_K, Scale(1e5, 1e6 * 1.5**i), 0))
+    score, held_out = score_law(ledger.space, ledger.table(), fit_law(ledger.space, ledger.table()))
+    assert np.isfinite(score["rank_correlation"])
+    assert np.isnan([score["rank_correlation_within_size"], held_out.order]).all()
+
+
+@pytest.mark.parametrize("at", [0, 11])
+def test_an_absurd_loss_does_not_widen_the_gain_however_often_it_is_drawn(at: int) -> None:
+    found = []
+    for absurd in (False, True):
+        ledger = Ledger(worlds.space(objective={"weights": {worlds.DOMAINS[2]: 1.0}}))
+        for i, mix_K in enumerate(np.random.default_rng(3).dirichlet(np.ones(3), 12)):
+            (trial,) = ledger.propose([Proposal(mix_K, Scale(1e5, 5e5), 0)])
+            hurt = {f"loss/{worlds.DOMAINS[2]}": 1e6} if absurd and i == at else {}
+            ledger.observe(trial.trial_id, worlds.rows(trial)[-1] | hurt)
+        recommendation, _ = recommend(ledger.space, ledger.table(), fit_law(ledger.space, ledger.table()))
+        found.append(recommendation.baselines["prior"].gain)
+    clean, hurt_too = found
+    assert hurt_too.high - hurt_too.low < 3 * (clean.high - clean.low)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raymix.target.held_out import HeldOut
 from raymix.target.objective import ObjectiveAtScale
 from raymix.target.reading import Interval, Reading, far_notes, verdict
 
@@ -96,6 +97,22 @@ def test_verdict(gain: Interval, noise: float, answer: str) -> None:
     found = verdict("prior", gain, noise)
     assert found["answer"] == answer
     assert "0.0" in found["reason"]
+
+
+@pytest.mark.parametrize(("order", "answer"), [(0.9, "use it"), (float("nan"), "use it"), (0.3, "keep the baseline")])
+def test_a_law_that_hardly_orders_mixtures_held_out_is_no_ground_to_use_one(order: float, answer: str) -> None:
+    found = verdict("prior", Interval(0.05, 0.01, 0.09), 0.02, order)
+    assert found["answer"].startswith(answer)
+    assert ("confirm it first" in found["reason"]) == (order == 0.3)
+
+
+def test_an_order_is_judged_inside_scales_of_enough_trials_alone() -> None:
+    large, small = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [9.0, 8.0]
+    columns = [f"t{i}" for i in range(8)], [1e6] * 6 + [2e5] * 2, [1e8] * 8, large + small
+    found = HeldOut(*columns, predicted=large[::-1] + small, low=[0.0] * 8, high=[9.0] * 8)
+    assert found.order == pytest.approx(-1)
+    few = HeldOut(*(column[1:] for column in columns), large[1:] + small, [0.0] * 7, [9.0] * 7)
+    assert np.isnan(few.order)
 
 
 def test_far_scales_are_noted() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -42,3 +44,32 @@ def test_only_what_is_to_be_used_is_called_recommended(answer: str, title: str) 
     assert str(mixture_table(found).title).startswith(title)
     assert (baseline_table(found).columns[2].header == "worse than recommended by") == (answer == "use it")
     assert next(iter(baseline_table(found).columns[0].cells)) == title.split()[0].lower()
+
+
+@pytest.mark.parametrize("columns", [None, "30"])
+def test_a_pipe_gets_whole_names_and_a_sentence_a_line(
+    columns: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    name, sentence = "a_domain_with_a_long_name_" * 5, "raymix resume a/study/in/a/folder " * 9
+    with Screen(as_json=False) as screen:
+        screen.say(sentence)
+        screen.corpus(_corpus(name))
+    out = capsys.readouterr().out
+    assert sentence in out, "a command must not be broken where it is to be copied"
+    assert (name in out) == (columns is None)
+
+
+def test_a_narrow_terminal_cuts_no_name(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    with Screen(as_json=False) as screen:
+        screen.corpus(_corpus("stackexchange_2024"))
+    out = capsys.readouterr().out
+    cells = [line.split("\u2502")[1].strip() for line in out.splitlines() if line.startswith("\u2502")]
+    assert "".join(cells) == "stackexchange_2024"
+
+
+def _corpus(name: str) -> Any:
+    return SimpleNamespace(path="corpora/1", tokens={name: 1e9})

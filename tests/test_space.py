@@ -138,3 +138,25 @@ def test_any_data_is_a_space_or_a_clear_error(raw: Any) -> None:
             SearchSpace.parse({**base, key: raw})
         except SpaceError as error:
             assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("target.n_params=7B", "target.n_params is '7B': it must be a number; write 7e+09"),
+        ("domains.0.available_tokens=1.2T", "domains.0.available_tokens is '1.2T': it must be a number; write 1.2e+12"),
+        ("domains.0.prior=70%", "domains.0.prior is '70%': it must be a number; write 0.7"),
+        ("recipe.context=1k", "recipe.context is '1k': it must be a whole number; write 1000"),
+        ("budget.trials=many", "budget.trials is 'many': it must be a whole number"),
+        ("eval_domains=[web]", "eval_domains.0 is 'web': it must be a mapping, {key: value, ...}"),
+        (
+            "ladder={n_params: 1, n_tokens: 2}",
+            "ladder is {'n_params': 1, 'n_tokens': 2}: it must be a list, [..., ...]",
+        ),
+        ("ladder=[]", "ladder is []: it must have at least one item"),
+    ],
+)
+def test_a_wrong_type_is_said_in_the_words_of_the_file(setting: str, words: str) -> None:
+    with pytest.raises(SpaceError) as refused:
+        parse(setting)
+    assert str(refused.value) == words

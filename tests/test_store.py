@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from raymix.store import Store, StoreError, store
+from raymix.store.errors import NoStudyError
 
 
 def filled(path: Path, n: int = 5, group: int = 1) -> Store:
@@ -188,3 +189,9 @@ def test_a_writer_sees_what_another_wrote_since(tmp_path: Path) -> None:
         other.append("row", {"i": 2})
     assert mine.changed()
     assert not other.changed()
+
+
+def test_a_file_is_no_place_for_a_study(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").touch()
+    with pytest.raises(NoStudyError, match="this is a file; a study is a directory"):
+        Store(tmp_path / "space.yaml")

@@ -288,3 +288,58 @@ def test_a_study_or_file_that_is_not_there_is_wrong_usage(
         main()
     assert stopped.value.code == 2
     assert "raymix: " in capsys.readouterr().err
+
+
+def test_a_shell_begins_a_study_with_a_trainer_of_its_own(tmp_path: Path) -> None:
+    space, where = tmp_path / "space.yaml", str(tmp_path / "s")
+    space.write_text(yaml.safe_dump(worlds.space().model_dump(mode="json", exclude_none=True)))
+    none_yet = CliRunner().invoke(app, ["ask", where])
+    assert "raymix ask DIR --space SPACE.yaml" in str(none_yet.exception)
+    words = ["ask", where, "--space", str(space), "--seed", "3", "-n", "2"]
+    asked = [json.loads(line) for line in CliRunner().invoke(app, words).stdout.splitlines()]
+    assert len(asked) == 2
+    study = Study.open(where)
+    assert (study.seed, list(study.ledger.trials)) == (3, [trial["trial_id"] for trial in asked])
+    assert len(CliRunner().invoke(app, ["ask", where, "-n", "1"]).stdout.splitlines()) == 1
+    other = CliRunner().invoke(app, [*words[:4], "--set", "target.n_params=5e6"])
+    assert "begun with another space" in str(other.exception)
+    assert "--space SPACE.yaml" in str(CliRunner().invoke(app, ["ask", where, "--seed", "1"]).exception)
+
+
+def test_tell_answers_machines(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    (trial,) = study.ask(1)
+    (tmp_path / "r.csv").write_text(
+        f"trial_id,{','.join(f'loss/{n}' for n in worlds.DOMAINS)}\n{trial.trial_id},2,2,2\n"
+    )
+    told = CliRunner().invoke(app, ["tell", str(tmp_path / "s"), str(tmp_path / "r.csv"), "--json"])
+    assert json.loads(told.stdout) == {"event": "told", "rows": 1, "failed": 0, "again": 0}
+
+
+@pytest.mark.parametrize(
+    ("told", "warns"),
+    [
+        ({}, ""),
+        ({"n_params": 1.5e5}, ""),
+        ({"n_tokens": 500}, "n_tokens is 500, but 5e+05 was proposed"),
+        ({"n_tokens": 1e5, "status": "checkpoint"}, ""),
+        ({"n_tokens": 2e6, "status": "checkpoint"}, "n_tokens is 2e+06"),
+        ({"n_params": 0.1}, "n_params is 0.1, but 1e+05 was proposed"),
+    ],
+)
+def test_a_scale_far_from_what_was_proposed_is_said(
+    told: dict[str, Any], warns: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    (trial,) = study.ask(1)
+    study.tell(trial.trial_id, train(trial), **told)
+    assert warns in caplog.text and bool(caplog.text) == bool(warns)
+    for key in set(told) - {"status"}:
+        assert study.table().table[key].to_pylist() == [told[key]], "what was told is the truth"
+
+
+def test_without_enough_trials_the_page_is_named(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    said = str(CliRunner().invoke(app, ["report", str(tmp_path / "s")]).exception)
+    assert "a law needs at least 4" in said and said.endswith(study.store.url("report.html"))
+    assert (tmp_path / "s" / "report.html").is_file()

@@ -65,14 +65,14 @@ def submit(
         if cluster not in KINDS:
             work = make_work(space, settings, storage, None if gpu == "none" else gpu)
             if dry_run:
-                return print(f"{shlex.join(work.command())}\n\n{work.text}", end="")
+                return _show(cluster, f"{shlex.join(work.command())}\n\n{work.text}", None, as_json)
             with detaching(screen.say, again):
                 state = run_job(cluster, work, _shown(screen))
             return _end(screen, state, work.study)
         request = _request(cluster, space, settings, gpu, max_workers, spot, image, options, prices)
         work = make_work(space, settings, storage, _ray_type(request))
         if dry_run:
-            return _show(request, work)
+            return _show(request.kind, *_rendered(request, work), as_json)
         with detaching(screen.say, again):
             state = start(request, work, _shown(screen))
         _end(screen, state, work.study)
@@ -108,18 +108,27 @@ def _ray_type(request: ClusterRequest) -> str | None:
     return request.prices.gpus[request.gpu].ray if request.gpu else None
 
 
-def _show(request: ClusterRequest, work: Any) -> None:
-    """The file, checked for all but what is still to be edited; that is listed on standard error."""
+def _rendered(request: ClusterRequest, work: Any) -> tuple[str, str | None]:
+    """The file, checked for all but what is still to be edited; and that, as a sentence."""
     from raymix.clusters.check import ClusterFileError, check
     from raymix.clusters.submit import cluster_file
 
     text = cluster_file(request, work)
     check(text, f"the {request.kind} file", complete=False)
-    print(text, end="")
     try:
         check(text, f"the {request.kind} file")
     except ClusterFileError as error:
-        typer.echo(str(error), err=True)
+        return text, str(error)
+    return text, None
+
+
+def _show(cluster: str, text: str, to_edit: str | None, as_json: bool) -> None:
+    """What would be started; what is still to be edited stands on standard error."""
+    if as_json:
+        return print(json.dumps({"event": "dry run", "cluster": cluster, "text": text, "to_edit": to_edit}))
+    print(text, end="")
+    if to_edit is not None:
+        typer.echo(to_edit, err=True)
 
 
 def _shown(screen: Screen) -> Callable[[str], None]:

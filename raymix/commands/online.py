@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from raymix.commands.tables import check_out
 from raymix.screens.screen import Screen
 from raymix.space import SearchSpace, SpaceError
 
@@ -34,6 +35,8 @@ def online(
 
     if method not in METHODS:
         raise SpaceError(f"no online method {method!r}; there are {', '.join(METHODS)}")
+    if output is not None:
+        check_out(output)  # not after a proxy was trained
     wanted = SearchSpace.load(space)
     if not wanted.trains_proxies:
         raise SpaceError(f"{wanted.name}: the domains have no source, so there is no text to train a proxy on")

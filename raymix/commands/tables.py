@@ -52,7 +52,7 @@ def import_table(
     from raymix.screens.law import show_table
 
     with _usage(), Screen(as_json) as screen:
-        _check_out(out, TABLES)
+        check_out(out, TABLES)
         table = import_runs(format, src, **dict(_pair(text, "--option") for text in option))
         table.write(out)
         show_table(screen, table, out)
@@ -78,7 +78,7 @@ def fit(
     from raymix.tables.law_file import LawFile, Trained, write_law
 
     with _usage(), Screen(as_json) as screen:
-        _check_out(out, (".json",))
+        check_out(out, (".json",))
         runs = _only(_minimising(import_runs("exchange", table), metric), evals).usable()
         given = None if weights is None else _named_numbers(weights, runs.eval_domains, "eval domain", "--weights")
         weights_M = _weights(given, runs.eval_domains, runs.metrics)
@@ -105,7 +105,7 @@ def predict(
     from raymix.tables.predictions import predict_table, write_table
 
     with _usage(), Screen(as_json) as screen:
-        _check_out(out, (*TABLES, ".csv.gz"))
+        check_out(out, (*TABLES, ".csv.gz"))
         found = read_law(law)
         table, notes = predict_table(found, import_runs("exchange", queries), str(queries))
         write_table(table, out)
@@ -131,7 +131,7 @@ def optimize(
     from raymix.tables.law_file import read_law
 
     with _usage(), Screen(as_json) as screen:
-        _check_out(out, (".json",))
+        check_out(out, (".json",))
         found = read_law(law)
         if max_epochs is not None and available is None:
             raise ValueError("--max-epochs needs --available: an epoch is a pass over the tokens at hand")
@@ -159,13 +159,20 @@ def _usage() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def _check_out(out: Path, endings: Sequence[str]) -> None:
+def check_out(out: Path, endings: Sequence[str] = ("",)) -> None:
+    """Refuse a place that cannot be written to, before there is anything to write.
+
+    Raises:
+        SpaceError: another ending, a folder, or a file in none.
+    """
+    from raymix.space import SpaceError
+
     if not out.name.endswith(tuple(endings)):
-        raise ValueError(f"{out}: the name must end in {' or '.join(endings)}")
+        raise SpaceError(f"{out}: the name must end in {' or '.join(endings)}")
     if out.is_dir():
-        raise ValueError(f"{out}: this is a folder; name a file")
+        raise SpaceError(f"{out}: this is a folder; name a file")
     if not out.absolute().parent.is_dir():
-        raise ValueError(f"{out}: there is no folder {out.parent}")
+        raise SpaceError(f"{out}: there is no folder {out.parent}")
 
 
 def _pair(text: str, what: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ keeps one colour everywhere. Names are escaped here, because plotly renders pseu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 GREYS = 4  # shades `@size1` to `@size4`, from the smallest proxy to the largest
 ROW = 19  # pixels per trial in the figure of mixtures
 TALL = 1500  # pixels that figure may take
+ABSURD = 5.0  # times the median: a loss above it would flatten an axis for all others; even untrained models lie below
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
@@ -83,7 +84,9 @@ def heldout_panel(column: Mapping[str, Sequence[Any]], noise: Any) -> Spec:
     error = dots["error_y"]
     tops = [y + up for y, up in zip(dots["y"], error["array"], strict=True)]
     bottoms = [y - down for y, down in zip(dots["y"], error["arrayminus"], strict=True)]
-    low, high = min(*bottoms, *dots["x"], math.inf), max(*tops, *dots["x"], -math.inf)
+    most = _most([*dots["x"], *dots["y"]])
+    low = min(*bottoms, *dots["x"], math.inf)
+    high = max((value for value in (*tops, *dots["x"]) if value <= most), default=most)
     pad = 0.05 * (high - low) or 0.01
     low, high = low - pad, high + pad
     line = {"type": "scatter", "mode": "lines", "x": [low, high], "y": [low, high], "hoverinfo": "skip",
@@ -92,6 +95,7 @@ def heldout_panel(column: Mapping[str, Sequence[Any]], noise: Any) -> Spec:
     both = {"range": [low, high], "dtick": _step(high - low), "tick0": 0}
     layout["xaxis"] = _axis("observed objective, nats per token", **both)
     layout["yaxis"] = _axis("predicted objective, nats per token", **both)
+    layout["annotations"] = _beyond(max(at) for at in zip(dots["x"], dots["y"], strict=True) if max(at) > most)
     if words.known(noise):
         path = f"M{low},{low - noise}L{high},{high - noise}L{high},{high + noise}L{low},{low + noise}Z"
         band = {"type": "path", "path": path, "fillcolor": "@band", "line": {"width": 0}, "layer": "below"}
@@ -124,6 +128,13 @@ def loss_panel(observations: Observations, trials: Sequence[Trial], column: int,
     layout = _layout(232, left=44, right=12)
     layout["xaxis"] = _axis("tokens trained on", type="log", **_log_ticks(observations.scale_B2[:, 1]))
     layout["yaxis"] = _axis("nats per token", nticks=5)
+    losses = [y for line in data for y in line["y"] if y is not None]
+    most = _most(losses)
+    if any(y > most for y in losses):
+        low, high = min(losses), max(y for y in losses if y <= most)
+        pad = 0.05 * (high - low) or 0.01
+        layout["yaxis"] |= {"range": [low - pad, high + pad]}
+        layout["annotations"] = _beyond(y for y in losses if y > most)
     return {"data": [d for d in data if d["x"]], "layout": layout}
 
 
@@ -142,6 +153,22 @@ def _loss_lines(observations: Observations, trials: Sequence[Trial], column: int
         "line": {"color": colour, "width": width}, "marker": {"color": colour, "size": 2.2 * width + 0.8},
         "hovertemplate": "%{text}<br>%{y:.4f} at %{x:.3s} tokens<extra></extra>",
     }  # fmt: skip
+
+
+def _most(values: Iterable[float]) -> float:
+    """The largest value that an axis is stretched for; infinite without values."""
+    known = [value for value in values if _finite(value)]
+    return ABSURD * float(np.median(known)) if known else math.inf
+
+
+def _beyond(values: Iterable[float]) -> list[Spec]:
+    """A note in the corner that names the values above the axis; none without."""
+    above = sorted(values, reverse=True)
+    if not above:
+        return []
+    text = f"{words.count(len(above), 'value')} above, up to {above[0]:.3g}"
+    font = {"size": 11, "color": "@warn"}
+    return [_note(text, 1, 1, xref="paper", yref="paper", xanchor="right", yanchor="top", font=font)]
 
 
 def _step(span: float) -> float:
@@ -190,20 +217,26 @@ def trials_figure(trials: Sequence[Trial], names: Sequence[str], order: Sequence
         _note(f, 0, at, xref="x2 domain", xanchor="left", font={"size": min(11, row - 3), "color": "@warn"})
         for f, at in zip(fate, y, strict=True) if f and row > 8
     ]  # fmt: skip
+    shown_at = [(t.objective, at) for t, at in zip(trials, y, strict=True) if np.isfinite(t.objective) and t.whole]
+    most = _most(value for value, _ in shown_at)
+    layout["annotations"] += [
+        _note(f"{value:.3g} \u2192", 1, at, xref="x2 domain", xanchor="right", font={"size": 11, "color": "@warn"})
+        for value, at in shown_at if value > most
+    ]  # fmt: skip
     layout["xaxis"] = _axis("share of tokens, %", range=[0, 100], domain=[0, 0.64], nticks=5, showgrid=False)
     layout["xaxis2"] = _axis("objective,<br>nats per token", domain=[0.71, 1], nticks=4, anchor="y")
-    layout["xaxis2"]["visible"] = any(np.isfinite(t.objective) and t.whole for t in trials)
+    layout["xaxis2"]["visible"] = bool(shown_at)
     shown = row > 11
     layout["yaxis"] = _axis("", range=[max(y, default=0) + 0.7, -0.7], showgrid=False, tickvals=y if shown else [],
                             ticktext=[label(t.trial_id, 9) for t in trials] if shown else [])  # fmt: skip
     if not shown:
         layout["yaxis"]["title"] = {"text": "trials, first at the top", "font": {"size": 12, "color": "@muted"}}
-    return {"data": [*bars, _objective_dots(trials, y, best, row)], "layout": layout}
+    return {"data": [*bars, _objective_dots(trials, y, best, row, most)], "layout": layout}
 
 
-def _objective_dots(trials: Sequence[Trial], y: Sequence[int], best: Trial | None, row: float) -> Spec:
+def _objective_dots(trials: Sequence[Trial], y: Sequence[int], best: Trial | None, row: float, most: float) -> Spec:
     all_sizes = sizes(list(trials))
-    shown = [(t, at) for t, at in zip(trials, y, strict=True) if np.isfinite(t.objective) and t.whole]
+    shown = [(t, at) for t, at in zip(trials, y, strict=True) if t.objective <= most and t.whole]  # not NaN
     colour = ["@accent" if t is best else size_colour(t.n_params, all_sizes) for t, _ in shown]
     dot = [max(3.0, min(9.0, 0.5 * row)) * (1.35 if t is best else 1) for t, _ in shown]
     return {

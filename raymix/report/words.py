@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from raymix.target.held_out import ENOUGH, SOME_ORDER
+
 MINUS, DASH, ELLIPSIS = "\u2212", "\u2013", "\u2026"
 UNKNOWN = "unknown"
 TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # bidi controls
 SUPERSCRIPT = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
-GOOD_ORDER, SOME_ORDER = 0.8, 0.5  # rank correlations at which the wording changes
-ENOUGH = 6  # held-out trials of one scale below which an order is not judged
+GOOD_ORDER = 0.8  # rank correlation at which the wording changes, as at SOME_ORDER
 
 
 def known(value: Any) -> bool:

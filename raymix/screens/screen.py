@@ -7,6 +7,7 @@ One `Screen` per command. With `as_json`, standard output carries JSON lines alo
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -29,12 +30,17 @@ if TYPE_CHECKING:
     from raymix.target.recommend import Recommendation
 
 
+PIPE = 1000  # columns where nobody looks: a file or the next command wants whole names and one sentence a line
+
+
 class Screen:
     """Rich tables and progress on a terminal; JSON lines with `as_json`. A context manager."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.console = Console(stderr=as_json, highlight=False)
+        if not self.console.is_terminal and "COLUMNS" not in os.environ:
+            self.console.width = PIPE
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._out: TextIO | None = None
@@ -48,9 +54,9 @@ class Screen:
         self._stop_bar()
 
     def say(self, text: str) -> None:
-        """A sentence for people (on standard error with `as_json`)."""
+        """A sentence for people (on standard error with `as_json`); in one piece, so that a command can be copied."""
         self._stop_bar()
-        self.console.print(Text(text))
+        self.console.print(Text(text), soft_wrap=True)
 
     @contextmanager
     def preparing(self) -> Iterator[Callable[[str, float], None]]:
@@ -111,7 +117,7 @@ class Screen:
         for note in law["notes"]:
             self.console.print(Text(f"Note: {note}", style="yellow"))
         self.console.print(Text(f"Verdict: {found.verdict['answer']}: {found.verdict['reason']}.", style="bold"))
-        self.console.print(Text(f"Page: {study.store.url('report.html')}"))
+        self.say(f"Page: {study.store.url('report.html')}")
 
     def plan(self, space: SearchSpace, found: Plan) -> None:
         """A plan."""
@@ -123,8 +129,8 @@ class Screen:
             size = f"{human(rung.n_params)} ({rung.shape}){', confirmation' if rung.purpose == 'confirm' else ''}"
             table.add_row(size, human(rung.n_tokens), str(rung.trials), f"{rung.flops:.1e}", f"{rung.seconds:.0f}")
         self.console.print(table)
-        columns = ("domain", "tokens", "prior", "allowed", "epochs of prior: proxy", "target", "at most")
-        table = Table(*columns, title="Domains")
+        epochs_of = ("prior's epochs, proxy", "prior's epochs, target", "most epochs, target")
+        table = Table(named("domain"), "tokens", "prior", "allowed", *epochs_of, title="Domains")
         for d in found.domains:
             epochs = f"{d.prior_epochs_proxy:.2f}", f"{d.prior_epochs_target:.2f}", f"{d.highest_epochs_target:.2f}"
             table.add_row(
@@ -145,7 +151,7 @@ class Screen:
                 json.dumps({"path": str(found.path), "hash": found.hash, "vocab": found.vocab, "tokens": found.tokens})
             )
             return
-        table = Table("domain", "train tokens", title=f"{found.path}")
+        table = Table(named("domain"), "train tokens", title=f"{found.path}")
         for name, tokens in found.tokens.items():
             table.add_row(Text(name), human(tokens))
         self.console.print(table)
@@ -178,7 +184,7 @@ class Screen:
                 go_on += f", then raymix tell {shlex.quote(study.store.where)} RESULTS.csv"
             words = f"finished: {state['over']}" if study.finished else go_on
             ended = "".join(f", {state[how]} {how}" for how in ("stopped", "failed") if state[how] or how == "failed")
-            self.console.print(Text(f"{state['done']} of {state['trials']} trials done{ended}; {words}"))
+            self.say(f"{state['done']} of {state['trials']} trials done{ended}; {words}")
 
     def _start_bar(self, name: str, total: float) -> None:
         if self.as_json or not self.console.is_terminal:
@@ -216,12 +222,17 @@ def _note(progress: RunProgress) -> str:
     return ", ".join(words).replace("[", "(").replace("]", ")")  # rich would read brackets as markup
 
 
+def named(header: str) -> Column:
+    """A column of names: in a narrow terminal they go on below, for one cut short may stand for several."""
+    return Column(header, overflow="fold")
+
+
 def mixture_table(found: Recommendation) -> Table:
     """Shares, how far they may move, and those of the mixture used today, if it is known."""
     reference = "prior" if "prior" in found.baselines else "uniform"
     size = f"{human(found.scale['n_params'])} parameters, {human(found.scale['n_tokens'])} tokens"
     title = "Recommended mixture" if _own(found) == "recommended" else "Optimum under the law, not recommended,"
-    table = Table("domain", "share", "near-optimal", "epochs", reference, title=f"{title} at {size}")
+    table = Table(named("domain"), "share", "near-optimal", "epochs", reference, title=f"{title} at {size}")
     for name, share in found.mixture.items():
         near, epochs = found.near_optimal[name], found.epochs[name]
         table.add_row(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from raymix.store.errors import StoreError, unreadable, unwritable
+from raymix.store.errors import NoStudyError, StoreError, unreadable, unwritable
 from raymix.store.retries import retried
 
 if TYPE_CHECKING:
@@ -73,9 +73,15 @@ def open_objects(where: str | Path) -> Objects:
 
 
 class LocalObjects:
-    """Files below a directory."""
+    """Files below a directory.
+
+    Raises:
+        NoStudyError: there is a file in its place.
+    """
 
     def __init__(self, path: Path) -> None:
+        if os.path.isfile(path):
+            raise NoStudyError(f"{path}: this is a file; a study is a directory")
         self.path = path
         self.where = str(path)
 

@@ -178,7 +178,10 @@ class Store:
         try:
             return json.loads(self.read(name))
         except FileNotFoundError:
-            raise NoStudyError(f"{self.where}: no study here ({name} is missing); start one with raymix run") from None
+            raise NoStudyError(
+                f"{self.where}: no study here ({name} is missing); start one with raymix run, "
+                "or with a trainer of your own: raymix ask DIR --space SPACE.yaml"
+            ) from None
         except (ValueError, RecursionError) as error:
             raise StoreError(f"{self.url(name)}: damaged ({error}); {COPY}") from None
 

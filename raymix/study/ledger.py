@@ -6,6 +6,7 @@ store, every event is durable before this object, and so the designer, knows of 
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,8 +23,10 @@ from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace, SpaceError
 from raymix.store import Store
 from raymix.study.routes import alike, once, origin
-from raymix.study.row import check_mixture, record, without_result
+from raymix.study.row import check_mixture, far_scale, record, without_result
 from raymix.study.trial import Trial, trial_identity
+
+log = logging.getLogger(__name__)
 
 ENDED = ("done", "stopped", "failed")
 Cells = tuple[Labels, Array]  # a row of the table
@@ -103,6 +106,9 @@ class Ledger:
         """
         bodies = [record(self.space, self._known(trial_id), row) for trial_id, row in rows]
         self._record_all([("row", body | self._clock()) for body in bodies])
+        far = [words for body in bodies if (words := far_scale(self._known(body["trial_id"]), body))]
+        if far:
+            log.warning("%s%s", far[0], f" (so do {len(far) - 1} rows more)" if len(far) > 1 else "")
 
     def check(self, trial_id: str, row: Mapping[str, Any]) -> None:
         """Whether a row could be recorded, and names no other mixture than its trial's.

@@ -18,6 +18,7 @@ PREFIXES = ("loss/", "metric/", "tokens/", "unique/", "loss_se/", "bpb/")
 COUNTS = ("seconds", "flops", "tokens/", "unique/")  # what a budget is reckoned with, and a law reads
 OTHER_UNIT = 100  # sizes and tokens realised differ from those proposed, but not as millions or steps do
 LONGEST_REASON = 2000
+FAR_SCALE = 2.0  # realised sizes differ from nominal ones, but not by this factor
 
 
 def record(space: SearchSpace, trial: Trial, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,6 +73,19 @@ def check_mixture(trial: Trial, row: Mapping[str, Any]) -> None:
                 f"trial {trial.trial_id}: mixture/{name} is {told:g}, but {share:g} was proposed; "
                 "results of another mixture come in by `from:` in the space"
             )
+
+
+def far_scale(trial: Trial, body: Mapping[str, Any]) -> str | None:
+    """What a record says of a size or length more than twice or less than half of what was proposed; None if neither.
+
+    It is the truth of whoever trained, and the law is fitted to it; but it may be a slip of units.
+    """
+    for key in NUMBERS[:2]:
+        told, proposed = body[key], getattr(trial, key)
+        short = told < proposed / FAR_SCALE and not (key == "n_tokens" and body["status"] in ON_THE_WAY)
+        if short or told > proposed * FAR_SCALE:
+            return f"trial {trial.trial_id}: {key} is {told:.3g}, but {proposed:.3g} was proposed; it counts as told"
+    return None
 
 
 def _losses(space: SearchSpace, trial_id: str, row: Mapping[str, Any], status: str) -> dict[str, Any]:

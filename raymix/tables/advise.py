@@ -23,6 +23,7 @@ from raymix.laws.rows import SAME_SCALE
 from raymix.simplex import Array, Polytope
 from raymix.space import Scale, SearchSpace
 from raymix.tables.law_file import LawFile
+from raymix.target.held_out import ENOUGH
 from raymix.target.near_optimal import near_optimal
 from raymix.target.objective import ObjectiveAtScale, objective_of
 from raymix.target.optimum import Optimum, minimise
@@ -110,7 +111,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
             ],
         },
         certificate=certificate,
-        verdict=verdict(reference, compared[reference].gain, noise),
+        verdict=verdict(reference, compared[reference].gain, noise, _order(found)),
         evidence=_evidence(found),
     )
 
@@ -183,6 +184,12 @@ def _score(found: LawFile, value: float) -> dict[str, Any]:
     error = score.get("weighted_error")
     ranks = {key: score.get(key) for key in ("rank_correlation", "rank_correlation_within_size")}
     return {**ranks, "error": None if error is None else float(error * value)}
+
+
+def _order(found: LawFile) -> float | None:
+    """Rank correlation inside sizes on mixtures held out; None where too few runs were to judge it."""
+    few = found.trained is not None and found.trained.runs < ENOUGH * len(found.trained.n_params)
+    return None if few else _mixture_score(found).get("rank_correlation_within_size")
 
 
 def _evidence(found: LawFile) -> dict[str, float]:

@@ -173,15 +173,17 @@ def _choose(names: Sequence[str], rounds: list[dict[str, HeldOutLosses]]) -> tup
     best = min(whole, key=lambda name: total[name])
     chosen = next(name for name in whole if total[name] - total[best] <= _error(rounds, name, best))
     by = " and ".join(next(iter(held.values())).held_out for held in rounds)
+    if len(names) == 1:
+        return chosen, scores, f"{chosen} as asked for (with {by} held out, error + objective {total[chosen]:.2%})"
     return chosen, scores, _why(chosen, best, total, by)
 
 
 def _why(chosen: str, best: str, total: dict[str, float], by: str) -> str:
     if len(total) == 1:
-        return f"{chosen} was the only law judged to the end, with {by} held out (error {total[best]:.2%})"
+        return f"{chosen} was the only law judged to the end, with {by} held out (error + objective {total[best]:.2%})"
     if chosen == best:
-        return f"{chosen} predicts {by} held out best (error {total[best]:.2%})"
-    return (f"{chosen} (error {total[chosen]:.2%}) is within one standard error of the best, {best} "
+        return f"{chosen} predicts {by} held out best (error + objective {total[best]:.2%})"
+    return (f"{chosen} (error + objective {total[chosen]:.2%}) is within one standard error of the best, {best} "
             f"({total[best]:.2%}), with {by} held out, and comes first")  # fmt: skip
 
 

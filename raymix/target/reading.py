@@ -21,7 +21,7 @@ from raymix.laws.posterior import SHARED, parts_of
 from raymix.laws.repetition import REPEATED
 from raymix.simplex import Array, Polytope
 from raymix.space import SearchSpace
-from raymix.target.held_out import Z90
+from raymix.target.held_out import SOME_ORDER, Z90
 from raymix.target.near_optimal import near_optimal
 from raymix.target.objective import ObjectiveAtScale, reduce_losses
 from raymix.target.optimum import Optimum
@@ -128,10 +128,17 @@ def epochs_of(space: SearchSpace, mix_K: Array, n_tokens: float) -> dict[str, fl
     return {name: float(epochs) if finite else None for name, epochs, finite in known}
 
 
-def verdict(name: str, gain: Interval, noise: float) -> dict[str, str]:
-    """Use the mixture only if its gain over the baseline is above 0 at 95% and above the noise of one run."""
+def verdict(name: str, gain: Interval, noise: float, order: float | None = None) -> dict[str, str]:
+    """Use the mixture only if its gain over the baseline is above 0 at 95% and above the noise of one run.
+
+    And only if the law is one to believe: `order` is its rank correlation on mixtures held out, where that is known.
+    The interval of a gain takes the law's form for granted, and is narrow also where that form is wrong.
+    """
     seen = f"predicted gain over the {name} {gain.mean:.4f} nats (90% interval {gain.low:.4f} to {gain.high:.4f})"
     if gain.low > 0 and gain.mean > noise:
+        if order is not None and order < SOME_ORDER:
+            why = f"but the law hardly orders mixtures it has not seen (rank correlation {order:.2f}): confirm it first"
+            return {"answer": "keep the baseline: law not trusted", "baseline": name, "reason": f"{seen}, {why}"}
         return {"answer": "use it", "reason": f"{seen}, above the noise of one run ({noise:.4f})"}
     why = "the interval includes 0" if gain.low <= 0 else f"less than the noise of one run ({noise:.4f})"
     return {"answer": "keep the baseline: gain within noise", "baseline": name, "reason": f"{seen}; {why}"}

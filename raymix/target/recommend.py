@@ -16,7 +16,9 @@ from raymix import simplex
 from raymix.laws import HedgedUnion, Law, ResidualGP, make_law
 from raymix.laws.base import Table, as_table
 from raymix.laws.bootstrap import resample_runs
-from raymix.laws.repetition import stocked
+from raymix.laws.fit import SIG_RANGE
+from raymix.laws.repetition import at_rows, stocked
+from raymix.laws.robust import tamed
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import Rung, SearchSpace, Target
@@ -117,13 +119,22 @@ def refitted(
 ) -> list[ObjectiveAtScale]:
     """The objective under `n` laws, each fitted to whole trials drawn with replacement; `unique_K` as it was given."""
     stock_K = space.available_K if unique_K is None else unique_K
+    table = _tamed(rows_of(space, usable), objective.law)
 
     def draw() -> ObjectiveAtScale:
-        rows = resample_runs(rows_of(space, usable), rng)
+        rows = resample_runs(table, rng)
         law = objective.law.resampled(rng) if isinstance(objective.law, HedgedUnion) else make_law(objective.law.name)
         return replace(objective, law=stocked(rows.fit(law), stock_K))
 
     return [draw() for _ in range(n)]
+
+
+def _tamed(table: Table, law: Law) -> Table:
+    """The table with no loss absurdly far from the law: drawn twice, one would carry a whole refit away."""
+    pred_BM = at_rows(law, table).predict(table.mix_BK, table.scale_B2)
+    log_MB = np.log(table.loss_BM / pred_BM).T
+    near_MB = tamed(log_MB, np.full(len(log_MB), SIG_RANGE[0]))
+    return replace(table, loss_BM=np.where(near_MB == log_MB, table.loss_BM.T, pred_BM.T * np.exp(near_MB)).T)
 
 
 def recommend(
@@ -151,6 +162,7 @@ def recommend(
     more = expected_improvement(drawn, polytope, optimum.mixture_K)
     notes = [*law.notes_, *_extrapolation(usable, target, optimum.mixture_K)]
     notes += repeat_notes(space, objective, optimum.mixture_K) + _unused_rungs(space, usable)
+    notes += below_ladder(space, target)
     others = baseline_mixtures(space, target)
     read = Reading.of(objective, np.stack([optimum.mixture_K, *others.values()]), drawn)
     baselines = read.baselines({name: space.shares(mix_K) for name, mix_K in others.items()})
@@ -164,7 +176,7 @@ def recommend(
         epochs=epochs_of(space, optimum.mixture_K, target.n_tokens),
         law={"name": law.name, **_known(score), "expected_improvement": more, "notes": notes},
         certificate={"gap": optimum.gap, "convex": optimum.convex, "method": optimum.method},
-        verdict=verdict("prior", baselines["prior"].gain, score["noise"]),
+        verdict=verdict("prior", baselines["prior"].gain, score["noise"], held_out.order),
         evidence=_evidence(table),
         exchangeable=_pairs(space, exchangeable(objective, polytope, optimum, score["noise"])),
     )
@@ -212,6 +224,16 @@ def _extrapolation(usable: Observations, target: Rung, mix_K: Array) -> list[str
     nearest = float(0.5 * np.abs(usable.mix_BK - mix_K).sum(axis=1).min())
     if nearest > FAR_MIXTURE:
         notes.append(f"no mixture within {nearest:.0%} of share of the recommended one was tried: confirm it first")
+    return notes
+
+
+def below_ladder(space: SearchSpace, target: Rung) -> list[str]:
+    """A warning where the target is smaller or shorter than every proxy: a slip of units, or nothing to search for."""
+    notes = []
+    for what in ("n_params", "n_tokens"):
+        least, wanted = min(getattr(rung, what) for rung in space.ladder), getattr(target, what)
+        if wanted < least:
+            notes.append(f"target.{what} is {wanted:.3g}, below the {least:.3g} of every proxy: is its unit right?")
     return notes
 
 

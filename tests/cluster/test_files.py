@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import stat
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from raymix.cli import app
 from raymix.clusters.check import ClusterFileError, check
 from raymix.clusters.prices import read_prices
 from raymix.clusters.ready import ready_files
@@ -250,3 +253,13 @@ def test_rendered_files_are_kept_private(tmp_path: Path, monkeypatch: pytest.Mon
     submit._write(Path("runs/clusters/x.yaml"), "text")
     assert stat.S_IMODE(Path("runs/clusters/x.yaml").stat().st_mode) == 0o600
     assert EDIT in ready_files()["aws.yaml"]
+
+
+@pytest.mark.parametrize("cluster", ["slurm", "http://127.0.0.1:8265"])
+def test_a_dry_run_answers_machines_in_json(cluster: str) -> None:
+    words = ["submit", str(ROOT / "search_spaces" / "quickstart.yaml"), "--cluster", cluster, "--storage", "s3://b/x"]
+    plain, asked = (CliRunner().invoke(app, [*words, "--dry-run", *more]) for more in ((), ("--json",)))
+    found = json.loads(asked.stdout)
+    assert found["cluster"] == cluster and found["text"] == plain.stdout
+    assert (found["to_edit"] or "") == plain.stderr.strip()
+    assert ("EDIT-ME" in plain.stderr) == (cluster == "slurm")

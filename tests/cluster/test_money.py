@@ -84,3 +84,9 @@ def test_runs_of_confirmation_resolve_nothing(capsys: pytest.CaptureFixture[str]
     budgets = json.loads(capsys.readouterr().out)["budgets"]
     assert [budget["trials"] for budget in budgets] == [10, 20, 40, 80, 160]
     assert budgets[2]["resolves"] == compare_budgets(worlds.space(), [160, 40], 0.01)[1].resolves
+
+
+def test_no_gpu_is_said_as_submit_takes_it() -> None:
+    """Past the check of costs: the next thing a plan needs is its space."""
+    done = CliRunner().invoke(app, ["plan", "not-there.yaml", "--cloud", "aws", "--gpu", "none"])
+    assert "not-there.yaml: there is no such file" in str(done.exception)

@@ -75,3 +75,23 @@ def test_two_sizes_of_equal_tokens_take_their_own_time() -> None:
     equal = [{"n_params": n_params, "n_tokens": 1e6} for n_params in (1e5, 1e6)]
     parts = [RungPlan(0, 1e6, "", trials, 0.0, seconds) for trials, seconds in ((12, 10.0), (4, 100.0))]
     assert _wall(worlds.space(ladder=equal, budget={"trials": 16}), parts, slots=1) == 12 * 10 + 4 * 100
+
+
+def test_a_target_below_every_proxy_is_questioned(corpus: Corpus, with_budget: Callable[..., SearchSpace]) -> None:
+    space = with_budget({"trials": 6})
+    target = space.target.model_copy(update={"n_params": 7.0, "n_tokens": 2.0})
+    said = plan(space.model_copy(update={"target": target}), corpus, slots=1).warnings
+    assert "target.n_params is 7, below the 2e+04 of every proxy: is its unit right?" in said
+    assert "target.n_tokens is 2, below the 2.05e+03 of every proxy: is its unit right?" in said
+    assert not any("unit" in warning for warning in plan(space, corpus, slots=1).warnings)
+
+
+@pytest.mark.parametrize(("promote", "says"), [(True, True), (False, False)])
+def test_trials_that_may_go_on_are_counted_in_full_and_that_is_said(
+    corpus: Corpus, with_budget: Callable[..., SearchSpace], promote: bool, says: bool
+) -> None:
+    given = with_budget({"trials": 6}).model_dump(mode="json", exclude_none=True)
+    lengths = [{"n_params": 2e4, "n_tokens": n} for n in (1024, 2048)]
+    recipe = {**given["recipe"], "promote": promote, "schedule": "constant"}
+    space = SearchSpace.parse({**given, "ladder": lengths, "recipe": recipe}).with_available(corpus.tokens)
+    assert any("may go on" in warning for warning in plan(space, corpus, slots=1).warnings) == says

@@ -8,12 +8,14 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+import pyarrow as pa
 import pytest
 
 from raymix.observations import Observations
@@ -383,6 +385,27 @@ def test_the_best_trial_is_of_the_dearest_scale() -> None:
     losses = [sum(value for key, value in row.items() if key.startswith("loss/")) for row in rows[:2]]
     assert found is not None
     assert found.trial_id == rows[int(np.argmin(losses))]["trial_id"]
+
+
+def test_one_absurd_loss_flattens_no_axis_and_is_named(tmp_path: Path) -> None:
+    study = make_study()
+    table = study["observations"]
+    at = table.trial_ids.index("t003") + 2  # its last checkpoint
+    loss = np.array(table.table[f"loss/{table.eval_domains[0]}"].to_pylist())
+    loss[at] = 1e6
+    column = table.table.column_names.index(f"loss/{table.eval_domains[0]}")
+    changed = table.table.set_column(column, f"loss/{table.eval_domains[0]}", pa.array(loss))
+    study["observations"] = replace(table, table=changed)
+    held = study["heldout"]["trial_id"].index("t003")
+    study["heldout"]["observed"][held] = 1e6 / len(table.eval_domains)
+    specs = drawn(written(tmp_path, **study))
+    loss_axis = specs["loss-0"]["layout"]["yaxis"]["range"]
+    assert loss_axis[1] < 10 and "1 value above, up to 1e+06" in specs["loss-0"]["layout"]["annotations"][0]["text"]
+    assert specs["heldout-0"]["layout"]["xaxis"]["range"][1] < 10
+    assert "1 value above" in specs["heldout-0"]["layout"]["annotations"][0]["text"]
+    assert max(specs["trials"]["data"][-1]["x"]) < 10
+    assert any("\u2192" in note["text"] for note in specs["trials"]["layout"]["annotations"])
+    assert "range" not in specs["loss-1"]["layout"]["yaxis"] and "annotations" not in specs["loss-1"]["layout"]
 
 
 def test_many_domains_keep_their_colours_and_stay_on_the_page(tmp_path: Path) -> None:
