@@ -16,8 +16,8 @@ tell which in part only.
 
 One factor also holds for what neither size nor tokens remove, which two have no term for. Where losses are exponential
 in the shares, or as in BiMix, two misfit at the sizes seen, and their level at the next is 2 to 9% off; residuals show
-it. Then one factor keeps its own: s / (1 - s) = (sig_two / sig_one)^runs (1 - MOST) / MOST, and w is at least s. On
-published tables s is at most .15.
+it. Then one factor keeps its own: s / (1 - s) = (sig_two / 1.1 sig_one)^runs (1 - MOST) / MOST, and w is at least s.
+Published tables have ratios of .8 to 1.06, and s = 0.
 
 Each part is convex in the mixture, and so is the whole. At one scale it is the union law itself. What was measured is
 in benchmarks/LOG.md ("Few trials beyond one size", "An offset that does not grow with the tokens", "By evidence").
@@ -39,6 +39,7 @@ from raymix.laws.union import TiedUnion
 
 TRIALS = 2  # with so many beyond the commonest size one factor is as likely as two beforehand
 MOST = 0.99  # that it may count by evidence alone, and that its level is the others' beforehand
+MARGIN = 1.1  # how much closer it must follow the runs for its own level: many runs alone must not decide
 NEGLIGIBLE = 0.05  # a weight below which a shape is left out: a fit of it costs more than it tells
 
 
@@ -194,7 +195,7 @@ def _one_factor(table: Table, two: TiedUnion) -> tuple[TiedUnion | None, float, 
     if not others:
         return None, 0.0, 0.0
     one = _fitted(TiedUnion(one_factor=True, fixed_offset=two.fixed_offset), table)
-    closer = len(np.unique(table.run_B)) * np.log(two.sig_M_ / one.sig_M_).mean()
+    closer = len(np.unique(table.run_B)) * np.log(two.sig_M_ / (MARGIN * one.sig_M_)).mean()
     s = float(sigmoid(np.asarray(np.log((1 - MOST) / MOST) + closer)))
     s = s if s >= NEGLIGIBLE else 0.0
     if TRIALS / (TRIALS + others) < NEGLIGIBLE:  # two are well known: residuals alone speak against them

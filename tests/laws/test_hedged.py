@@ -95,6 +95,7 @@ def test_the_evidence_of_a_law_is_that_of_its_rows_in_any_order() -> None:
 
 def test_one_factor_is_read_at_the_level_of_the_other_laws() -> None:
     law = fitted(4)
+    assert law.one_factor_ and law.own_level_ == 0
     *others, one = law.laws_
     share = law.weight_F_[:-1] / law.weight_F_[:-1].sum()
 
