@@ -110,6 +110,24 @@ def test_losses_exponential_in_the_shares_are_given_the_law_of_that_shape() -> N
     assert error < 0.5 * default
 
 
+def test_a_law_that_passes_through_all_of_few_mixtures_is_not_tried() -> None:
+    """Eight runs of seven domains: at times log_feature seemed best, and then erred twice as much as the default."""
+    rng = np.random.default_rng(302)
+    slope_MK = rng.normal(0.3, 0.5, (7, 7)) + 2 * np.eye(7)
+    mix_BK = np.concatenate([rng.dirichlet(np.full(7, 0.8), 12), rng.dirichlet(np.full(7, 0.8), 60)])
+    truth_BM, scale_B2 = 1.8 + 1.2 * np.exp(-mix_BK @ slope_MK.T), np.tile([1e8, 1e9], (72, 1))
+    loss_BM = truth_BM * np.exp(0.004 * rng.normal(size=truth_BM.shape))
+    runs = table_of(SyntheticRuns(mix_BK, scale_B2, loss_BM, np.arange(72), np.arange(7), truth_BM))
+    few, more = (choose_law(runs.select(np.arange(72) < n), None) for n in (8, 12))
+    assert "log_feature" not in {score.name for score in few.scores}
+    assert "log_feature" in {score.name for score in more.scores}
+    default = make_law("residual_gp").fit(mix_BK[:8], scale_B2[:8], loss_BM[:8])
+    error, of_default = (
+        np.abs(np.log(law.predict(mix_BK[12:], scale_B2[12:]) / truth_BM[12:])).mean() for law in (few.law, default)
+    )
+    assert error < 1.2 * of_default
+
+
 def test_a_law_that_cannot_be_fitted_is_left_out() -> None:
     choice = choose_law(RUNS, OWN_M, candidates=["dcpt", "union"])  # dcpt is of two domains
     assert choice.name == "union"

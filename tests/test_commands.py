@@ -103,6 +103,23 @@ def test_predictions_carry_their_keys_and_intervals(folder: Path, tmp_path: Path
     assert float(first["loss_low/Web"]) < float(first["loss/Web"]) < float(first["loss_high/Web"])
 
 
+def test_mixtures_far_from_any_run_are_said(folder: Path, tmp_path: Path) -> None:
+    """Runs of at most 60% of a domain: at its corner a law errs by more than its intervals say."""
+    rows = [line.replace('"', "").split(",") for line in (folder / "runs.csv").read_text().splitlines()]
+    columns = [i for i, name in enumerate(rows[0]) if name.startswith("mixture/")]
+    near = [row for row in rows[1:] if max(float(row[i]) for i in columns) <= 0.6]
+    (tmp_path / "near.csv").write_text("\n".join(",".join(row) for row in [rows[0], *near]))
+    ask("fit", tmp_path / "near.csv", "-o", tmp_path / "law.json", "--law", "union")
+    far = ask("predict", tmp_path / "law.json", folder / "queries.csv", "-o", tmp_path / "p.csv")["notes"]
+    assert [note for note in far if "1 of 2 mixtures have more of a domain than any run had (books 100%" in note]
+    (tmp_path / "inside.csv").write_text("\n".join((folder / "queries.csv").read_text().splitlines()[:2]))
+    inside = ask("predict", tmp_path / "law.json", tmp_path / "inside.csv", "-o", tmp_path / "p.csv")["notes"]
+    assert not [note for note in inside if "than any run had" in note]
+    best = ("--n-params", 4e6, "--n-tokens", 2e9, "-o", tmp_path / "best.json")
+    at_corner = ask("optimize", tmp_path / "law.json", *best, "--min", "books=0.95")
+    assert [note for note in at_corner["law"]["notes"] if "the mixture has more of a domain" in note]
+
+
 def test_optimum_is_certified_and_compared(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "prior.json").write_text('{"web": 8, "code": 1, "books": 1}')
     (tmp_path / "available.csv").write_text("domain,tokens\nweb,1e10\ncode,1e9\nbooks,2e8\n")

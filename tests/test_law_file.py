@@ -1,6 +1,7 @@
 """LAW.json gives back the law, and says what is wrong with a file that is no law."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from raymix.testing import synthetic_runs
 
 RUNS = synthetic_runs(n_mixtures=8)
 DOMAINS, EVALS = ("web", "code", "<b>", "\u65e5\u672c"), ("exams", "a/b", "c")
-TRAINED = Trained((2e7, 6e7, 2e8), (5e8, 2e9), 8, 24, 72)
+TRAINED = Trained((2e7, 6e7, 2e8), (5e8, 2e9), 8, 24, 72, ((0.0, 0.5), (0.0, 0.6), (0.1, 0.7), (0.0, 1.0)))
 
 
 def law_file(name: str = "union") -> LawFile:
@@ -46,6 +47,12 @@ def test_the_law_of_a_study_is_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.weights_M, 1 / 3)
 
 
+def test_share_beyond_any_run_is_counted_where_the_file_says_what_runs_had() -> None:
+    mix_BK = np.array([[0.75, 0.0, 0.25, 0.0], [0.25, 0.25, 0.25, 0.25], [0.0, 0.1, 0.9, 0.0]])
+    np.testing.assert_allclose(TRAINED.beyond(mix_BK), [0.25, 0.0, 0.2])
+    assert replace(TRAINED, shares=()).beyond(mix_BK).tolist() == [0, 0, 0]
+
+
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "law.json"
     write_law(path, law_file())
@@ -69,6 +76,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
         ({"weights": {"exams": 1.0}}, "is missing"),
         ({"weights": {"exams": -1.0, "a/b": 1.0, "c": 1.0}}, "weights must be"),
         ({"trained": {"n_params": []}}, "damaged"),
+        ({"trained": asdict(TRAINED) | {"shares": [[0, 1]]}}, "shares of 1 domains, and names 4"),
         ({"format": 2}, "newer raymix"),
     ],
 )

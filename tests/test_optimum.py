@@ -127,6 +127,28 @@ def test_near_optimal_set_reaches_the_slack_and_not_beyond() -> None:
     assert (inside <= high_K + 2e-3).all()
 
 
+def test_near_optimal_set_asks_for_points_together_and_for_slopes_where_they_are_used() -> None:
+    """Point by point, with a gradient for every value, this was two thirds of the time of `raymix optimize`."""
+    law, objective = problem(3, 4)
+    optimum = minimise(objective, Polytope.box([0] * 4, [1] * 4))
+    asked = {"predict": 0, "gradient": 0}
+
+    class Counting(PowerLaw):
+        def predict(self, mix_BK: Array, scale_B2: Array) -> Array:
+            asked["predict"] += 1
+            return super().predict(mix_BK, scale_B2)
+
+        def gradient(self, mix_BK: Array, scale_B2: Array) -> Array:
+            asked["gradient"] += 1
+            return super().gradient(mix_BK, scale_B2)
+
+    counted = replace(objective, law=Counting(law.a_K, law.g_K))  # type: ignore[arg-type]
+    got, want = (near_optimal(each, Polytope.box([0] * 4, [1] * 4), optimum, 0.01) for each in (counted, objective))
+    np.testing.assert_array_equal(got, want)
+    assert asked["predict"] < 8 * 60  # 8 bounds; it was 105, each with a gradient
+    assert asked["gradient"] < 8 * 30
+
+
 @given(st.integers(0, 99), st.sampled_from(["mean", "worst"]))
 @settings(max_examples=20)
 def test_guardrails_hold_and_cost_no_more_than_the_certificate_says(seed: int, reduce: str) -> None:

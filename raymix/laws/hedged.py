@@ -1,6 +1,6 @@
 """The default law: the union law, hedged between shapes that few runs cannot tell apart but that differ at the target.
 
-    L = (1 - w) L' + w k L_one,      L' = (1 - v) L_shares + v L_tokens
+    L = (1 - w) L' + w k^(1 - s) L_one,      L' = (1 - v) L_shares + v L_tokens
 
 Where tokens vary: the offset e of the mixture factor is of shares, or of tokens that do not grow with the run, as in
 AutoScale (`union_forms`). A law with the first misses at the target what a law with the second knows, and the other
@@ -13,6 +13,11 @@ its level is worse, so k = L' / L_one at the mean mixture of the runs. The two d
 their evidence tells (`FittedLaw.log_evidence`, in the mean over eval domains): w / (1 - w) is its ratio times 2 to the
 number of trials beyond the commonest size. The optimum moves with scale in one world and stays in another; few runs
 tell which in part only.
+
+One factor also holds for what neither size nor tokens remove, which two have no term for. Where losses are exponential
+in the shares, or as in BiMix, two misfit at the sizes seen, and their level at the next is 2 to 9% off; residuals show
+it. Then one factor keeps its own: s / (1 - s) = (sig_two / 1.1 sig_one)^runs (1 - MOST) / MOST, and w is at least s.
+Published tables have ratios of .8 to 1.06, and s = 0.
 
 Each part is convex in the mixture, and so is the whole. At one scale it is the union law itself. What was measured is
 in benchmarks/LOG.md ("Few trials beyond one size", "An offset that does not grow with the tokens", "By evidence").
@@ -33,7 +38,8 @@ from raymix.laws.rows import canonical_order, distinct
 from raymix.laws.union import TiedUnion
 
 TRIALS = 2  # with so many beyond the commonest size one factor is as likely as two beforehand
-MOST = 0.99  # that it may count: the level is of the others whatever the evidence
+MOST = 0.99  # that it may count by evidence alone, and that its level is the others' beforehand
+MARGIN = 1.1  # how much closer it must follow the runs for its own level: many runs alone must not decide
 NEGLIGIBLE = 0.05  # a weight below which a shape is left out: a fit of it costs more than it tells
 
 
@@ -53,7 +59,9 @@ class HedgedUnion:
     weight_F_: Array = field(init=False, repr=False)
     middle_K_: Array = field(init=False, repr=False)
     one_factor_: bool = field(init=False, repr=False)
-    """Whether the last law is the one with one factor."""
+    """Whether the last law is the one with one factor, read at the level of the others."""
+    own_level_: float = field(init=False, repr=False)
+    """s: how much its level is its own."""
     notes_: list[str] = field(init=False, repr=False)
 
     def fit(
@@ -69,11 +77,14 @@ class HedgedUnion:
         table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK))
         self.laws_, weights = _by_offset(table, self.offset)
         self.notes_ = list(self.laws_[0].notes_)
-        one, w = _one_factor(table, self.laws_[int(np.argmax(weights))])
-        self.one_factor_ = one is not None
-        if one is not None:
+        one, w, s = _one_factor(table, self.laws_[int(np.argmax(weights))])
+        self.one_factor_, self.own_level_ = one is not None and s <= 1 - NEGLIGIBLE, s
+        if one is not None and self.one_factor_:
             self.laws_.append(one)
             weights = [*((1 - w) * np.array(weights)).tolist(), w]
+        elif one is not None:
+            self.laws_, weights = [one], [1.0]
+        if one is not None:
             self.notes_.append(f"sizes vary: one mixture factor for all of them counts {w:.2f}")
         self.weight_F_ = np.array(weights)
         self.middle_K_ = np.unique(table.mix_BK, axis=0).mean(axis=0)
@@ -107,7 +118,7 @@ class HedgedUnion:
     def to_json(self) -> dict[str, Any]:
         """Learned values as plain JSON values."""
         learned = {"weight_F_": self.weight_F_.tolist(), "middle_K_": self.middle_K_.tolist()}
-        learned |= {"one_factor_": self.one_factor_, "notes_": list(self.notes_)}
+        learned |= {"one_factor_": self.one_factor_, "own_level_": self.own_level_, "notes_": list(self.notes_)}
         settings = {"offset": self.offset}
         return {
             "law": self.name,
@@ -123,6 +134,7 @@ class HedgedUnion:
         law.laws_ = [TiedUnion.from_json(part) for part in data["laws"]]
         law.weight_F_, law.middle_K_ = np.array(learned["weight_F_"]), np.array(learned["middle_K_"])
         law.one_factor_, law.notes_ = bool(learned["one_factor_"]), list(learned["notes_"])
+        law.own_level_ = float(learned.get("own_level_", 0.0))  # files of before there was one
         return law
 
     def resampled(self, rng: np.random.Generator) -> HedgedUnion:
@@ -141,21 +153,21 @@ class HedgedUnion:
         return self.laws_[:-1] if self.one_factor_ else self.laws_
 
     def _levelled(self, mix: Array, scale: Array) -> Array:
-        """Losses of all shapes (F, B, M), that with one factor at the level of the others."""
+        """Losses of all shapes (F, B, M), that with one factor at its level among the others."""
         loss_FBM = np.stack([law.losses(mix, scale) for law in self.laws_])
         if self.one_factor_:
             loss_FBM[-1] *= self._level(scale)
         return loss_FBM
 
     def _level(self, scale: Array) -> Array:
-        """k (B, M), or (1, M) where nothing but the mixture differs between rows."""
+        """k^(1 - s) (B, M), or (1, M) where nothing but the mixture differs between rows."""
         alike = all(law.unique_ is None or law.unique_.ndim == 1 for law in self.laws_)
         if alike and (scale == scale[:1]).all():
             scale = scale[:1]
         middle_BK = np.tile(self.middle_K_, (len(scale), 1))
         weight_f = self.weight_F_[:-1] / self.weight_F_[:-1].sum()
         others_BM = sum(w * law.losses(middle_BK, scale) for w, law in zip(weight_f, self._by_offset, strict=True))
-        return np.asarray(others_BM / self.laws_[-1].losses(middle_BK, scale))
+        return np.asarray((others_BM / self.laws_[-1].losses(middle_BK, scale)) ** (1 - self.own_level_))
 
     def _queries(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> tuple[Array, Array]:
         mix = as_mixtures(mix_BK, len(self.middle_K_))
@@ -177,15 +189,20 @@ def _by_offset(table: Table, offset: str) -> tuple[list[TiedUnion], list[float]]
     return ([tokens], [1.0]) if v > 1 - NEGLIGIBLE else ([shares, tokens], [1 - v, v])
 
 
-def _one_factor(table: Table, two: TiedUnion) -> tuple[TiedUnion | None, float]:
-    """The law with one factor and the weight w where it counts, given the likelier law with two."""
+def _one_factor(table: Table, two: TiedUnion) -> tuple[TiedUnion | None, float, float]:
+    """The law with one factor and its w and s where it counts, given the likelier law with two."""
     others = _beyond(table)
-    if not others or TRIALS / (TRIALS + others) < NEGLIGIBLE:
-        return None, 0.0
+    if not others:
+        return None, 0.0, 0.0
     one = _fitted(TiedUnion(one_factor=True, fixed_offset=two.fixed_offset), table)
+    closer = len(np.unique(table.run_B)) * np.log(two.sig_M_ / (MARGIN * one.sig_M_)).mean()
+    s = float(sigmoid(np.asarray(np.log((1 - MOST) / MOST) + closer)))
+    s = s if s >= NEGLIGIBLE else 0.0
+    if TRIALS / (TRIALS + others) < NEGLIGIBLE:  # two are well known: residuals alone speak against them
+        return (one, s, s) if s else (None, 0.0, 0.0)
     evidence = (one.log_evidence(table) - two.log_evidence(table)).mean()
-    w = float(sigmoid(np.asarray(np.log(TRIALS / others) + evidence)))
-    return (one, min(w, MOST)) if w >= NEGLIGIBLE else (None, 0.0)
+    w = max(min(float(sigmoid(np.asarray(np.log(TRIALS / others) + evidence))), MOST), s)
+    return (one, w, s) if w >= NEGLIGIBLE else (None, 0.0, 0.0)
 
 
 def _beyond(table: Table) -> int:

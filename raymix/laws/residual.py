@@ -174,8 +174,7 @@ class ResidualGP:
         nearness_BR = scale_kernel(np.log(scale_B2), self.sites_.log_scale_R2, self.hyper_H_)
         pull_BR = -5 / 3 * (1 + ROOT5 * s_BR) * np.exp(-ROOT5 * s_BR) / ell**2 * nearness_BR
         slope_BMK = np.empty((len(mix_BK), self.alpha_RM_.shape[1], mix_BK.shape[1]))
-        for domain, alpha_R in enumerate(self.alpha_RM_.T):
-            pulled_BR = pull_BR * alpha_R
-            matern_BK = pulled_BR.sum(axis=1, keepdims=True) * phi_BK - pulled_BR @ phi_RK
-            slope_BMK[:, domain] = matern_BK + w * (nearness_BR * alpha_R) @ phi_RK
+        for row, (phi_K, pull_R, near_R) in enumerate(zip(phi_BK, pull_BR, nearness_BR, strict=True)):
+            towards_RM = (w * near_R - pull_R)[:, None] * self.alpha_RM_
+            slope_BMK[row] = np.outer(pull_R @ self.alpha_RM_, phi_K) + towards_RM.T @ phi_RK
         return np.asarray(slope_BMK / ((mix_BK + SHARE_SCALE) * np.log1p(1 / SHARE_SCALE))[:, None, :])

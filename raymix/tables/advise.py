@@ -31,6 +31,7 @@ from raymix.target.reading import Reading, epochs_of, far_notes, repeat_notes, s
 from raymix.target.recommend import Recommendation, baseline_mixtures
 
 N_DRAWS = 100
+FAR_SHARE = 0.1  # of a mixture, beyond the largest share of a domain in any run
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
             "notes": [
                 *found.law.notes_,
                 *notes_at(found, wanted.scale),
+                *share_notes(found, optimum.mixture_K[None]),
                 *repeat_notes(space, objective, optimum.mixture_K),
             ],
         },
@@ -159,6 +161,22 @@ def notes_at(found: LawFile, scale: Scale) -> list[str]:
         if what not in reads and outside:
             notes.append(f"{read.law.name} has no {what}: its losses are those at {low:.3g}, not at {at:.3g}")
     return notes + far_notes(*scale, trained.n_params[-1], trained.n_tokens[1])
+
+
+def share_notes(found: LawFile, mix_BK: Array) -> list[str]:
+    """Of mixtures far from those trained: intervals know what runs tell of a law, not where it stops holding."""
+    beyond_B = np.zeros(0) if found.trained is None else found.trained.beyond(mix_BK)
+    far = np.flatnonzero(beyond_B > FAR_SHARE)
+    if found.trained is None or not far.size:
+        return []
+    mix_K = mix_BK[int(np.argmax(beyond_B))]
+    most_K = np.array([high for _, high in found.trained.shares])
+    k = int(np.argmax(mix_K - most_K))
+    which = "the mixture has" if len(mix_BK) == 1 else f"{far.size} of {len(mix_BK)} mixtures have"
+    return [
+        f"{which} more of a domain than any run had ({found.domains[k]} {mix_K[k]:.0%}, at most {most_K[k]:.0%} "
+        "trained): errors may be larger than the intervals there"
+    ]
 
 
 def _near(objective: ObjectiveAtScale, polytope: Polytope, optimum: Optimum, slack: float) -> Polytope:

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT = "residual_gp"
 ONE_SCALE = (DEFAULT, "union", "effective_data", "log_feature", "m4")  # in the order in which ties are settled
+LOOSE = "log_feature"  # K + 2 parameters on a ridge: it passes through so many mixtures, right only by luck
 ONE_SCALE_ELSEWHERE = (DEFAULT, "union")
 ONE_SIZE = (DEFAULT, "union", "log_feature_joint")
 SEVERAL = (DEFAULT, "union", "joint", "log_feature_joint", "nested")
@@ -226,7 +227,10 @@ def _suited(table: Table, target: Scale | None) -> tuple[str, ...]:
     if len(tokens) > 1:
         return ONE_SIZE
     elsewhere = target is not None and np.abs(np.log(np.array(target) / [sizes[0], tokens[0]])).max() > SAME_SCALE
-    return ONE_SCALE_ELSEWHERE if elsewhere else ONE_SCALE
+    if elsewhere:
+        return ONE_SCALE_ELSEWHERE
+    in_a_fold = len(np.unique(table.mix_BK, axis=0)) * (FOLDS - 1) / FOLDS
+    return tuple(name for name in ONE_SCALE if name != LOOSE or in_a_fold > table.mix_BK.shape[1] + 2)
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -44,6 +44,8 @@ class Trained:
     mixtures: int
     runs: int
     rows: int
+    shares: tuple[tuple[float, float], ...] = ()
+    """Least and largest share of every domain; empty in files of before they were written."""
 
     @classmethod
     def on(cls, usable: Observations) -> Trained:
@@ -55,7 +57,13 @@ class Trained:
             len(np.unique(usable.mix_BK, axis=0)),
             len(np.unique(usable.model_B)),
             len(usable),
+            tuple(zip(usable.mix_BK.min(axis=0).tolist(), usable.mix_BK.max(axis=0).tolist(), strict=True)),
         )
+
+    def beyond(self, mix_BK: Array) -> Array:
+        """How much of each mixture (B,) is share of a domain beyond the largest that any run had."""
+        most_K = np.array([high for _, high in self.shares] or 1.0)
+        return np.asarray(np.maximum(mix_BK - most_K, 0.0).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,7 @@ def read_law(path: str | Path) -> LawFile:
         raise ValueError(f"{path}: written by a newer raymix (format {raw['format']}, known up to {FORMAT}): update")
     domains, eval_domains = (_names(path, key, raw[key]) for key in ("domains", "eval_domains"))
     try:
-        law, trained = law_from_json(raw), _trained(raw.get("trained"))
+        law, trained = law_from_json(raw), _trained(raw.get("trained"), len(domains))
         _try_out(law, len(domains), len(eval_domains), trained)
         weights_M = _weights(raw.get("weights"), eval_domains)
         choice = dict(raw.get("choice") or {})
@@ -168,12 +176,15 @@ def _names(path: Path, key: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _trained(value: Any) -> Trained | None:
+def _trained(value: Any, n_domains: int) -> Trained | None:
     if value is None:
         return None
     low, high = (float(tokens) for tokens in value["n_tokens"])
-    counts = (int(value[key]) for key in ("mixtures", "runs", "rows"))
-    return Trained(tuple(float(size) for size in value["n_params"]), (low, high), *counts)
+    mixtures, runs, rows = (int(value[key]) for key in ("mixtures", "runs", "rows"))
+    shares = tuple((float(least), float(most)) for least, most in value.get("shares", ()))
+    if len(shares) not in (0, n_domains):
+        raise ValueError(f"it has shares of {len(shares)} domains, and names {n_domains}")
+    return Trained(tuple(float(size) for size in value["n_params"]), (low, high), mixtures, runs, rows, shares)
 
 
 def _weights(value: Mapping[str, float] | None, eval_domains: Sequence[str]) -> Array:

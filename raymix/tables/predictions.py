@@ -19,7 +19,7 @@ from raymix.laws.base import Array, Law
 from raymix.laws.repetition import stocked
 from raymix.observations import Observations
 from raymix.space import Scale
-from raymix.tables.advise import notes_at
+from raymix.tables.advise import notes_at, share_notes
 from raymix.tables.law_file import LawFile
 from raymix.target.held_out import Z90
 
@@ -47,7 +47,7 @@ def predict_table(found: LawFile, queries: Observations, origin: str) -> tuple[p
     factor_BM = np.exp(Z90 * sd_BM)
     for prefix, value_BM in (("loss", loss_BM), ("loss_low", loss_BM / factor_BM), ("loss_high", loss_BM * factor_BM)):
         columns |= {f"{prefix}/{name}": pa.array(value_BM[:, i]) for i, name in enumerate(found.eval_domains)}
-    return pa.table(columns), _notes(found, queries)
+    return pa.table(columns), [*_notes(found, queries), *share_notes(found, mix_BK)]
 
 
 def _losses(law: Law, mix_BK: Array, scale_B2: Array, unique_BK: Array) -> tuple[Array, Array]:

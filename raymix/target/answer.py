@@ -61,7 +61,7 @@ def _absurd(table: Table, law: Law) -> bool:
 def _polished(optimum: Optimum, objective: ObjectiveAtScale, whole: ObjectiveAtScale, polytope: Polytope) -> Optimum:
     """From the law's optimum to the local one of the law with its process (`whole`), guardrails of the law kept."""
     start_K, inner = optimum.mixture_K, floored(polytope, FLOORS[1])
-    limit = float(objective.terms(start_K)[0].max()) + _sd(objective, start_K)
+    limit = float(objective.levels(start_K).max()) + _sd(objective, start_K)
 
     def value_and_gradient(x: Array) -> tuple[float, Array]:
         value_T, slope_TK = whole.terms(on_simplex(polytope, x))
@@ -69,8 +69,8 @@ def _polished(optimum: Optimum, objective: ObjectiveAtScale, whole: ObjectiveAtS
 
     near = {
         "type": "ineq",
-        "fun": lambda x: limit - objective.terms(on_simplex(polytope, x))[0],
-        "jac": lambda x: -objective.terms(on_simplex(polytope, x))[1],
+        "fun": lambda x: limit - objective.levels(on_simplex(polytope, x))[0],
+        "jac": lambda x: -objective.slopes(on_simplex(polytope, x)),
     }
     found = minimize(
         value_and_gradient,
@@ -84,10 +84,10 @@ def _polished(optimum: Optimum, objective: ObjectiveAtScale, whole: ObjectiveAtS
     if not np.isfinite(found.x).all():
         return optimum
     end_K = simplex.project(polytope, on_simplex(polytope, found.x))
-    broken = (objective.guards(end_K)[0] < -GUARD_SLACK).any()
-    if broken or float(whole.terms(end_K)[0][0]) >= float(whole.terms(start_K)[0][0]):
+    broken = (objective.rooms(end_K)[0] < -GUARD_SLACK).any()
+    if broken or float(whole.levels(end_K)[0, 0]) >= float(whole.levels(start_K)[0, 0]):
         return optimum
-    behind = float(objective.terms(end_K)[0][0] - objective.terms(start_K)[0][0])
+    behind = float(objective.levels(end_K)[0, 0] - objective.levels(start_K)[0, 0])
     value, gap = float(objective.values(end_K)[0]), optimum.gap + max(behind, 0.0)
     return replace(
         optimum, mixture_K=end_K, value=value, gap=gap, method=f"{optimum.method} on the law, then on its residuals too"

@@ -12,6 +12,8 @@ from raymix.simplex import Array, Polytope
 from raymix.target.objective import ObjectiveAtScale
 from raymix.target.optimum import FLOORS, Optimum, constraints_of, floored, on_simplex
 
+POINTS, ROUNDS = 32, 8  # of a search along a line: 32^8 = 2^40
+
 
 def near_optimal(
     objective: ObjectiveAtScale, polytope: Polytope, optimum: Optimum, slack: float
@@ -21,7 +23,7 @@ def near_optimal(
     Each bound moves one share from the optimum as far as the others can make up for it (exact for convex laws).
     """
     inner = floored(polytope, FLOORS[0])
-    limit = float(objective.terms(optimum.mixture_K)[0].max()) + max(slack, optimum.gap, 1e-9)
+    limit = float(objective.levels(optimum.mixture_K).max()) + max(slack, optimum.gap, 1e-9)
     low_K, high_K = optimum.mixture_K.copy(), optimum.mixture_K.copy()
     for k in range(polytope.n_domains):
         for sign, bound_K in ((1.0, low_K), (-1.0, high_K)):
@@ -35,7 +37,7 @@ def exchangeable(objective: ObjectiveAtScale, polytope: Polytope, optimum: Optim
 
     Large entries are the directions that do not matter: the two domains can stand in for each other.
     """
-    limit = float(objective.terms(optimum.mixture_K)[0].max()) + slack
+    limit = float(objective.levels(optimum.mixture_K).max()) + slack
     w_K, K = optimum.mixture_K, polytope.n_domains
     moved_KK = np.zeros((K, K))
     for k in range(K):
@@ -53,15 +55,16 @@ def exchangeable(objective: ObjectiveAtScale, polytope: Polytope, optimum: Optim
 def _furthest(objective: ObjectiveAtScale, polytope: Polytope, optimum_K: Array, cost_K: Array, limit: float) -> Array:
     """The point of the set that minimises cost_K . w."""
 
-    def room(mix_K: Array) -> float:
-        mix_K = on_simplex(polytope, mix_K)
-        return float(min(limit - objective.terms(mix_K)[0].max(), *objective.guards(mix_K)[0], np.inf))
+    def room(mix_BK: Array) -> Array:
+        mix_BK = on_simplex(polytope, mix_BK)
+        above_B = limit - objective.levels(mix_BK).max(axis=1)
+        return np.asarray(np.minimum(above_B, objective.rooms(mix_BK).min(axis=1, initial=np.inf)))
 
     def room_T(mix_K: Array) -> Array:
-        return np.asarray(limit - objective.terms(on_simplex(polytope, mix_K))[0])
+        return np.asarray(limit - objective.levels(on_simplex(polytope, mix_K))[0])
 
     def slope_TK(mix_K: Array) -> Array:
-        return -objective.terms(on_simplex(polytope, mix_K))[1]
+        return -objective.slopes(on_simplex(polytope, mix_K))
 
     # At the optimum the constraint has no slope along the simplex, so start where the straight way out leaves the set.
     start_K = _last_inside(room, optimum_K, simplex.vertex_along(polytope, cost_K))
@@ -80,13 +83,17 @@ def _furthest(objective: ObjectiveAtScale, polytope: Polytope, optimum_K: Array,
     return end_K if cost_K @ end_K < cost_K @ start_K else start_K
 
 
-def _last_inside(room: Callable[[Array], float], inside_K: Array, outside_K: Array) -> Array:
-    """The last point with room on the way out, by bisection; `outside_K` itself where it has room."""
-    if room(outside_K) >= 0:
+def _last_inside(room: Callable[[Array], Array], inside_K: Array, outside_K: Array) -> Array:
+    """The last point with room on the way out, to 2^-40 of it; `outside_K` itself where it has room.
+
+    Each round asks for many points at once, which costs little more than one, and goes on before the first without.
+    """
+    if room(outside_K[None])[0] >= 0:
         return outside_K
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = 0.5 * (low + high)
-        inside = room(inside_K + middle * (outside_K - inside_K)) >= 0
-        low, high = (middle, high) if inside else (low, middle)
+    low, step = 0.0, 1.0
+    for _ in range(ROUNDS):
+        step /= POINTS
+        at_B = low + step * np.arange(1, POINTS)
+        without_B = room(inside_K + at_B[:, None] * (outside_K - inside_K)) < 0
+        low += step * (int(np.argmax(without_B)) if without_B.any() else POINTS - 1)
     return np.asarray(inside_K + low * (outside_K - inside_K))

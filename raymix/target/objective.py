@@ -56,28 +56,44 @@ class ObjectiveAtScale:
 
         One term for the mean; for the worst case one per eval domain with a weight.
         """
-        used = self.weights_M > 0
-        loss_T, jac_TK = self.losses(mix_K)[0, used], self.jacobian(mix_K)[used]
+        return self.levels(mix_K)[0], self.slopes(mix_K)
+
+    def levels(self, mix_BK: Array) -> Array:
+        """The values of the terms (B, T); without gradients they cost half."""
+        mix_BK, used = np.atleast_2d(mix_BK), self.weights_M > 0
+        loss_BT = self.losses(mix_BK)[:, used]
         if self.reduce == "mean":
-            weights = self.weights_M[used][None]
-            loss_T, jac_TK = weights @ loss_T, weights @ jac_TK
-        distance, slope_K = self._distance(mix_K)
-        return np.asarray(loss_T + self.pull * distance), np.asarray(jac_TK + self.pull * slope_K)
+            loss_BT = loss_BT @ self.weights_M[used][:, None]
+        return np.asarray(loss_BT + self._distance(mix_BK)[0][:, None])
+
+    def slopes(self, mix_K: Array) -> Array:
+        """The gradients of the terms (T, K)."""
+        used = self.weights_M > 0
+        jac_TK = self.jacobian(mix_K)[used]
+        if self.reduce == "mean":
+            jac_TK = self.weights_M[used][None] @ jac_TK
+        return np.asarray(jac_TK + self._distance(mix_K[None])[1][0])
 
     def guards(self, mix_K: Array) -> tuple[Array, Array]:
         """How much room the guardrails leave, ceiling - loss (G,), and its gradient (G, K)."""
         if self.ceiling_M is None:
             return np.zeros(0), np.zeros((0, len(mix_K)))
-        guarded = np.isfinite(self.ceiling_M)
-        room_G = self.ceiling_M[guarded] - self.losses(mix_K)[0, guarded]
-        return np.asarray(room_G), np.asarray(-self.jacobian(mix_K)[guarded])
+        return self.rooms(mix_K)[0], np.asarray(-self.jacobian(mix_K)[np.isfinite(self.ceiling_M)])
 
-    def _distance(self, mix_K: Array) -> tuple[float, Array]:
-        """KL(w || prior) and its gradient; a domain outside the prior counts as 1e-6 of it."""
+    def rooms(self, mix_BK: Array) -> Array:
+        """How much room the guardrails leave (B, G)."""
+        mix_BK = np.atleast_2d(mix_BK)
+        if self.ceiling_M is None:
+            return np.zeros((len(mix_BK), 0))
+        guarded = np.isfinite(self.ceiling_M)
+        return np.asarray(self.ceiling_M[guarded] - self.losses(mix_BK)[:, guarded])
+
+    def _distance(self, mix_BK: Array) -> tuple[Array, Array]:
+        """The pull: KL(w || prior) (B,) and its gradient (B, K); a domain outside the prior counts as 1e-6 of it."""
         if self.pull == 0 or self.prior_K is None:
-            return 0.0, np.zeros(len(mix_K))
-        log_ratio_K = np.log(np.maximum(mix_K, 1e-12) / np.maximum(self.prior_K, 1e-6))
-        return float(mix_K @ log_ratio_K), log_ratio_K + 1
+            return np.zeros(len(mix_BK)), np.zeros_like(mix_BK)
+        log_ratio_BK = np.log(np.maximum(mix_BK, 1e-12) / np.maximum(self.prior_K, 1e-6))
+        return self.pull * np.sum(mix_BK * log_ratio_BK, axis=1), self.pull * (log_ratio_BK + 1)
 
 
 def objective_of(

@@ -110,13 +110,13 @@ def constraints_of(objective: ObjectiveAtScale, polytope: Polytope, extra: int =
             jac_GK = objective.guards(on_simplex(polytope, x))[1]
             return np.hstack([jac_GK, np.zeros((len(jac_GK), extra))])
 
-        out.append({"type": "ineq", "fun": lambda x: objective.guards(on_simplex(polytope, x))[0], "jac": slope})
+        out.append({"type": "ineq", "fun": lambda x: objective.rooms(on_simplex(polytope, x))[0], "jac": slope})
     return out
 
 
 def on_simplex(polytope: Polytope, x: Array) -> Array:
-    """The shares among SLSQP's variables as a mixture: on its way it may leave the bounds and the simplex."""
-    return simplex.normalise(np.clip(x[: polytope.n_domains], polytope.lower_K, polytope.upper_K))
+    """The shares among SLSQP's variables as mixtures (..., K): on its way it may leave the bounds and the simplex."""
+    return simplex.normalise(np.clip(x[..., : polytope.n_domains], polytope.lower_K, polytope.upper_K))
 
 
 def _solve(objective: ObjectiveAtScale, polytope: Polytope, start_K: Array) -> Array:
@@ -152,17 +152,17 @@ def _solve_worst(objective: ObjectiveAtScale, polytope: Polytope, start_K: Array
     cost = np.concatenate([np.zeros(K), [1.0]])
 
     def slack_jacobian(x: Array) -> Array:
-        slope_TK = objective.terms(on_simplex(polytope, x))[1]
+        slope_TK = objective.slopes(on_simplex(polytope, x))
         return np.hstack([-slope_TK, np.ones((len(slope_TK), 1))])
 
     above_terms = {
         "type": "ineq",
-        "fun": lambda x: x[K] - objective.terms(on_simplex(polytope, x))[0],
+        "fun": lambda x: x[K] - objective.levels(on_simplex(polytope, x))[0],
         "jac": slack_jacobian,
     }
     found = minimize(
         lambda x: float(x[K]),
-        np.append(start_K, objective.terms(start_K)[0].max()),
+        np.append(start_K, objective.levels(start_K).max()),
         jac=lambda x: cost,
         bounds=[*zip(polytope.lower_K, polytope.upper_K, strict=True), (None, None)],
         constraints=[*constraints_of(objective, polytope, 1), above_terms],
@@ -174,8 +174,8 @@ def _solve_worst(objective: ObjectiveAtScale, polytope: Polytope, start_K: Array
 
 def _merit(objective: ObjectiveAtScale, mix_K: Array) -> float:
     """The objective with the pull, and a price on broken guardrails."""
-    broken_G = np.maximum(0.0, -objective.guards(mix_K)[0] - 1e-9)
-    return float(objective.terms(mix_K)[0].max() + LARGEST_PRICE * broken_G.sum())
+    broken_G = np.maximum(0.0, -objective.rooms(mix_K)[0] - 1e-9)
+    return float(objective.levels(mix_K).max() + LARGEST_PRICE * broken_G.sum())
 
 
 def _backon_simplex(polytope: Polytope, mix_K: Array, before_K: Array, objective: ObjectiveAtScale) -> Array:
