@@ -321,10 +321,10 @@ def test_tell_answers_machines(tmp_path: Path) -> None:
     [
         ({}, ""),
         ({"n_params": 1.5e5}, ""),
-        ({"n_tokens": 500}, "n_tokens is 500, but 5e+05 was proposed"),
+        ({"n_tokens": 5e4}, "n_tokens is 5e+04, but 5e+05 was proposed"),
         ({"n_tokens": 1e5, "status": "checkpoint"}, ""),
         ({"n_tokens": 2e6, "status": "checkpoint"}, "n_tokens is 2e+06"),
-        ({"n_params": 0.1}, "n_params is 0.1, but 1e+05 was proposed"),
+        ({"n_params": 1e4}, "n_params is 1e+04, but 1e+05 was proposed"),
     ],
 )
 def test_a_scale_far_from_what_was_proposed_is_said(
