@@ -44,6 +44,8 @@ N_BLENDS = 64
 RADII = (0.5, 0.15)  # of the boxes around an optimum, in units of its shares (and a hundredth)
 N_LOCAL = 40  # candidates per box
 N_BOXES = 3  # optimum and what polishing makes of it and of the best trial
+N_EXCHANGES = 60  # candidates per such point that give other domains a part of its shares
+MOVED = (0.03, 0.5)  # of all tokens, in such an exchange
 STEP = 1e-6  # of a share, for the slope of the belief
 N_ASKED = 32  # laws that span what is asked
 N_NEAR = 24  # mixtures between which a design point should decide
@@ -141,11 +143,12 @@ def _noise(law: Law) -> Array:
 
 
 def _candidates(polytope: Polytope, objective: ObjectiveAtScale, corners_BK: Array, rng: np.random.Generator) -> Array:
-    """The corners, points between two of them, and points in boxes around the first; guardrails are kept."""
+    """The corners, points between two, boxes around the first and exchanges with them; guardrails are kept."""
     i, j = rng.integers(len(corners_BK), size=(2, N_BLENDS))
     blends_BK = corners_BK[i] + rng.random((N_BLENDS, 1)) * (corners_BK[j] - corners_BK[i])
     local = [nearby(polytope, mix_K, radius, N_LOCAL, rng) for mix_K in corners_BK[:N_BOXES] for radius in RADII]
-    found_BK = np.concatenate([corners_BK, blends_BK, *local])
+    exchanged = [exchanges(polytope, mix_K, N_EXCHANGES, rng) for mix_K in corners_BK[:N_BOXES]]
+    found_BK = np.concatenate([corners_BK, blends_BK, *local, *exchanged])
     return np.asarray(found_BK[allowed(objective, found_BK) | (np.arange(len(found_BK)) < 1)])
 
 
@@ -163,6 +166,20 @@ def nearby(polytope: Polytope, mix_K: Array, radius: float, n: int, rng: np.rand
     box = Polytope(np.minimum(lower_K, mix_K), np.maximum(upper_K, mix_K), polytope.rows_GK, polytope.limit_G)
     spread_BK = simplex.sample(box, n, rng, steps=2 * polytope.n_domains)
     return np.asarray(mix_K + rng.uniform(0.2, 1.0, size=(n, 1)) * (spread_BK - mix_K))
+
+
+def exchanges(polytope: Polytope, mix_K: Array, n: int, rng: np.random.Generator) -> Array:
+    """n points (n, K): one to three domains, drawn at random, get a part of the tokens of all.
+
+    A box around a share is as small as the share: at a corner it holds the corner alone.
+    """
+    size = (n, polytope.n_domains)
+    chosen_BK = rng.random(size).argsort(axis=1).argsort(axis=1) < rng.integers(1, 4, size=(n, 1))
+    given_BK = rng.exponential(size=size) * chosen_BK
+    low, high = np.log(MOVED)
+    part_B1 = np.exp(rng.uniform(low, high, size=(n, 1)))
+    moved_BK = (1 - part_B1) * mix_K + part_B1 * given_BK / given_BK.sum(axis=1, keepdims=True)
+    return np.stack([simplex.project(polytope, moved_K) for moved_K in moved_BK])
 
 
 def polish(belief: Belief, polytope: Polytope, objective: ObjectiveAtScale, start_K: Array) -> Array:

@@ -8,9 +8,11 @@ import pytest
 from raymix.design import LawGuided, Proposal, SpaceFilling, fidelity, learned
 from raymix.design.belief import Belief
 from raymix.design.information import Question
+from raymix.design.law_guided import UNLIKE, hellinger, thompson
 from raymix.design.learned import Learned, learn, reached
 from raymix.design.stock import losses, unique_at
 from raymix.observations import Observations
+from raymix.simplex import Polytope
 from raymix.space import Scale, SearchSpace
 from raymix.target.objective import objective_of
 from raymix.target.recommend import fit_law
@@ -60,6 +62,32 @@ def test_draws_agree_where_there_are_trials_and_differ_elsewhere() -> None:
     seen_BK = np.tile(RUNS[0].mixture_K, (1, 1))
     draw_SB = belief.draws(np.concatenate([seen_BK, corner_BK]), 64, np.random.default_rng(0))
     assert draw_SB.std(axis=0)[0] < draw_SB.std(axis=0)[1]
+
+
+def test_around_a_corner_other_domains_get_a_part() -> None:
+    capped = Polytope(np.zeros(4), np.array([1.0, 0.1, 1.0, 1.0]), np.zeros((0, 4)), np.zeros(0))
+    corner_K = np.array([0.0, 0.0, 0.0, 1.0])
+    found_BK = learned.exchanges(capped, corner_K, 60, np.random.default_rng(0))
+    assert all(capped.contains(mix_K) for mix_K in found_BK)
+    assert (found_BK[:, :3].max(axis=0) >= [0.2, 0.1, 0.2]).all()
+    assert found_BK[:, 3].min() >= 0.5 and np.median(found_BK[:, 3]) < 0.95
+
+
+def test_every_second_draw_is_unlike_all_that_was_trained() -> None:
+    found, belief = known()
+    trained_BK = found.candidates_BK[[0, 1, 2]]
+    sure = replace(belief, sites=replace(belief.sites, mix_RK=trained_BK))
+    with pytest.MonkeyPatch.context() as patch:  # all draws agree on the mixtures trained
+        value_B = np.where(np.arange(len(found.candidates_BK)) < 3, -1.0, 0.0)
+        patch.setattr(Belief, "draws", lambda self, mix_BK, n, rng: np.tile(value_B, (n, 1)))
+        mix_BK = thompson(found, sure, [True, False, True, False], np.random.default_rng(0))
+        nothing = replace(found, candidates_BK=trained_BK)
+        patch.setattr(Belief, "draws", lambda self, mix_BK, n, rng: np.tile(value_B[:3], (n, 1)))
+        repeated_BK = thompson(nothing, sure, [True] * 4, np.random.default_rng(0))
+    distance_BR = hellinger(mix_BK, trained_BK)
+    assert distance_BR[[0, 2]].min() >= UNLIKE and hellinger(mix_BK[:1], mix_BK[2:3]).item() >= UNLIKE
+    assert distance_BR[[1, 3]].min(axis=1) == pytest.approx(0, abs=1e-7)
+    assert np.array_equal(repeated_BK, trained_BK[[0, 1, 2, 0]]), "no candidate is unlike them"
 
 
 def test_pending_trials_take_variance_and_leave_the_mean() -> None:
