@@ -1,6 +1,6 @@
 """How fast text becomes tokens: per core, on two processes, and from nothing for the quickstart.
 
-    python -m benchmarks.corpus [--megabytes 48] [--repeat 5] [--json]
+    python -m benchmarks.corpus [--megabytes 96] [--repeat 3] [--json]
 
 Text of installed packages, a BPE of 4096 trained on it. One and two processes take turns in one run; speeds are of the
 best round, the efficiency of two is the median of paired rounds. Reading, tokenising and hashing are in it, the start
@@ -87,8 +87,8 @@ def cold_quickstart(cache: Path) -> float:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--megabytes", type=float, default=48.0)
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--megabytes", type=float, default=96.0)
+    parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one worker is one core
