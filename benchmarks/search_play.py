@@ -25,9 +25,7 @@ from raymix.simplex import Array
 from raymix.space import SearchSpace
 
 BUDGETS = (8, 16, 24, 32, 48, 64, 96, 128, 192)  # of the cheapest rung's trials; scored at each
-USUAL = (
-    128  # what everybody is played to; beyond it who is to be shown not to reach the goal with four times the trials
-)
+USUAL = 128  # what everybody is played to; some further, to show that they need four times the default's trials
 EMPTY_ROUNDS = 3  # rounds in a row without an affordable trial before the rest of a budget is given up
 
 

@@ -287,6 +287,11 @@ def spread(candidates_BK: Array, n: int, taken_BK: Array) -> NDArray[np.int64]:
     return np.asarray(chosen, dtype=np.int64)
 
 
+def hellinger(left_BK: Array, right_RK: Array) -> Array:
+    """Hellinger distances (B, R) between mixtures, 0 to 1."""
+    return np.asarray(np.sqrt(np.maximum(1 - np.sqrt(left_BK) @ np.sqrt(right_RK).T, 0.0)))
+
+
 def total_variation(left_K: Array, right_K: Array) -> float:
     """Half the sum of absolute differences: the share that has to move from one mixture to the other."""
     return float(0.5 * np.abs(left_K - right_K).sum())

@@ -21,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 
+from raymix import simplex
 from raymix.design import fidelity
 from raymix.design.base import Proposal
 from raymix.design.belief import Belief
@@ -94,20 +95,15 @@ def thompson(learned: Learned, belief: Belief, unlike_S: Sequence[bool], rng: np
     mix_BK, seen_RK = learned.candidates_BK, belief.sites.mix_RK
     draw_SB = belief.draws(mix_BK, len(unlike_S), rng)
     free_B = np.ones(len(mix_BK), dtype=bool)
-    unlike_B = (hellinger(mix_BK, seen_RK) >= UNLIKE).all(axis=1)
+    unlike_B = (simplex.hellinger(mix_BK, seen_RK) >= UNLIKE).all(axis=1)
     chosen: list[int] = []
     for value_B, unlike in zip(draw_SB, unlike_S, strict=True):
         allowed_B = free_B & unlike_B if unlike and (free_B & unlike_B).any() else free_B
         best = int(np.argmin(np.where(allowed_B, value_B, np.inf) if allowed_B.any() else value_B))
         free_B[best] = False
-        unlike_B &= hellinger(mix_BK, mix_BK[[best]])[:, 0] >= UNLIKE
+        unlike_B &= simplex.hellinger(mix_BK, mix_BK[[best]])[:, 0] >= UNLIKE
         chosen.append(best)
     return np.array(mix_BK[chosen])
-
-
-def hellinger(left_BK: Array, right_RK: Array) -> Array:
-    """Hellinger distances (B, R) between mixtures, 0 to 1."""
-    return np.asarray(np.sqrt(np.maximum(1 - np.sqrt(left_BK) @ np.sqrt(right_RK).T, 0.0)))
 
 
 def _as_matrices(pending: Sequence[Proposal], n_domains: int) -> tuple[Array, Array]:

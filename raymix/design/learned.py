@@ -110,8 +110,8 @@ def _digest(space: SearchSpace, rows: Rows) -> bytes:
 def _sites(usable: Rows, optimum_K: Array) -> Sites:
     """The last rows of the trials nearest the optimum, those with every loss measured."""
     last = usable.whole().last()
-    gap_B = ((np.sqrt(last.mix_BK) - np.sqrt(optimum_K)) ** 2).sum(axis=1)
-    near = last.take(np.sort(np.argsort(gap_B, kind="stable")[:MAX_SITES]))
+    distance_B = simplex.hellinger(last.mix_BK, optimum_K[None])[:, 0]
+    near = last.take(np.sort(np.argsort(distance_B, kind="stable")[:MAX_SITES]))
     return Sites(near.mix_BK, near.scale_B2, np.log(near.loss_BM), near.unique_BK)
 
 

@@ -8,11 +8,11 @@ import pytest
 from raymix.design import LawGuided, Proposal, SpaceFilling, fidelity, learned
 from raymix.design.belief import Belief
 from raymix.design.information import Question
-from raymix.design.law_guided import UNLIKE, hellinger, thompson
+from raymix.design.law_guided import UNLIKE, thompson
 from raymix.design.learned import Learned, learn, reached
 from raymix.design.stock import losses, unique_at
 from raymix.observations import Observations
-from raymix.simplex import Polytope
+from raymix.simplex import Polytope, hellinger
 from raymix.space import Scale, SearchSpace
 from raymix.target.objective import objective_of
 from raymix.target.recommend import fit_law
