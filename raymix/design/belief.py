@@ -24,6 +24,7 @@ from raymix.design.stock import losses, unique_at
 from raymix.laws import Law, ResidualGP
 from raymix.laws.posterior import SHARED, sample
 from raymix.laws.repetition import stocked
+from raymix.laws.robust import eigen
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.target.objective import reduce_losses
@@ -163,5 +164,5 @@ def _root(covariance_BB: Array) -> Array:
     try:
         return np.asarray(np.linalg.cholesky(raised_BB))
     except np.linalg.LinAlgError:
-        value_B, vector_BB = np.linalg.eigh(raised_BB)
+        value_B, vector_BB = eigen(raised_BB)
         return np.asarray(vector_BB * np.sqrt(np.maximum(value_B, 0.0)))

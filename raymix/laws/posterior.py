@@ -15,6 +15,7 @@ from raymix.laws.average import Average
 from raymix.laws.base import Array, Law, changed
 from raymix.laws.hedged import HedgedUnion
 from raymix.laws.residual import ResidualGP
+from raymix.laws.robust import eigen
 
 SHARED = 0.5  # correlation of residuals between eval domains of one run: .4-.6 in published runs
 
@@ -41,12 +42,17 @@ def sample(law: Law, n: int, rng: np.random.Generator) -> list[Law] | None:
 
 def draw_params(mean_MP: Array, covariance_MPP: Array, n: int, rng: np.random.Generator) -> Array:
     """Normal draws (S, M, P) with these means and covariances, correlated SHARED between eval domains."""
-    value_MP, vector_MPP = np.linalg.eigh(covariance_MPP)
-    root_MPP = (vector_MPP * np.sqrt(np.maximum(value_MP, 0.0))[:, None]) @ vector_MPP.transpose(0, 2, 1)
+    root_MPP = np.stack([_root(covariance_PP) for covariance_PP in covariance_MPP])
     shared_S1P = rng.normal(size=(n, 1, mean_MP.shape[1]))
     own_SMP = rng.normal(size=(n, *mean_MP.shape))
     z_SMP = np.sqrt(SHARED) * shared_S1P + np.sqrt(1 - SHARED) * own_SMP
     return np.asarray(mean_MP + np.einsum("mpq,smq->smp", root_MPP, z_SMP))
+
+
+def _root(covariance_PP: Array) -> Array:
+    """The symmetric square root, which is one and the same however its vectors were found."""
+    value_P, vector_PP = eigen(covariance_PP)
+    return np.asarray((vector_PP * np.sqrt(np.maximum(value_P, 0.0))) @ vector_PP.T)
 
 
 def convex_parts(law: Law) -> Sequence[Law]:

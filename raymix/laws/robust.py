@@ -1,7 +1,7 @@
-"""How large residuals are, whatever one absurd loss among them says."""
+"""What must not fail for one absurd number: the size of residuals, the eigenvalues of a covariance."""
 
 import numpy as np
-from scipy import stats
+from scipy import linalg, stats
 
 from raymix.laws.base import Array
 
@@ -22,3 +22,16 @@ def tamed_row(residual_B: Array) -> Array:
     """The same of one row (B,) without NaN; as it is where most are exactly 0."""
     found_B = tamed(residual_B[None], np.zeros(1))[0] if len(residual_B) else residual_B
     return found_B if found_B.any() else residual_B
+
+
+def eigen(matrix_PP: Array) -> tuple[Array, Array]:
+    """Eigenvalues (P,) and vectors (P, P) of a symmetric matrix.
+
+    LAPACK's divide and conquer (numpy's) gave up on a covariance without fault, its eigenvalues between 5e-5 and 2.25;
+    QR iterations are slower and do not.
+    """
+    try:
+        value_P, vector_PP = np.linalg.eigh(matrix_PP)
+    except np.linalg.LinAlgError:
+        value_P, vector_PP = linalg.eigh(matrix_PP, driver="ev")
+    return np.asarray(value_P), np.asarray(vector_PP)
