@@ -20,6 +20,7 @@ NAMES = ("log ell", "log w", "logit w0", "log ellN", "log ellD", "log nu", "log 
 PRIOR_MEAN_H = np.array([0.0, np.log(0.1), 0.5, 0.0, 0.0, np.log(0.1), np.log(0.05)])
 PRIOR_SD_H = np.array([0.7, 1.0, 1.5, 0.7, 0.7, 1.2, 1.5])
 WIDEST = 4.0  # prior sds that a hyper-parameter may be from its prior mean
+LEAST = 0.1  # of the usual effect, added to that of every domain: a law may overlook one
 ITERATIONS = 8  # of L-BFGS: the prior mean is near, and more changes predictions by less than the noise
 MIN_VARIANCE = 1e-12  # of R: a perfect fit (one row) has nothing left over
 ROOT5 = float(np.sqrt(5.0))
@@ -181,13 +182,30 @@ def _inverse(root_RR: Array) -> Array:
     return np.asarray(lower_RR + np.tril(lower_RR, -1).T)
 
 
-def solve(sites: Sites, hyper_H: Array, residual_MR: Array, used_MR: Flags) -> Array:
+def stretches(effect_MK: Array) -> Array:
+    """How far apart each eval domain sees mixtures along each phi (M, K), mean square 1.
+
+    Of the size of what a domain does to the log loss, says the law: where it moves a loss, there it can be wrong.
+    """
+    usual_M1 = np.sqrt(np.mean(effect_MK**2, axis=1, keepdims=True))
+    raised_MK = effect_MK / np.maximum(usual_M1, np.finfo(np.float64).tiny) + LEAST
+    return np.asarray(raised_MK / np.sqrt(np.mean(raised_MK**2, axis=1, keepdims=True)))
+
+
+def feature_slope(mix_BK: Array) -> Array:
+    """d phi / d r (B, K)."""
+    return np.asarray(1 / ((mix_BK + SHARE_SCALE) * np.log1p(1 / SHARE_SCALE)))
+
+
+def solve(sites: Sites, hyper_H: Array, residual_MR: Array, used_MR: Flags, stretch_MK: Array) -> Array:
     """alpha = k^-1 R per eval domain (R, M), 0 on rows it does not use."""
-    whole_RR = Covariance.of(Pairs.of(sites), hyper_H).whole_RR
     alpha_RM = np.zeros(residual_MR.T.shape)
-    for rows, domains in _patterns(used_MR):
-        chol = linalg.cho_factor(whole_RR[np.ix_(rows, rows)], lower=True)
-        alpha_RM[np.ix_(rows, domains)] = linalg.cho_solve(chol, residual_MR[np.ix_(domains, rows)].T)
+    for m, (used_R, stretch_K) in enumerate(zip(used_MR, stretch_MK, strict=True)):
+        rows = np.flatnonzero(used_R)
+        if len(rows):
+            seen = Sites(sites.phi_RK[rows] * stretch_K, sites.log_scale_R2[rows], sites.run_R[rows])
+            chol = linalg.cho_factor(Covariance.of(Pairs.of(seen), hyper_H).whole_RR, lower=True)
+            alpha_RM[rows, m] = linalg.cho_solve(chol, residual_MR[m, rows])
     return alpha_RM
 
 

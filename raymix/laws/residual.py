@@ -5,7 +5,9 @@
 
 on R = log L - log L^, with zero mean and an amplitude of its own per eval domain (profiled out: it
 cancels from the mean). The hyper-parameters are shared by all eval domains: they maximise the
-marginal likelihood averaged over them, times a prior (Rasmussen and Williams 2006, eq. 5.8).
+marginal likelihood averaged over them, times a prior (Rasmussen and Williams 2006, eq. 5.8). Then each
+eval domain stretches phi by what the law says moves its loss (`process.stretches`): few runs cannot tell
+which of many domains matter to an eval domain, the law has been told by all of them.
 It removes a parametric law's bias near corners and costs its convexity: find the law's own optimum
 first, then polish with the process from there. Letters: R rows of the process, H hyper-parameters.
 """
@@ -26,15 +28,18 @@ from raymix.laws.process import (
     Sites,
     choose_hyper,
     distance,
+    feature_slope,
     features,
     mixture_kernel,
     scale_kernel,
     solve,
+    stretches,
 )
 from raymix.laws.repetition import at_rows
 from raymix.laws.rows import canonical_order, usable_rows, whole_runs
 
 MAX_HYPER_ROWS = 300  # rows that choose the hyper-parameters: 7 numbers need no more
+LEARNED = ("hyper_H_", "center_K_", "stretch_MK_", "alpha_RM_")
 MAX_ROWS = 1500  # rows the process remembers: a solve is O(rows^3), about .1 s here
 
 
@@ -57,6 +62,7 @@ class ResidualGP:
     sites_: Sites = field(init=False, repr=False)
     hyper_H_: Array = field(init=False, repr=False)
     center_K_: Array = field(init=False, repr=False)
+    stretch_MK_: Array = field(init=False, repr=False)
     alpha_RM_: Array = field(init=False, repr=False)
     notes_: list[str] = field(init=False, repr=False)
 
@@ -74,14 +80,16 @@ class ResidualGP:
         self.law_ = table.fit(fresh(self.base))
         self.notes_ = list(self.law_.notes_)
         used_MR, table = self._rows(table)
-        predicted_RM = at_rows(self.law_, table).predict(table.mix_BK, table.scale_B2)
+        law = at_rows(self.law_, table)
+        predicted_RM = law.predict(table.mix_BK, table.scale_B2)
+        self.stretch_MK_ = stretches(_effects(law, table, predicted_RM))
         residual_MR = np.where(used_MR, np.log(table.loss_BM / predicted_RM).T, 0.0)
         phi_RK = features(table.mix_BK)
         self.center_K_ = phi_RK.mean(axis=0)
         self.sites_ = Sites(phi_RK - self.center_K_, np.log(table.scale_B2), table.run_B)
         few = whole_runs(table.run_B, MAX_HYPER_ROWS)
         self.hyper_H_ = choose_hyper(self.sites_.take(few), residual_MR[:, few], used_MR[:, few])
-        self.alpha_RM_ = solve(self.sites_, self.hyper_H_, residual_MR, used_MR)
+        self.alpha_RM_ = solve(self.sites_, self.hyper_H_, residual_MR, used_MR, self.stretch_MK_)
         return self
 
     def predict(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
@@ -110,7 +118,7 @@ class ResidualGP:
     def to_json(self) -> dict[str, Any]:
         """Settings and learned values as plain JSON values."""
         sites = {key: getattr(self.sites_, key).tolist() for key in ("phi_RK", "log_scale_R2", "run_R")}
-        learned = {key: getattr(self, key).tolist() for key in ("hyper_H_", "center_K_", "alpha_RM_")}
+        learned = {key: getattr(self, key).tolist() for key in LEARNED}
         return {
             "law": self.name,
             "settings": {"warmup": self.warmup, "rows_per_run": self.rows_per_run},
@@ -127,8 +135,10 @@ class ResidualGP:
         law = cls(fresh(base), **data["settings"])
         law.law_ = base
         law.sites_ = Sites(**{key: np.array(value) for key, value in learned["sites_"].items()})
-        for key in ("hyper_H_", "center_K_", "alpha_RM_"):
-            setattr(law, key, np.array(learned[key]))
+        for key in LEARNED:
+            setattr(law, key, np.array(learned.get(key)))
+        if "stretch_MK_" not in learned:  # a file of before, when all eval domains saw mixtures alike
+            law.stretch_MK_ = np.ones((law.alpha_RM_.shape[1], len(law.center_K_)))
         law.notes_ = list(learned["notes_"])
         return law
 
@@ -143,38 +153,57 @@ class ResidualGP:
         mix = as_mixtures(mix_BK, len(self.center_K_))
         return mix, as_scales(scale_B2, len(mix))
 
-    def kernel(self, mix_BK: Array, scale_B2: Array, other_RK: Array, other_R2: Array) -> Array:
+    def stretch(self, weights_M: Array) -> Array:
+        """One stretch (K,) of phi for an objective with these weights of the eval domains."""
+        return np.asarray(np.sqrt(weights_M @ self.stretch_MK_**2 / weights_M.sum()))
+
+    def kernel(self, mix_BK: Array, scale_B2: Array, other_RK: Array, other_R2: Array, stretch_K: Array) -> Array:
         """Prior covariance (B, R) of g between mixtures at scales, before the amplitude of an eval domain."""
-        phi_BK, phi_RK = features(mix_BK) - self.center_K_, features(other_RK) - self.center_K_
+        phi_BK, phi_RK = self._phi(mix_BK) * stretch_K, self._phi(other_RK) * stretch_K
         mixture_BR = mixture_kernel(phi_BK, phi_RK, self.hyper_H_)
         return np.asarray(mixture_BR * scale_kernel(np.log(scale_B2), np.log(other_R2), self.hyper_H_))
 
-    def variance(self, mix_BK: Array) -> Array:
+    def variance(self, mix_BK: Array, stretch_K: Array) -> Array:
         """Prior variance (B,) of g at mixtures: the diagonal of `kernel`, which is the same at all scales."""
-        phi_BK = features(mix_BK) - self.center_K_
-        return np.asarray(1 + np.exp(self.hyper_H_[1]) * (phi_BK**2).sum(axis=1))
+        return np.asarray(1 + np.exp(self.hyper_H_[1]) * ((self._phi(mix_BK) * stretch_K) ** 2).sum(axis=1))
 
     @property
     def noise_(self) -> float:
         """Variance of a row of a run of its own about g, in the units of `kernel`."""
         return float(np.exp(self.hyper_H_[5:]).sum())
 
+    def _phi(self, mix_BK: Array) -> Array:
+        return np.asarray(features(mix_BK) - self.center_K_)
+
     def _residual(self, mix_BK: Array, scale_B2: Array) -> Array:
         """g = k alpha (B, M); a new run shares no run noise with those seen."""
-        phi_BK = features(mix_BK) - self.center_K_
-        mixture_BR = mixture_kernel(phi_BK, self.sites_.phi_RK, self.hyper_H_)
+        phi_BK, phi_RK = self._phi(mix_BK), self.sites_.phi_RK
         nearness_BR = scale_kernel(np.log(scale_B2), self.sites_.log_scale_R2, self.hyper_H_)
-        return np.asarray((mixture_BR * nearness_BR) @ self.alpha_RM_)
+        g_BM = np.empty((len(mix_BK), self.alpha_RM_.shape[1]))
+        for m, (stretch_K, alpha_R) in enumerate(zip(self.stretch_MK_, self.alpha_RM_.T, strict=True)):
+            mixture_BR = mixture_kernel(phi_BK * stretch_K, phi_RK * stretch_K, self.hyper_H_)
+            g_BM[:, m] = (mixture_BR * nearness_BR) @ alpha_R
+        return g_BM
 
     def _residual_slope(self, mix_BK: Array, scale_B2: Array) -> Array:
         """dg/dr (B, M, K); the Matern part has slope -5/3 (1 + root5 s) exp(-root5 s) (phi - phi') / ell^2."""
-        phi_BK, phi_RK = features(mix_BK) - self.center_K_, self.sites_.phi_RK
+        phi_BK, phi_RK = self._phi(mix_BK), self.sites_.phi_RK
         ell, w = np.exp(self.hyper_H_[:2])
-        s_BR = distance(phi_BK, phi_RK) / ell
         nearness_BR = scale_kernel(np.log(scale_B2), self.sites_.log_scale_R2, self.hyper_H_)
-        pull_BR = -5 / 3 * (1 + ROOT5 * s_BR) * np.exp(-ROOT5 * s_BR) / ell**2 * nearness_BR
         slope_BMK = np.empty((len(mix_BK), self.alpha_RM_.shape[1], mix_BK.shape[1]))
-        for row, (phi_K, pull_R, near_R) in enumerate(zip(phi_BK, pull_BR, nearness_BR, strict=True)):
-            towards_RM = (w * near_R - pull_R)[:, None] * self.alpha_RM_
-            slope_BMK[row] = np.outer(pull_R @ self.alpha_RM_, phi_K) + towards_RM.T @ phi_RK
-        return np.asarray(slope_BMK / ((mix_BK + SHARE_SCALE) * np.log1p(1 / SHARE_SCALE))[:, None, :])
+        for m, (stretch_K, alpha_R) in enumerate(zip(self.stretch_MK_, self.alpha_RM_.T, strict=True)):
+            s_BR = distance(phi_BK * stretch_K, phi_RK * stretch_K) / ell
+            pull_BR = -5 / 3 * (1 + ROOT5 * s_BR) * np.exp(-ROOT5 * s_BR) / ell**2 * nearness_BR * alpha_R
+            towards_BR = w * nearness_BR * alpha_R - pull_BR
+            slope_BMK[:, m] = stretch_K**2 * (pull_BR.sum(axis=1, keepdims=True) * phi_BK + towards_BR @ phi_RK)
+        return np.asarray(slope_BMK * feature_slope(mix_BK)[:, None, :])
+
+
+def _effects(law: Law, table: Table, predicted_BM: Array) -> Array:
+    """What a domain does to each log loss (M, K), says the law: root mean square over rows, given SHARE_SCALE more."""
+    effect_MK = np.empty((predicted_BM.shape[1], table.mix_BK.shape[1]))
+    for k, all_K in enumerate(np.eye(table.mix_BK.shape[1])):
+        moved_BK = (1 - SHARE_SCALE) * table.mix_BK + SHARE_SCALE * all_K
+        change_BM = np.log(law.predict(moved_BK, table.scale_B2) / predicted_BM)
+        effect_MK[:, k] = np.sqrt(np.mean(change_BM**2, axis=0))
+    return effect_MK
