@@ -35,6 +35,7 @@ from benchmarks.search_methods import METHODS, Method, rungs_of
 from benchmarks.search_page import curves, page
 from benchmarks.search_play import USUAL, play
 from benchmarks.worlds import World, makers
+from benchmarks.worlds.base import SINGLE
 
 HERE = Path(__file__).parent
 QUICK_WORLDS = ("regmix mean", "regmix cc", "m4 17", "autoscale 7, scales")
@@ -142,7 +143,7 @@ def tasks(folder: Path | None, names: list[str], methods: list[Method], seeds: i
     for seed in range(seeds):
         for name in names:
             for method in methods:
-                if not (method.fixed and seed):
+                if not (method.fixed and seed) and (method.single or not name.startswith(SINGLE)):
                     yield from ((name, method.name, rung, seed) for rung in rungs_of(method, world_of(folder, name)))
 
 

@@ -2,9 +2,9 @@
 
 Sequential methods of Optuna are asked for one trial at a time, which favours them; the others for rounds of 8. A
 method that chooses scales itself gets the whole ladder; the others are run at one rung, the cheapest and the one above
-it, and the better of the two counts (see `search_scores`). `gp` stops at 64 trials: a fit of Optuna's process takes
-seconds by then. `regmix` is asked for its answer three times only (four beyond 128): each scores 100,000 mixtures
-with 1000 trees per eval domain.
+it, and the better of the two counts (see `search_scores`). `gp` and `gp_prior` stop at 64 trials: a fit of Optuna's
+process takes seconds by then. `regmix` is asked for its answer three times only (four beyond 128): each scores
+100,000 mixtures with 1000 trees per eval domain.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ class Method:
     """Whether it is a mixture without a search."""
     quick: bool = False
     """Whether `--quick` runs it."""
+    single: bool = False
+    """Whether it is played on the worlds of a single loss each."""
 
 
 DEFAULT = "law"
 METHODS = (
-    Method(DEFAULT, "law", ladder=True, quick=True),
+    Method(DEFAULT, "law", ladder=True, quick=True, single=True),
     Method("space_filling", "space_filling"),
     Method("halving", "halving"),
     Method("ddo", "ddo"),
@@ -49,13 +51,14 @@ METHODS = (
     Method("climb", "climb"),
     Method("tpe", "tpe", batch=1, quick=True),
     Method("cmaes", "cmaes", batch=1, quick=True),
-    Method("gp", "gp", batch=1, most=64),
+    Method("gp", "gp", batch=1, most=64, single=True),
+    Method("gp_prior", "gp_prior", batch=1, most=64, single=True),
     Method("uniform", "uniform", fixed=True, quick=True),
     Method("proportional", "proportional", fixed=True),
     Method("temperature", "temperature", fixed=True),
     Method("unimax", "unimax", fixed=True),
 )
-PEERS = ("tpe", "cmaes", "gp", "regmix", "olmix")  # of whom the default is to need a quarter of the trials
+PEERS = ("tpe", "cmaes", "gp", "gp_prior", "regmix", "olmix")  # of whom the default is to need a quarter of the trials
 
 
 def rungs_of(method: Method, world: World) -> list[int | None]:

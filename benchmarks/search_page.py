@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.search_methods import DEFAULT, METHODS
 from benchmarks.search_scores import GOAL, ONE_SCALE, SHOWN, Regrets, by_method, cell, duels, quarter, trials_to_goal
-from benchmarks.worlds.base import World
+from benchmarks.worlds.base import SINGLE, World
 
 ORDER = (DEFAULT, ONE_SCALE, *(m.name for m in METHODS if m.name != DEFAULT))
 
@@ -24,8 +24,10 @@ def grouped(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Regrets
 def page(records: Sequence[Mapping[str, Any]], worlds: Mapping[str, World], head: Sequence[str]) -> str:
     """Markdown: a summary at 64, then a table and the verdict for every world."""
     found = grouped(records)
-    parts = ["# Searchers, measured", "", *head, "", *summary(found), "", *losses(found), ""]
-    for name, methods in found.items():
+    singles = {name: methods for name, methods in found.items() if name.startswith(SINGLE)}
+    others = {name: methods for name, methods in found.items() if name not in singles}
+    parts = ["# Searchers, measured", "", *head, "", *summary(others), "", *losses(others), "", *one_loss(singles)]
+    for name, methods in others.items():
         parts += [f"## {name}", "", about(worlds[name]) if name in worlds else "", "", table(methods), ""]
         parts += [*(f"- {line}" for line in verdict(methods)), ""]
     errors = [r for r in records if r.get("error")]
@@ -48,6 +50,33 @@ def summary(found: Mapping[str, Mapping[str, Regrets]], budget: int = 64) -> lis
         cells = [cell(found[w].get(method, {}), budget) for w in found]
         lines.append(f"| {method} | " + " | ".join("" if c is None else f"{c.mean:.0f}" for c in cells) + " |")
     return lines
+
+
+def one_loss(found: Mapping[str, Mapping[str, Regrets]]) -> list[str]:
+    """The worlds of a single loss each, one line each, with means over them."""
+    if not found:
+        return []
+    methods = [m for m in ORDER if any(m in found[w] for w in found)]
+    columns = [
+        (method, budget)
+        for budget in SHOWN
+        for method in methods
+        if any(budget in w.get(method, {}) for w in found.values())
+    ]
+    lines = [
+        "## Single losses", "",
+        "Each of the other losses of the simulator alone, shares up to 15 times the prior. Mean regret (%), standard error.",
+        "", "| loss | " + " | ".join(f"{method} {budget}" for method, budget in columns) + " | seeds |",
+        "|---" * (len(columns) + 2) + "|",
+    ]  # fmt: skip
+    cells = {w: [cell(found[w].get(m, {}), budget) for m, budget in columns] for w in found}
+    for world, row in cells.items():
+        seeds = dict.fromkeys(str(c.seeds) for c in row if c)
+        shown = " | ".join("" if c is None else c.words() for c in row)
+        lines.append(f"| {world.removeprefix(SINGLE)} | {shown} | {' / '.join(seeds)} |")
+    means = [[row[i].mean for row in cells.values() if row[i]] for i in range(len(columns))]
+    lines.append("| mean | " + " | ".join(f"{np.mean(mean):.1f}" for mean in means) + " | |")
+    return [*lines, "", *losses(found), ""]
 
 
 def losses(found: Mapping[str, Mapping[str, Regrets]]) -> list[str]:
@@ -121,7 +150,7 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    found = grouped(records)
+    found = {name: methods for name, methods in grouped(records).items() if not name.startswith(SINGLE)}
     columns = 2
     rows = -(-len(found) // columns)
     figure = make_subplots(rows, columns, subplot_titles=list(found), vertical_spacing=0.35 / max(rows, 1))

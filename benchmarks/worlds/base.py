@@ -28,6 +28,7 @@ from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.target.objective import reduce_losses
 
+SINGLE = "only "  # what the names of worlds with one loss each begin with, which few methods play
 CHECKPOINTS = (0.4, 0.65, 1.0)  # parts of a run's tokens at which losses are measured, where a run is several rows
 RUN_PART = 0.8  # of the variance of noise belongs to the run, the rest to each checkpoint
 CORRELATION = 0.5  # of the noise of two eval domains of one run (measured on published runs: .4 to .6)

@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.published import regmix
-from benchmarks.worlds.base import AVAILABLE, World, kept_folder
+from benchmarks.worlds.base import AVAILABLE, SINGLE, World, kept_folder
 from raymix.laws.select import rank_correlation
 from raymix.simplex import Array
 from raymix.space import SearchSpace
@@ -75,12 +75,14 @@ def features(mix_BK: Array) -> Array:
 
 
 def worlds(folder: Path) -> dict[str, Any]:
-    """Makers of the simulators: two objectives, two caps."""
+    """Makers of the simulators: two objectives, two caps; and every other loss alone."""
+    singles = {f"{SINGLE}{e}": partial(world, folder, f"{SINGLE}{e}", e, RUNS_CAP) for e in EVALS if e != "pile_cc"}
     return {
         "regmix mean": lambda: world(folder, "regmix mean", None, RUNS_CAP),
         "regmix cc": lambda: world(folder, "regmix cc", "pile_cc", RUNS_CAP),
         "regmix mean, caps": lambda: world(folder, "regmix mean, caps", None, TIGHT_CAP),
         "regmix cc, caps": lambda: world(folder, "regmix cc, caps", "pile_cc", TIGHT_CAP),
+        **singles,
     }
 
 

@@ -38,6 +38,7 @@ DESIGNERS: dict[str, Callable[[SearchSpace], Designer]] = {
     "tpe": partial(ModelFree, sampler="tpe"),
     "cmaes": partial(ModelFree, sampler="cmaes"),
     "gp": partial(ModelFree, sampler="gp"),
+    "gp_prior": partial(ModelFree, sampler="gp", near_prior=True),
     "prior": partial(Fixed, name="prior"),
     "uniform": partial(Fixed, name="uniform"),
     "proportional": partial(Fixed, name="proportional"),

@@ -14,7 +14,7 @@ from raymix.testing import check_designer
 from raymix.testing.designers import check_many, fingerprint, space_of, tables, wide_spaces
 
 HEAVY = ("gp", "regmix", "climb", "d_optimal")  # seconds per proposal or answer; their kin are quick
-MARKS = dict.fromkeys(HEAVY, pytest.mark.slow) | {"gp": pytest.mark.exhaustive}
+MARKS = dict.fromkeys(HEAVY, pytest.mark.slow) | {"gp": pytest.mark.exhaustive, "gp_prior": pytest.mark.exhaustive}
 SOME_HEAVY = [pytest.param(name, marks=MARKS[name]) if name in MARKS else name for name in DESIGNERS]
 WIDE = [name if name in ("law", "random") else pytest.param(name, marks=pytest.mark.exhaustive) for name in DESIGNERS]
 

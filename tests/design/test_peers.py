@@ -7,20 +7,33 @@ import pytest
 from scipy import stats
 
 from raymix.design import ModelFree, RegMix, make_designer
-from raymix.design.model_free import _mixture, _point
+from raymix.design.model_free import point_of_ratios, point_of_spacings, ratios, spacings
 from raymix.design.numbering import numbered
 from tests.design.worlds import observed, play, regret, space
 
 
 def test_uniform_points_are_uniform_mixtures() -> None:
     x_BK = np.random.default_rng(0).random((2000, 5))
-    share_B = np.stack([_mixture(x_K) for x_K in x_BK])[:, 2]
+    share_B = np.stack([spacings(x_K) for x_K in x_BK])[:, 2]
     assert stats.kstest(share_B, stats.beta(1, 4).cdf).pvalue > 0.01  # a share of a uniform mixture is Beta(1, K - 1)
 
 
 @pytest.mark.parametrize("mix_K", [[0.2, 0.3, 0.5], [1.0, 0.0, 0.0], [0.999, 0.001, 0.0]])
 def test_a_mixture_and_its_point_agree(mix_K: list[float]) -> None:
-    assert _mixture(_point(np.array(mix_K))) == pytest.approx(mix_K, abs=1e-5)
+    assert spacings(point_of_spacings(np.array(mix_K))) == pytest.approx(mix_K, abs=1e-5)
+
+
+@pytest.mark.parametrize("mix_K", [[0.2, 0.3, 0.5], [0.5, 0.1, 0.4], [0.9, 0.05, 0.05]])
+def test_near_the_prior_a_mixture_and_its_point_agree(mix_K: list[float]) -> None:
+    centre_K = np.array([0.5, 0.1, 0.4])
+    assert ratios(np.full(3, 0.5), centre_K) == pytest.approx(centre_K)
+    assert ratios(point_of_ratios(np.array(mix_K), centre_K), centre_K) == pytest.approx(mix_K, abs=1e-5)
+
+
+def test_a_mixture_beyond_reach_of_the_prior_keeps_its_largest_share() -> None:
+    centre_K = np.array([0.5, 0.1, 0.4])
+    found_K = ratios(point_of_ratios(np.array([0.0, 1.0, 0.0]), centre_K), centre_K)
+    assert found_K[1] > 0.97  # e^6 to 1 before normalising, from .1 to .5
 
 
 @pytest.mark.parametrize("name", ["tpe", "cmaes", "climb", "olmix", "random"])

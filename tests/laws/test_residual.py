@@ -4,8 +4,8 @@ from functools import partial
 
 import numpy as np
 
-from raymix.laws import ResidualGP, TiedUnion
-from raymix.laws.process import PRIOR_MEAN_H, Sites, hyper_cost, parts_of
+from raymix.laws import ResidualGP, TiedUnion, law_from_json
+from raymix.laws.process import LEAST, PRIOR_MEAN_H, Sites, hyper_cost, parts_of, stretches
 from raymix.laws.rows import whole_runs
 from raymix.testing import synthetic_runs
 
@@ -35,6 +35,38 @@ def test_process_removes_a_bias_the_law_cannot_express() -> None:
         pred_BM = law.predict(runs.mix_BK[test], runs.scale_B2[test])
         errors.append(np.abs(np.log(pred_BM / truth_BM[test])).mean())
     assert errors[1] < 0.75 * errors[0]
+
+
+def test_few_runs_of_many_domains_tell_a_bias_along_the_one_that_matters() -> None:
+    """40 runs of ten domains, four losses that each depend on one domain and have a bump there: where all domains were
+    looked at alike the process removed nothing of the law's error, now a third and more (measured: .43 to .54)."""
+    rng = np.random.default_rng(0)
+    mix_BK, scale_B2, own_M = rng.dirichlet(np.full(10, 0.4), 150), np.tile([6e7, 1e9], (150, 1)), np.arange(4)
+    own_BM = mix_BK[:, own_M]
+    truth_BM = 2 + (own_BM + 0.02) ** -0.25 * np.exp(0.1 * np.exp(-((own_BM - 0.25) ** 2) / 0.01))
+    loss_BM = truth_BM * np.exp(0.003 * rng.normal(size=truth_BM.shape))
+    law = ResidualGP(TiedUnion()).fit(mix_BK[:40], scale_B2[:40], loss_BM[:40], np.arange(40), own_M)
+    assert (law.stretch_MK_.argmax(axis=1) == own_M).all()
+    test = mix_BK[40:], scale_B2[40:]
+    without, with_it = (np.abs(np.log(each.predict(*test) / truth_BM[40:])).mean() for each in (law.law_, law))
+    assert with_it < 0.67 * without
+
+
+def test_stretches_have_mean_square_one_and_leave_no_domain_out() -> None:
+    stretch_MK = stretches(np.array([[1.0, 0.0, 0.5], [0.0, 0.0, 0.0]]))
+    assert np.allclose((stretch_MK**2).mean(axis=1), 1)
+    assert stretch_MK[0, 0] > stretch_MK[0, 2] > stretch_MK[0, 1] > 0.5 * LEAST
+    assert np.allclose(stretch_MK[1], 1)  # a law that no share moves tells nothing
+
+
+def test_a_file_without_stretches_is_read_as_it_was_meant() -> None:
+    law = synthetic_runs().fit(ResidualGP())
+    data = law.to_json()
+    del data["learned"]["stretch_MK_"]
+    read = law_from_json(data)
+    assert isinstance(read, ResidualGP)
+    assert (read.stretch_MK_ == 1).all()
+    assert read.stretch_MK_.shape == law.stretch_MK_.shape
 
 
 def test_process_does_little_harm_where_the_law_is_right() -> None:
