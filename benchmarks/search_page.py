@@ -65,7 +65,7 @@ def one_loss(found: Mapping[str, Mapping[str, Regrets]]) -> list[str]:
     ]
     lines = [
         "## Single losses", "",
-        "Each of the other losses of the simulator alone, shares up to 15 times the prior. Mean regret (%), standard error.",
+        "Each other loss of the simulator alone, shares up to 15 times the prior. Mean regret (%), standard error.",
         "", "| loss | " + " | ".join(f"{method} {budget}" for method, budget in columns) + " | seeds |",
         "|---" * (len(columns) + 2) + "|",
     ]  # fmt: skip
