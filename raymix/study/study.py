@@ -33,6 +33,7 @@ from raymix.target.recommend import Recommendation, fit_law, recommend, target_f
 
 log = logging.getLogger(__name__)
 
+TURN = 60.0  # seconds that ask and tell wait for another process to ask or tell
 LEFT = "the rest of the budget may not pay for more until some have been told"
 
 
@@ -57,7 +58,7 @@ class Study:
         store = Store(path)
         evidence = Ledger(space, seed)
         take_evidence(evidence)  # a source that cannot be used is said before there is a study
-        with store.locked():
+        with store.locked(TURN):
             if store.exists:
                 raise StoreError(f"{store.where}: there is a study already; open it, or choose another directory")
             write_space(store, space)
@@ -91,7 +92,11 @@ class Study:
         """
         store = Store(path)
         if not store.exists:
-            return cls.create(space, path, seed or 0, designer)
+            try:
+                return cls.create(space, path, seed or 0, designer)
+            except StoreError:
+                if not store.exists:  # else another process began it meanwhile
+                    raise
         study = cls.open(path, designer)
         if study.space.hash() != space.hash():
             changed = "; ".join(_differences(as_written(study.space), as_written(space))[:5])
@@ -102,7 +107,7 @@ class Study:
         if seed is not None and seed != study.seed:
             raise SpaceError(f"{store.where}: this study was begun with seed {study.seed}, not {seed}")
         if as_written(study.space) != as_written(space):
-            with store.locked():
+            with store.locked(TURN):
                 take_evidence(Ledger(space, study.seed, store))
                 write_space(store, space)
             outdated, study = study._outdated, cls(store, space, study.seed, designer)
@@ -134,9 +139,9 @@ class Study:
         return cls.resume(SearchSpace.parse(raw, folder=space.folder), new, seed, designer)
 
     @contextmanager
-    def writing(self) -> Iterator[Ledger]:
-        """The ledger, up to date and ours alone until the block ends."""
-        with self.store.locked():
+    def writing(self, wait: float = 0.0) -> Iterator[Ledger]:
+        """The ledger, up to date and ours alone until the block ends; `wait` as in `Store.locked`."""
+        with self.store.locked(wait):
             about = self._outdated
             if about is not None:
                 upgrade(self.store, self.space, about)
@@ -162,7 +167,7 @@ class Study:
             raise SpaceError(
                 "budget.hours counts the time of raymix run: for ask and tell use trials, flops or gpu_hours"
             )
-        with self.writing() as ledger:
+        with self.writing(TURN) as ledger:
             bound = budget.given or self.space.confirm is not None
             found = next_trials(ledger, n, early=False) if bound else due(ledger, n) or ledger.ask(n)
             if not found:
@@ -202,7 +207,7 @@ class Study:
         row |= {f"tokens/{name}": tokens for name, tokens in (tokens_seen or {}).items()}
         given = {"n_params": n_params, "n_tokens": n_tokens, "seconds": seconds, "flops": flops}
         row |= {key: value for key, value in given.items() if value is not None}
-        with self.writing() as ledger:
+        with self.writing(TURN) as ledger:
             ledger.observe(trial_id, row)
 
     def tell_rows(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
@@ -215,7 +220,7 @@ class Study:
         """
         columns = {f"loss/{name}" for name in self.space.eval_names}
         given = [{key: value for key, value in row.items() if value is not None} for row in rows]
-        with self.writing() as ledger:
+        with self.writing(TURN) as ledger:
             before = [ledger.status(str(row.get("trial_id"))) for row in given]
             for number, row in enumerate(given, 1):
                 unknown = sorted(key for key in row if key.startswith("loss/") and key not in columns)
@@ -234,7 +239,7 @@ class Study:
 
     def fail(self, trial_id: str, reason: str) -> None:
         """A trial that gave no losses, and why; or whose losses, told before, are not to count."""
-        with self.writing() as ledger:
+        with self.writing(TURN) as ledger:
             ledger.fail(trial_id, reason)
 
     def table(self) -> Observations:
