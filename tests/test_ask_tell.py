@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from raymix import Study
+from raymix.design import LawGuided, Proposal
+from raymix.space import Scale
 from raymix.store import StoreError
 from raymix.study import study as study_module
 from tests import worlds
@@ -61,3 +65,27 @@ def test_a_study_that_stays_held_is_refused_with_its_holder(tmp_path: Path, monk
     study = Study.create(worlds.space(), tmp_path / "s")
     with Study.open(tmp_path / "s").writing(), pytest.raises(StoreError, match="is being run by process"):
         study.ask(1)
+
+
+@pytest.mark.parametrize("reason", ["a file \udcff with bytes of no text", "a \x00 b", None, ValueError("diverged"), 7])
+def test_whatever_a_reason_is_the_study_can_be_read_again(tmp_path: Path, reason: Any) -> None:
+    """Python puts such halves of characters into the names of files that are not UTF-8, and so into messages."""
+    study = Study.create(worlds.space(), tmp_path / "s")
+    one, two = study.ask(2)
+    study.fail(one.trial_id, reason)
+    study.tell_rows([{"trial_id": two.trial_id, "status": "failed", "reason": reason}])
+    again = Study.open(tmp_path / "s")
+    assert again.table().status_B.tolist() == ["failed"] * 2
+    assert all(again.table().table["reason"].to_pylist())
+    assert len(again.ask(2)) == 2
+    again.table().write(tmp_path / "t.csv")
+
+
+def test_a_share_that_rounding_left_below_0_is_0(tmp_path: Path) -> None:
+    class Rounding(LawGuided):
+        def suggest(self, *given: Any) -> list[Proposal]:
+            return [Proposal(np.array([0.4, 0.6, -3e-18]), Scale(1e5, 5e5), 0)]
+
+    study = Study.create(worlds.space(), tmp_path / "s", designer=Rounding(worlds.space()))
+    assert study.ask(1)[0].mixture["books"] == 0
+    assert len(study.ask(1)) == 1  # with the first pending

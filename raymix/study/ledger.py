@@ -229,7 +229,7 @@ class Ledger:
         """Record proposals as the trials of a new round: all of them, or none."""
         round, out = self.rounds, dict[str, Trial]()
         for proposal in proposals:
-            shares = self.space.shares(proposal.mixture_K)
+            shares = self.space.shares(np.maximum(proposal.mixture_K, 0.0))  # rounding may leave -1e-17
             trial = self._new_trial(shares, proposal, out, purpose, round)
             out[trial.trial_id] = trial
         self._record_all([("proposed", trial.to_json()) for trial in out.values()])

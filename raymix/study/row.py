@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raymix.exchange import NUMBERS, SUM_ERROR
+from raymix.exchange import NUMBERS, SUM_ERROR, readable
 from raymix.space import SearchSpace
 from raymix.study.trial import Trial
 
@@ -18,6 +18,7 @@ PREFIXES = ("loss/", "metric/", "tokens/", "unique/", "loss_se/", "bpb/")
 COUNTS = ("seconds", "flops", "tokens/", "unique/")  # what a budget is reckoned with, and a law reads
 OTHER_UNIT = 100  # sizes and tokens realised differ from those proposed, but not as millions or steps do
 LONGEST_REASON = 2000
+NO_REASON = "no reason given"
 FAR_SCALE = 2.0  # realised sizes differ from nominal ones, but not by this factor
 
 
@@ -32,7 +33,7 @@ def record(space: SearchSpace, trial: Trial, row: Mapping[str, Any]) -> dict[str
     """
     status = str(row.get("status") or "done")
     if status in WITHOUT_RESULT:
-        return without_result(trial, status, str(row.get("reason") or "no reason given"))
+        return without_result(trial, status, row.get("reason"))
     if status not in ("done", *ON_THE_WAY):
         known = ", ".join(("done", *ON_THE_WAY, *WITHOUT_RESULT))
         raise ValueError(f"trial {trial.trial_id}: status {status!r} is not one of {known}")
@@ -56,7 +57,7 @@ def record(space: SearchSpace, trial: Trial, row: Mapping[str, Any]) -> dict[str
     if bad:
         return without_result(trial, "failed", f"{bad[0]} is {losses[bad[0]]}")
     if row.get("reason"):
-        body["reason"] = str(row["reason"])
+        body["reason"] = readable(row["reason"])[:LONGEST_REASON]
     return body | {"trial_id": trial.trial_id, "seed": trial.seed, "status": status} | _mixture(trial)
 
 
@@ -115,9 +116,10 @@ def is_above_0(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and math.isfinite(value) and bool(value > 0)
 
 
-def without_result(trial: Trial, status: str, reason: str) -> dict[str, Any]:
-    """The record of a trial that ended without a result."""
-    body = {"trial_id": trial.trial_id, "seed": trial.seed, "status": status, "reason": reason[:LONGEST_REASON]}
+def without_result(trial: Trial, status: str, reason: object) -> dict[str, Any]:
+    """The record of a trial that ended without a result; a reason is often an error, or nothing."""
+    words = readable(reason or NO_REASON)[:LONGEST_REASON]
+    body = {"trial_id": trial.trial_id, "seed": trial.seed, "status": status, "reason": words}
     return body | {"n_params": trial.n_params, "n_tokens": trial.n_tokens} | _mixture(trial)
 
 
