@@ -148,7 +148,7 @@ def test_any_data_is_a_space_or_a_clear_error(raw: Any) -> None:
         ("domains.0.prior=70%", "domains.0.prior is '70%': it must be a number; write 0.7"),
         ("recipe.context=1k", "recipe.context is '1k': it must be a whole number; write 1000"),
         ("budget.trials=many", "budget.trials is 'many': it must be a whole number"),
-        ("eval_domains=[web]", "eval_domains.0 is 'web': it must be a mapping, {key: value, ...}"),
+        ("eval_domains=[3]", "eval_domains.0 is 3: it must be a mapping, {key: value, ...}"),
         (
             "ladder={n_params: 1, n_tokens: 2}",
             "ladder is {'n_params': 1, 'n_tokens': 2}: it must be a list, [..., ...]",

@@ -23,7 +23,7 @@ from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace, SpaceError
 from raymix.store import Store
 from raymix.study.routes import alike, once, origin
-from raymix.study.row import check_mixture, far_scale, record, without_result
+from raymix.study.row import check_columns, check_mixture, record, unlike, without_result
 from raymix.study.trial import Trial, trial_identity
 
 log = logging.getLogger(__name__)
@@ -106,17 +106,18 @@ class Ledger:
         """
         bodies = [record(self.space, self._known(trial_id), row) for trial_id, row in rows]
         self._record_all([("row", body | self._clock()) for body in bodies])
-        far = [words for body in bodies if (words := far_scale(self._known(body["trial_id"]), body))]
+        far = [words for body in bodies if (words := unlike(self.space, self._known(body["trial_id"]), body))]
         if far:
             log.warning("%s%s", far[0], f" (so do {len(far) - 1} rows more)" if len(far) > 1 else "")
 
     def check(self, trial_id: str, row: Mapping[str, Any]) -> None:
-        """Whether a row could be recorded, and names no other mixture than its trial's.
+        """Whether a row could be recorded, and names no other mixture than its trial's, and no other domains.
 
         Raises:
             ValueError: see `observe`.
         """
         trial = self._known(trial_id)
+        check_columns(self.space, row)
         record(self.space, trial, row)
         check_mixture(trial, row)
 
