@@ -22,6 +22,7 @@ from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace, SpaceError
 from raymix.store import Store
+from raymix.store.log import Event
 from raymix.study.routes import alike, once, origin
 from raymix.study.row import check_columns, check_mixture, record, unlike, without_result
 from raymix.study.trial import Trial, trial_identity
@@ -36,7 +37,12 @@ class Ledger:
     """Proposals and rows of one study; with a store, durable."""
 
     def __init__(
-        self, space: SearchSpace, seed: int = 0, store: Store | None = None, designer: Designer | None = None
+        self,
+        space: SearchSpace,
+        seed: int = 0,
+        store: Store | None = None,
+        designer: Designer | None = None,
+        events: Sequence[Event] = (),
     ) -> None:
         if seed < 0:
             raise SpaceError(f"the seed is {seed}, it must be a whole number of 0 or more")
@@ -72,7 +78,9 @@ class Ledger:
         """Trials done that others may go on from, by `_run_of`."""
         self._table: Observations | None = None
         self._store = store
-        for kind, body in store.records() if store else []:
+        self.events: list[Event] | None = None if store else list(events)
+        """All that is known, in order, where no store has it."""
+        for kind, body in store.records() if store else events:
             self._apply(kind, body)
         self._hours_before, self._began = self.hours, time.monotonic()
 
@@ -264,6 +272,8 @@ class Ledger:
     def _record_all(self, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
         if self._store is not None:
             self._store.append_all(events)
+        if self.events is not None:
+            self.events += events
         for kind, body in events:
             self._apply(kind, body)
 
