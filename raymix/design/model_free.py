@@ -50,7 +50,7 @@ class ModelFree:
         """See `Designer.suggest`."""
         start = n_trials(table, pending)
         last = table.usable().last()
-        if start < self.space.budget.per_round or not len(last):
+        if start < self.space.budget.per_round or not np.isfinite(self._values(last)).any():
             return SpaceFilling(self.space).suggest(table, pending, n, rng)
         polytope = self.space.polytope()
         seed = int(rng.integers(2**31))
