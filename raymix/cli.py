@@ -188,6 +188,7 @@ def ask(
     ] = None,
     settings: Settings = [],  # noqa: B006
     seed: Annotated[int | None, typer.Option(help="All randomness; default 0.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As without: one JSON object per line.")] = False,
 ) -> None:
     """Propose trials for a trainer of your own, as JSON lines."""
     from raymix.study import Study

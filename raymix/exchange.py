@@ -80,7 +80,12 @@ def labels(row: Mapping[str, Any]) -> Labels:
     seed = int(row.get("seed") or 0)
     if not -MAX_SEED <= seed < MAX_SEED:
         raise ValueError(f"trial {row['trial_id']}: the seed is {seed:.4g}, it must be a whole number below 2^63")
-    return str(row["trial_id"]), str(row.get("status") or "done"), str(row.get("reason") or ""), seed
+    return str(row["trial_id"]), str(row.get("status") or "done"), readable(row.get("reason") or ""), seed
+
+
+def readable(words: object) -> str:
+    """Words as text that every file can hold: half characters, as in names of files that are not UTF-8, become '?'."""
+    return str(words).encode("utf-8", "replace").decode()
 
 
 def numbers(row: Mapping[str, Any], names: Sequence[str]) -> Array:

@@ -3,16 +3,19 @@
 Use it in any `tune.Tuner`: the config of a trial holds `mixture` ({domain: share}), `n_params`, `n_tokens`, `seed`
 and `trial_id` (and `continues`, the trial of the same mixture, size and seed that it goes on from, where it does); the
 trainable reports `loss/<eval domain>` (nats per token) and `n_tokens`, as often as it likes.
-A trial that a scheduler stops (ASHA, say) is a row `stopped`, and its checkpoints count.
+A trial that a scheduler stops (ASHA, say) is a row `stopped`, and its checkpoints count. `tune.Tuner.restore` goes on
+with all that was known.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,6 +85,8 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         self._thought: Future[Thought] | None = None
         self._thinker: ThreadPoolExecutor | None = None
         self._on_change = on_change or _ignore
+        self._begun: tuple[SearchSpace, int, None, Designer] | None = None
+        """Of a copy that Tune made: with what its ledger is built again (`restore`)."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's config; None while it has to wait; FINISHED when the budget is spent."""
@@ -236,13 +241,32 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher into its own cache; what watches us (a terminal, say) and threads stay behind."""
-        return {**self.__dict__, "ledger": None, "_on_change": _ignore, "_thinker": None, "_thought": None}
+        begun = None if self.ledger is None else (self.ledger.space, self.ledger.seed, None, self.ledger.designer)
+        left = {"ledger": None, "_on_change": _ignore, "_thinker": None, "_thought": None}
+        return {**self.__dict__, **left, "_queue": deque(), "_running": {}, "_begun": begun}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the ledger's records are the state."""
+        """What is known, as JSON, for a restored Tuner; nothing where records in a store are the state."""
+        if self.ledger.events is not None:
+            running = {trial_id: stack.ids for trial_id, stack in self._running.items()}
+            state = {"events": self.ledger.events, "running": running, "deaths": self._deaths}
+            Path(checkpoint_path).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore: build a new one from the study directory."""
+        """Take up what `save` wrote; with a store nothing was, and a new searcher is built from the study."""
+        state = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
+        known = self.ledger
+        begun = self._begun if known is None else (known.space, known.seed, None, known.designer)
+        assert begun is not None
+        self.ledger = Ledger(*begun, events=[(kind, body) for kind, body in state["events"]])
+        trials = self.ledger.trials
+        self._running = {
+            trial_id: Stack(tuple(trials[each] for each in ids)) for trial_id, ids in state["running"].items()
+        }
+        runs = {each for ids in state["running"].values() for each in ids}
+        waiting = [trial for trial in self.ledger.pending() if trial.trial_id not in runs]
+        self._queue = deque(stacks_of(self.ledger, waiting, self._sizes))
+        self._deaths = Counter(state["deaths"])
 
 
 def _falls_short(result: dict[str, Any], trial: Trial) -> bool:

@@ -38,6 +38,8 @@ from raymix.space_parts import (
     Scale,
     Source,
     Target,
+    at_target,
+    by_name,
 )
 from raymix.space_polytope import allowed
 from raymix.space_recipe import Recipe, Tokenizer, TrainTokenizer
@@ -120,6 +122,16 @@ class SearchSpace(Frozen):
         """Where relative file names of sources start."""
         return self._folder
 
+    @model_validator(mode="before")
+    @classmethod
+    def _ladder_of_others(cls, raw: Any) -> Any:
+        return at_target(raw)
+
+    @field_validator("domains", "eval_domains", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return by_name(value)
+
     @field_validator("tokenizer", mode="before")
     @classmethod
     def _tokenizer_by_name(cls, value: Any) -> Any:
@@ -184,6 +196,11 @@ class SearchSpace(Frozen):
     def trains_proxies(self) -> bool:
         """Whether the space names text to train on (else somebody else trains: ask and tell)."""
         return self.domains[0].source is not None
+
+    @property
+    def names_proxies(self) -> bool:
+        """Whether the ladder says what is trained; not where it is the target alone, and somebody else trains."""
+        return self.trains_proxies or [rung.scale for rung in self.ladder] != [self.target.scale]
 
     def prior_K(self) -> Array:
         """The mixture used today: as given, else proportional to available tokens, else uniform."""

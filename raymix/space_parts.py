@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -254,3 +255,19 @@ class Target(Rung):
 
     max_epochs: float | None = Field(default=4.0, gt=0)
     """No domain may be repeated more often than this (Muennighoff, 2305.16264: up to 4 costs little)."""
+
+
+def by_name(value: Any) -> Any:
+    """Domains of which some are a name alone, all as mappings."""
+    listed = isinstance(value, list | tuple)
+    return [{"name": each} if isinstance(each, str) else each for each in value] if listed else value
+
+
+def at_target(raw: Any) -> Any:
+    """A space without a ladder whose domains have no text: whoever trains says at which scale, the target's if not."""
+    if not isinstance(raw, Mapping) or "ladder" in raw or not isinstance(raw.get("target"), Mapping):
+        return raw
+    domains = raw.get("domains")
+    if not isinstance(domains, list | tuple) or any(isinstance(d, Mapping) and d.get("source") for d in domains):
+        return raw  # proxies of ours have sizes that somebody chose
+    return {**raw, "ladder": [{key: raw["target"][key] for key in ("n_params", "n_tokens") if key in raw["target"]}]}

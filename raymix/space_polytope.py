@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from raymix import simplex
-from raymix.simplex import Array, Polytope
+from raymix.simplex import ROUNDING, Array, Polytope
 from raymix.space_parts import Domain, Group
 
 
@@ -34,9 +34,21 @@ def allowed(
     _check_bounds(domains, lower_K, upper_K, max_epochs, n_tokens)
     rows, limits = [], []
     for group in groups:
-        member_K = np.asarray([float(domain.name in group.domains) for domain in domains])
-        rows += [member_K, -member_K]
-        limits += [group.max, -group.min]
+        inside = np.asarray([domain.name in group.domains for domain in domains])
+        least, most = float(lower_K[inside].sum()), float(upper_K[inside].sum())
+        if least <= group.max <= least + ROUNDING and group.min <= group.max:  # no room: as bounds, which solvers see
+            upper_K = np.where(inside, lower_K, upper_K)
+            continue
+        if most - ROUNDING <= group.min <= most and group.min <= group.max:
+            lower_K = np.where(inside, upper_K, lower_K)
+            continue
+        # What the bounds imply is no row: two constraints at one corner slow solvers down.
+        if group.max < min(most, 1 - float(lower_K[~inside].sum())):
+            rows.append(1.0 * inside)
+            limits.append(group.max)
+        if group.min > max(least, 1 - float(upper_K[~inside].sum())):
+            rows.append(-1.0 * inside)
+            limits.append(-group.min)
     rows_GK = np.asarray(rows) if rows else np.zeros((0, len(domains)))
     polytope = Polytope(lower_K, upper_K, rows_GK, np.asarray(limits))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -102,6 +103,23 @@ class Reuse(Frozen):
     def _one_source(self) -> Reuse:
         if (self.study is None) == (self.table is None):
             raise ValueError("an entry of `from` names either a study or a table")
+        return self
+
+    @model_validator(mode="after")
+    def _has_parts(self) -> Reuse:
+        for kind, all_parts in (("split", self.split), ("merge", self.merge)):
+            for name, parts in all_parts.items():
+                if not parts:
+                    raise ValueError(f"{kind}: {name!r} names no parts")
+                twice = [part for part in parts if list(parts).count(part) > 1]
+                if twice:
+                    raise ValueError(f"{kind}: {name!r} names {twice[0]!r} twice")
+        for name, shares in ((n, parts) for n, parts in self.split.items() if isinstance(parts, dict)):
+            for part, share in shares.items():
+                if not 0 <= share < math.inf:
+                    raise ValueError(f"split: the share of {part!r} in {name!r} is {share:g}, it must be 0 or more")
+            if not sum(shares.values()):
+                raise ValueError(f"split: the shares of {name!r} are all 0")
         return self
 
 

@@ -245,6 +245,13 @@ def test_other_text_under_the_same_name_is_not_evidence(tmp_path: Path) -> None:
         ({"rename": {"web": "webb"}}, "'webb' is not a domain of this space"),
         ({"rename": {"web": "code"}, "merge": {"code": ["web"]}}, "'web' is named twice"),
         ({"rename_evals": {"exams": "web"}}, "no eval domain 'exams'"),
+        ({"rename_evals": {"web": "code"}}, "'web' and 'code' would both be eval domain 'code'"),
+        ({"rename": {"web": "code"}}, "'web' and 'code' would both be 'code': name them under merge"),
+        ({"split": {"web": []}}, "split: 'web' names no parts"),
+        ({"split": {"web": ["code", "code"]}}, "split: 'web' names 'code' twice"),
+        ({"split": {"web": {"code": -1, "books": 2}}}, "split: the share of 'code' in 'web' is -1"),
+        ({"split": {"web": {"code": 0, "books": 0}}}, "split: the shares of 'web' are all 0"),
+        ({"merge": {"web": []}}, "merge: 'web' names no parts"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, entry: dict[str, Any], words: str) -> None:
@@ -252,6 +259,11 @@ def test_mistakes_are_named(tmp_path: Path, entry: dict[str, Any], words: str) -
     with pytest.raises(SpaceError, match=words):
         Study.create(space(OLD, entry | known), tmp_path / "new")
     assert not (tmp_path / "new" / "study.json").exists()
+
+
+def test_two_domains_may_change_names(tmp_path: Path) -> None:
+    swapped, _ = taken(space(OLD, {"table": str(table(tmp_path)), "rename": {"web": "code", "code": "web"}}))
+    assert swapped.mix_BK[0].tolist() == [0.4, 0.6, 0.0]
 
 
 def test_an_entry_names_one_source() -> None:

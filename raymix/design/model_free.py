@@ -57,7 +57,8 @@ class ModelFree:
         """See `Designer.suggest`."""
         start = n_trials(table, pending)
         last = table.usable().last()
-        first, polytope = start < self.space.budget.per_round or not len(last), self.space.polytope()
+        polytope = self.space.polytope()
+        first = start < self.space.budget.per_round or not np.isfinite(self._values(last)).any()
         if first and not self.near_prior:
             return SpaceFilling(self.space).suggest(table, pending, n, rng)
         seed = int(rng.integers(2**31))

@@ -55,6 +55,7 @@ def promotions(
         tried = [*table.mix_BK[there], *(p.mixture_K for p in pending if _longer(p.scale, rung))]
         tried_BK = np.reshape(tried, (len(tried), table.mix_BK.shape[1]))
         new = ~(cdist(table.mix_BK[here], tried_BK, "chebyshev") < TOLERANCE).any(axis=1)
+        new &= space.polytope().contains(table.mix_BK[here])  # caps may have changed since, or others been trained
         found += [Promotion(ids[i], table.mix_BK[i], rung, longer) for i in here[new]]
     return found
 

@@ -104,4 +104,5 @@ def into(polytope: Polytope, mix_BK: Array) -> Array:
     over_BG = moved_BK @ rows.T - limits
     room_G = np.maximum(limits - rows @ middle_K, 0.0)
     back_B = np.max(np.where(over_BG > simplex.ROUNDING, over_BG / np.maximum(over_BG + room_G, 1e-300), 0.0), axis=1)
-    return np.asarray(moved_BK + back_B[:, None] * (middle_K - moved_BK))
+    moved_BK = moved_BK + back_B[:, None] * (middle_K - moved_BK)
+    return np.asarray(np.clip(moved_BK, polytope.lower_K, polytope.upper_K))  # rounding only

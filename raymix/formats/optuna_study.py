@@ -86,24 +86,30 @@ def _as_optuna(study: Study, trial: Trial) -> Any:
         str(study.ledger.status(trial.trial_id)), TrialState.FAIL
     )
     shares = {f"share/{name}": share for name, share in space.shares(trial.mix_K).items()}
-    sizes = {"n_params": asked.n_params, "n_tokens": asked.n_tokens}
+    told = trial if state == TrialState.COMPLETE and len(trial.rows) else asked
+    sizes = {"n_params": told.n_params, "n_tokens": told.n_tokens}
     bounds = _bounds(space)
     return create_trial(
         state=state,
         value=list(values.values())[-1] if state == TrialState.COMPLETE and values else None,
         params=shares | sizes,
         distributions={name: FloatDistribution(0.0, 1.0) for name in shares}
-        | {name: FloatDistribution(*bounds[name], log=True) for name in sizes},
+        | {name: FloatDistribution(*_around(bounds[name], size), log=True) for name, size in sizes.items()},
         intermediate_values=values,
         user_attrs=_attributes(study, trial) | {KEY: trial.trial_id, "purpose": asked.purpose, "round": asked.round},
     )
 
 
 def _bounds(space: SearchSpace) -> dict[str, tuple[float, float]]:
-    """The range of scales from the ladder to the target, the same for every trial."""
+    """The range of scales from the ladder to the target, the same for every trial that is not far from it."""
     scales = np.asarray([*(rung.scale for rung in space.ladder), space.target.scale])
     return {name: (float(scales[:, i].min()) / 1e3, float(scales[:, i].max()) * 1e3)
             for i, name in enumerate(("n_params", "n_tokens"))}  # fmt: skip
+
+
+def _around(bounds: tuple[float, float], size: float) -> tuple[float, float]:
+    """Bounds that hold a size: Optuna refuses others, and takes trials whose ranges differ."""
+    return min(bounds[0], size), max(bounds[1], size)
 
 
 def _checkpoints(study: Study, trial: Trial) -> dict[int, float]:

@@ -65,9 +65,9 @@ def _trial(table: Observations, index: NDArray[np.int64], objective_B: Array, ro
     return Trial(
         trial_id=trial_id,
         seed=int(table.table["seed"][first].as_py()),
-        n_params=float(table.scale_B2[first, 0]),
+        n_params=float(table.scale_B2[last, 0]),
         n_tokens=float(table.scale_B2[last, 1]),
-        mix_K=table.mix_BK[first],
+        mix_K=table.mix_BK[last],
         rows=usable,
         objective=float(objective_B[usable[-1]]) if len(usable) else float("nan"),
         failed=not stopped and (len(ended) > 0 or len(usable) == 0),

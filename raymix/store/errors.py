@@ -18,6 +18,10 @@ class StoreError(ValueError):
     """A study's storage that is missing, damaged, in use, out of reach, or of another study."""
 
 
+class InUseError(StoreError):
+    """Somebody else holds the study."""
+
+
 class NoStudyError(StoreError):
     """There is no study where one was named: wrong usage."""
 

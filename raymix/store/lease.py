@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from raymix.store.errors import StoreError, unwritable
+from raymix.store.errors import InUseError, StoreError, unwritable
 from raymix.store.objects import Objects
 
 log = logging.getLogger(__name__)
@@ -36,9 +36,9 @@ FOLDER = "driver"
 CLAIM = re.compile(r"(\d{6})-[0-9a-f]{8}\.json")
 
 
-def in_use(where: str, holder: str) -> StoreError:
+def in_use(where: str, holder: str) -> InUseError:
     """What the second driver is told."""
-    return StoreError(f"{where}: this study is being run by {holder}; wait for it or stop it")
+    return InUseError(f"{where}: this study is being run by {holder}; wait for it or stop it")
 
 
 @contextmanager

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raymix.store.compact import forget_compacted, merge_parts, write_part
-from raymix.store.errors import NoStudyError, StoreError, unwritable
+from raymix.store.errors import InUseError, NoStudyError, StoreError, unwritable
 from raymix.store.lease import Lease, file_lock
 from raymix.store.log import COPY, FOLDER, Event, File, Record, decoded, file_name
 from raymix.store.objects import LocalObjects, RemoteObjects, open_objects
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COMPACT_AT = 512  # files of records after which they become one Parquet file
+POLL = 0.05  # seconds between two looks at a study that somebody holds for a moment
+SAID_AFTER = 5.0  # seconds of waiting after which it is said for whom
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network file systems
 
 
@@ -85,14 +88,17 @@ class Store:
         return self.objects.url(name)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, wait: float = 0.0) -> Iterator[None]:
         """Hold the study: on a disk the kernel frees it when the holder dies, elsewhere it can be taken over.
 
+        Args:
+            wait: seconds to wait for somebody who may hold it for a moment only, as ask and tell do.
+
         Raises:
-            StoreError: somebody else holds it; the message names host, process and start.
+            InUseError: somebody else holds it; the message names host, process and start.
         """
         with ExitStack() as stack:
-            self._take(stack)
+            self._take_within(stack, wait)
             self._held = True
             try:
                 yield
@@ -191,6 +197,20 @@ class Store:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["where"])  # type: ignore[misc]
+
+    def _take_within(self, stack: ExitStack, wait: float) -> None:
+        began, said = time.monotonic(), False
+        while True:
+            try:
+                return self._take(stack)
+            except InUseError as error:
+                waited = time.monotonic() - began
+                if waited >= wait:
+                    raise
+                if waited >= SAID_AFTER and not said:
+                    log.warning("%s; waiting up to %.0f s", str(error).partition(";")[0], wait)
+                    said = True
+            time.sleep(POLL)
 
     def _take(self, stack: ExitStack) -> None:
         if isinstance(self.objects, LocalObjects):

@@ -165,6 +165,9 @@ def _eval_map(entry: Reuse, source: Source, space: SearchSpace) -> _Evals:
             notes.append(f"eval domain {name!r} is not one of this study: left out")
         elif name not in entry.rename_evals and not _same_eval(entry, source.space, space, name):
             notes.append(f"eval domain {name!r} is another text here: left out (rename it to itself to insist)")
+        elif target in names:
+            both = f"{source.table.eval_domains[index[names.index(target)]]!r} and {name!r}"
+            raise SpaceError(f"from {entry.source}: {both} would both be eval domain {target!r}: rename one elsewhere")
         else:
             index.append(i)
             names.append(target)
@@ -259,6 +262,9 @@ def _check_names(entry: Reuse, old: Sequence[str], new: Sequence[str]) -> None:
             raise SpaceError(f"{where}: it has no domain {name!r} ({', '.join(old)})")
         if olds.count(name) > 1:
             raise SpaceError(f"{where}: {name!r} is named twice in rename, split and merge")
+    for name, target in entry.rename.items():
+        if target in old and target != name and target not in olds:
+            raise SpaceError(f"{where}: {name!r} and {target!r} would both be {target!r}: name them under merge")
     for name in news:
         if name not in new:
             raise SpaceError(f"{where}: {name!r} is not a domain of this space ({', '.join(new)})")

@@ -22,8 +22,9 @@ from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace, SpaceError
 from raymix.store import Store
+from raymix.store.log import Event
 from raymix.study.routes import alike, once, origin
-from raymix.study.row import check_mixture, far_scale, record, without_result
+from raymix.study.row import check_columns, check_mixture, record, unlike, without_result
 from raymix.study.trial import Trial, trial_identity
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,12 @@ class Ledger:
     """Proposals and rows of one study; with a store, durable."""
 
     def __init__(
-        self, space: SearchSpace, seed: int = 0, store: Store | None = None, designer: Designer | None = None
+        self,
+        space: SearchSpace,
+        seed: int = 0,
+        store: Store | None = None,
+        designer: Designer | None = None,
+        events: Sequence[Event] = (),
     ) -> None:
         if seed < 0:
             raise SpaceError(f"the seed is {seed}, it must be a whole number of 0 or more")
@@ -72,7 +78,9 @@ class Ledger:
         """Trials done that others may go on from, by `_run_of`."""
         self._table: Observations | None = None
         self._store = store
-        for kind, body in store.records() if store else []:
+        self.events: list[Event] | None = None if store else list(events)
+        """All that is known, in order, where no store has it."""
+        for kind, body in store.records() if store else events:
             self._apply(kind, body)
         self._hours_before, self._began = self.hours, time.monotonic()
 
@@ -106,17 +114,18 @@ class Ledger:
         """
         bodies = [record(self.space, self._known(trial_id), row) for trial_id, row in rows]
         self._record_all([("row", body | self._clock()) for body in bodies])
-        far = [words for body in bodies if (words := far_scale(self._known(body["trial_id"]), body))]
+        far = [words for body in bodies if (words := unlike(self.space, self._known(body["trial_id"]), body))]
         if far:
             log.warning("%s%s", far[0], f" (so do {len(far) - 1} rows more)" if len(far) > 1 else "")
 
     def check(self, trial_id: str, row: Mapping[str, Any]) -> None:
-        """Whether a row could be recorded, and names no other mixture than its trial's.
+        """Whether a row could be recorded, and names no other mixture than its trial's, and no other domains.
 
         Raises:
             ValueError: see `observe`.
         """
         trial = self._known(trial_id)
+        check_columns(self.space, row)
         record(self.space, trial, row)
         check_mixture(trial, row)
 
@@ -229,7 +238,7 @@ class Ledger:
         """Record proposals as the trials of a new round: all of them, or none."""
         round, out = self.rounds, dict[str, Trial]()
         for proposal in proposals:
-            shares = self.space.shares(proposal.mixture_K)
+            shares = self.space.shares(np.maximum(proposal.mixture_K, 0.0))  # rounding may leave -1e-17
             trial = self._new_trial(shares, proposal, out, purpose, round)
             out[trial.trial_id] = trial
         self._record_all([("proposed", trial.to_json()) for trial in out.values()])
@@ -263,6 +272,8 @@ class Ledger:
     def _record_all(self, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
         if self._store is not None:
             self._store.append_all(events)
+        if self.events is not None:
+            self.events += events
         for kind, body in events:
             self._apply(kind, body)
 

@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from raymix.exchange import NUMBERS, SUM_ERROR
+from raymix.exchange import NUMBERS, SUM_ERROR, readable
 from raymix.space import SearchSpace
+from raymix.study.drawn import mixture_drawn, tokens_drawn
 from raymix.study.trial import Trial
 
 ON_THE_WAY = ("checkpoint", "start")  # of a trial that has not ended: metrics may be missing
 WITHOUT_RESULT = ("failed", "stopped")
 PREFIXES = ("loss/", "metric/", "tokens/", "unique/", "loss_se/", "bpb/")
+BY_DOMAIN = ("mixture/", "tokens/", "unique/")
 COUNTS = ("seconds", "flops", "tokens/", "unique/")  # what a budget is reckoned with, and a law reads
 OTHER_UNIT = 100  # sizes and tokens realised differ from those proposed, but not as millions or steps do
 LONGEST_REASON = 2000
+NO_REASON = "no reason given"
 FAR_SCALE = 2.0  # realised sizes differ from nominal ones, but not by this factor
 
 
@@ -32,11 +35,16 @@ def record(space: SearchSpace, trial: Trial, row: Mapping[str, Any]) -> dict[str
     """
     status = str(row.get("status") or "done")
     if status in WITHOUT_RESULT:
-        return without_result(trial, status, str(row.get("reason") or "no reason given"))
+        return without_result(trial, status, row.get("reason"))
     if status not in ("done", *ON_THE_WAY):
         known = ", ".join(("done", *ON_THE_WAY, *WITHOUT_RESULT))
         raise ValueError(f"trial {trial.trial_id}: status {status!r} is not one of {known}")
     kept = {key: _number(trial, key, value) for key, value in row.items() if key.startswith(PREFIXES) or key in NUMBERS}
+    drawn = tokens_drawn(space, trial, kept)
+    if (
+        drawn is not None and kept.get("n_tokens") is None and not trial.after
+    ):  # one that goes on may count what it added
+        kept["n_tokens"] = sum(drawn.values())
     losses = _losses(space, trial.trial_id, kept, status)
     body = {key: _plain(value) for key, value in {**kept, **losses}.items()}
     for key in ("n_params", "n_tokens"):
@@ -44,7 +52,8 @@ def record(space: SearchSpace, trial: Trial, row: Mapping[str, Any]) -> dict[str
         if not (is_above_0(body[key]) or (key == "n_tokens" and status == "start" and body[key] == 0)):
             raise ValueError(f"trial {trial.trial_id}: {key} is {kept.get(key)}, it must be above 0")
         far = max(body[key], getattr(trial, key)) > OTHER_UNIT * min(body[key], getattr(trial, key))
-        if far and (status == "done" or body[key] > getattr(trial, key)):
+        smaller = status == "done" and space.names_proxies  # else the trainer's own proxies
+        if far and (smaller or body[key] > getattr(trial, key)):
             raise ValueError(
                 f"trial {trial.trial_id}: {key} is {body[key]:g}, but {getattr(trial, key):g} was proposed: "
                 "is it in another unit?"
@@ -56,8 +65,21 @@ def record(space: SearchSpace, trial: Trial, row: Mapping[str, Any]) -> dict[str
     if bad:
         return without_result(trial, "failed", f"{bad[0]} is {losses[bad[0]]}")
     if row.get("reason"):
-        body["reason"] = str(row["reason"])
-    return body | {"trial_id": trial.trial_id, "seed": trial.seed, "status": status} | _mixture(trial)
+        body["reason"] = readable(row["reason"])[:LONGEST_REASON]
+    shares, _ = mixture_drawn(space, trial, body, body["n_tokens"])
+    return body | {"trial_id": trial.trial_id, "seed": trial.seed, "status": status} | _mixture(shares)
+
+
+def check_columns(space: SearchSpace, row: Mapping[str, Any]) -> None:
+    """Whether what a row says by domain is of domains that the space has.
+
+    Raises:
+        ValueError: of another.
+    """
+    for key in row:
+        prefix, _, name = key.partition("/")
+        if f"{prefix}/" in BY_DOMAIN and name not in space.domain_names:
+            raise ValueError(f"{key} is not a domain of this study ({', '.join(space.domain_names)})")
 
 
 def check_mixture(trial: Trial, row: Mapping[str, Any]) -> None:
@@ -75,14 +97,23 @@ def check_mixture(trial: Trial, row: Mapping[str, Any]) -> None:
             )
 
 
-def far_scale(trial: Trial, body: Mapping[str, Any]) -> str | None:
+def unlike(space: SearchSpace, trial: Trial, body: Mapping[str, Any]) -> str | None:
+    """What a record says of another size, length or mixture than was proposed, as a sentence; None if nothing."""
+    if body["status"] in WITHOUT_RESULT:
+        return None
+    return far_scale(space, trial, body) or mixture_drawn(space, trial, body, body["n_tokens"])[1]
+
+
+def far_scale(space: SearchSpace, trial: Trial, body: Mapping[str, Any]) -> str | None:
     """What a record says of a size or length more than twice or less than half of what was proposed; None if neither.
 
-    It is the truth of whoever trained, and the law is fitted to it; but it may be a slip of units.
+    It is the truth of whoever trained, and the law is fitted to it; but it may be a slip of units. Where the space
+    names no proxies the target was proposed, and smaller is what is meant.
     """
     for key in NUMBERS[:2]:
         told, proposed = body[key], getattr(trial, key)
         short = told < proposed / FAR_SCALE and not (key == "n_tokens" and body["status"] in ON_THE_WAY)
+        short = short and space.names_proxies
         if short or told > proposed * FAR_SCALE:
             return f"trial {trial.trial_id}: {key} is {told:.3g}, but {proposed:.3g} was proposed; it counts as told"
     return None
@@ -115,14 +146,15 @@ def is_above_0(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and math.isfinite(value) and bool(value > 0)
 
 
-def without_result(trial: Trial, status: str, reason: str) -> dict[str, Any]:
-    """The record of a trial that ended without a result."""
-    body = {"trial_id": trial.trial_id, "seed": trial.seed, "status": status, "reason": reason[:LONGEST_REASON]}
-    return body | {"n_params": trial.n_params, "n_tokens": trial.n_tokens} | _mixture(trial)
+def without_result(trial: Trial, status: str, reason: object) -> dict[str, Any]:
+    """The record of a trial that ended without a result; a reason is often an error, or nothing."""
+    words = readable(reason or NO_REASON)[:LONGEST_REASON]
+    body = {"trial_id": trial.trial_id, "seed": trial.seed, "status": status, "reason": words}
+    return body | {"n_params": trial.n_params, "n_tokens": trial.n_tokens} | _mixture(trial.mixture)
 
 
-def _mixture(trial: Trial) -> dict[str, float]:
-    return {f"mixture/{name}": share for name, share in trial.mixture.items()}
+def _mixture(shares: Mapping[str, float]) -> dict[str, float]:
+    return {f"mixture/{name}": share for name, share in shares.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -16,23 +16,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from raymix.design import Designer
 from raymix.observations import Observations
 from raymix.space import HOW_IT_IS_RUN, Scale, SearchSpace, SpaceError
 from raymix.store import Store, StoreError
 from raymix.study.agenda import next_trials, over, search_over
+from raymix.study.changes import differences
 from raymix.study.confirm import Confirmation, confirmation, confirmed_mixture, due, skipped, weighed
 from raymix.study.evidence import take_evidence
 from raymix.study.files import FORMAT, as_written, read_identity, read_space, upgrade, write_identity, write_space
 from raymix.study.ledger import Ledger
-from raymix.study.row import WITHOUT_RESULT
+from raymix.study.row import WITHOUT_RESULT, check_columns
 from raymix.study.stopping import stopped
 from raymix.study.trial import Trial
 from raymix.target.held_out import HeldOut
-from raymix.target.recommend import Recommendation, fit_law, recommend, target_from
+from raymix.target.recommend import Recommendation, fit_law, recommend, target_at
 
 log = logging.getLogger(__name__)
 
+AnyScale = Scale | Sequence[float] | Mapping[str, float]
+TURN = 60.0  # seconds that ask and tell wait for another process to ask or tell
 LEFT = "the rest of the budget may not pay for more until some have been told"
 
 
@@ -57,7 +62,7 @@ class Study:
         store = Store(path)
         evidence = Ledger(space, seed)
         take_evidence(evidence)  # a source that cannot be used is said before there is a study
-        with store.locked():
+        with store.locked(TURN):
             if store.exists:
                 raise StoreError(f"{store.where}: there is a study already; open it, or choose another directory")
             write_space(store, space)
@@ -91,10 +96,14 @@ class Study:
         """
         store = Store(path)
         if not store.exists:
-            return cls.create(space, path, seed or 0, designer)
+            try:
+                return cls.create(space, path, seed or 0, designer)
+            except StoreError:
+                if not store.exists:  # else another process began it meanwhile
+                    raise
         study = cls.open(path, designer)
         if study.space.hash() != space.hash():
-            changed = "; ".join(_differences(as_written(study.space), as_written(space))[:5])
+            changed = "; ".join(differences(as_written(study.space), as_written(space))[:5])
             raise SpaceError(
                 f"{store.where}: this study was begun with another space ({changed}); undo the change, or begin a new "
                 "study that keeps what is still valid with --fork NEW"
@@ -102,7 +111,7 @@ class Study:
         if seed is not None and seed != study.seed:
             raise SpaceError(f"{store.where}: this study was begun with seed {study.seed}, not {seed}")
         if as_written(study.space) != as_written(space):
-            with store.locked():
+            with store.locked(TURN):
                 take_evidence(Ledger(space, study.seed, store))
                 write_space(store, space)
             outdated, study = study._outdated, cls(store, space, study.seed, designer)
@@ -134,9 +143,9 @@ class Study:
         return cls.resume(SearchSpace.parse(raw, folder=space.folder), new, seed, designer)
 
     @contextmanager
-    def writing(self) -> Iterator[Ledger]:
-        """The ledger, up to date and ours alone until the block ends."""
-        with self.store.locked():
+    def writing(self, wait: float = 0.0) -> Iterator[Ledger]:
+        """The ledger, up to date and ours alone until the block ends; `wait` as in `Store.locked`."""
+        with self.store.locked(wait):
             about = self._outdated
             if about is not None:
                 upgrade(self.store, self.space, about)
@@ -153,16 +162,16 @@ class Study:
 
         Raises:
             SpaceError: the budget is in hours alone, which somebody else's trainer does not tell.
-            ValueError: n is below 1.
+            ValueError: n is no whole number, or below 1.
         """
-        if n < 1:
-            raise ValueError(f"{n} trials were asked for, it must be 1 or more")
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise ValueError(f"{n} trials were asked for, it must be a whole number from 1 on")
         budget = self.space.budget
         if list(budget.limits()) == ["hours"]:
             raise SpaceError(
                 "budget.hours counts the time of raymix run: for ask and tell use trials, flops or gpu_hours"
             )
-        with self.writing() as ledger:
+        with self.writing(TURN) as ledger:
             bound = budget.given or self.space.confirm is not None
             found = next_trials(ledger, n, early=False) if bound else due(ledger, n) or ledger.ask(n)
             if not found:
@@ -187,22 +196,27 @@ class Study:
         """The losses (nats per token) of a trial, by eval domain; `status="checkpoint"` for one on the way.
 
         `metrics` are those of the space, as measured; a checkpoint may come without. `seconds` and `flops` up to there
-        count against a budget in them; FLOPs are 6 N D if left out.
+        count against a budget in them; FLOPs are 6 N D if left out. `tokens_seen` are those drawn, by domain: where all
+        domains are told, their sum is `n_tokens` if that is left out, and a mixture more than 1% off the one proposed
+        counts as it was drawn.
 
         Raises:
-            ValueError: unknown trial, eval domain or metric, a loss or metric is missing, or a metric above its best.
+            ValueError: unknown trial, eval domain, domain or metric; a loss or metric is missing, or above its best.
         """
         known = [eval_domain.name for eval_domain in self.space.eval_domains]
         for kind, given_, names in (("eval domain", losses, known), ("metric", metrics or {}, self.space.metric_names)):
             for name in sorted(set(given_) - set(names)):
                 article = "an" if kind[0] == "e" else "a"
                 raise ValueError(f"{name!r} is not {article} {kind} of this study ({', '.join(names)})")
+        if tokens_seen is not None and not isinstance(tokens_seen, Mapping):
+            raise ValueError(f"tokens_seen is {tokens_seen!r}, it must be tokens by domain; n_tokens is their sum")
         row: dict[str, Any] = {f"loss/{name}": loss for name, loss in losses.items()} | {"status": status}
         row |= {f"metric/{name}": value for name, value in (metrics or {}).items()}
         row |= {f"tokens/{name}": tokens for name, tokens in (tokens_seen or {}).items()}
         given = {"n_params": n_params, "n_tokens": n_tokens, "seconds": seconds, "flops": flops}
         row |= {key: value for key, value in given.items() if value is not None}
-        with self.writing() as ledger:
+        check_columns(self.space, row)
+        with self.writing(TURN) as ledger:
             ledger.observe(trial_id, row)
 
     def tell_rows(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
@@ -215,7 +229,7 @@ class Study:
         """
         columns = {f"loss/{name}" for name in self.space.eval_names}
         given = [{key: value for key, value in row.items() if value is not None} for row in rows]
-        with self.writing() as ledger:
+        with self.writing(TURN) as ledger:
             before = [ledger.status(str(row.get("trial_id"))) for row in given]
             for number, row in enumerate(given, 1):
                 unknown = sorted(key for key in row if key.startswith("loss/") and key not in columns)
@@ -234,7 +248,7 @@ class Study:
 
     def fail(self, trial_id: str, reason: str) -> None:
         """A trial that gave no losses, and why; or whose losses, told before, are not to count."""
-        with self.writing() as ledger:
+        with self.writing(TURN) as ledger:
             ledger.fail(trial_id, reason)
 
     def table(self) -> Observations:
@@ -262,19 +276,20 @@ class Study:
         """Predicted beside confirmed gains of the proposal, as far as they are; None where none were asked for."""
         return confirmation(self.ledger)
 
-    def recommend(self, scale: Scale | Sequence[float] | None = None) -> Recommendation:
-        """The best mixture at `scale` (default: the target of the space).
+    def recommend(self, scale: AnyScale | None = None) -> Recommendation:
+        """The best mixture at `scale`, n_params and n_tokens (default: the target of the space).
 
         Raises:
+            SpaceError: the scale is none.
             NotEnoughTrialsError: as `fit_law`.
         """
         return self.read_law(scale)[0]
 
-    def read_law(self, scale: Scale | Sequence[float] | None = None) -> tuple[Recommendation, HeldOut, dict[str, Any]]:
+    def read_law(self, scale: AnyScale | None = None) -> tuple[Recommendation, HeldOut, dict[str, Any]]:
         """The recommendation, the cross-validation behind it, and the law as JSON."""
         table = self.table()
         law = fit_law(self.space, table)
-        target = target_from(self.space, *(scale or ()))
+        target = self.space.target if scale is None else target_at(self.space, scale)
         keep_K = confirmed_mixture(self.ledger)
         found, held_out = recommend(self.space, table, law, target, self.seed, keep_K)
         said = [words for words in (stopped(self.ledger), skipped(self.ledger)) if words]
@@ -294,14 +309,3 @@ class Study:
 def _trained(space: SearchSpace) -> dict[str, Any]:
     """What of the recipe decides the losses."""
     return space.recipe.model_dump(exclude=set(HOW_IT_IS_RUN))
-
-
-def _differences(before: Any, after: Any, where: str = "") -> list[str]:
-    """`key: old -> new` for every leaf that differs."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        keys = [*before, *(key for key in after if key not in before)]
-        return [d for key in keys for d in _differences(before.get(key), after.get(key), f"{where}.{key}".lstrip("."))]
-    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        pairs = enumerate(zip(before, after, strict=True))
-        return [d for i, (b, a) in pairs for d in _differences(b, a, f"{where}.{i}")]
-    return [] if before == after else [f"{where}: {before} -> {after}"]

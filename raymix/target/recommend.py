@@ -7,12 +7,14 @@ Letters: B rows, K training domains, M eval domains.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from raymix import simplex
+from raymix.exchange import NUMBERS
 from raymix.laws import HedgedUnion, Law, ResidualGP, make_law
 from raymix.laws.base import Table, as_table
 from raymix.laws.bootstrap import resample_runs
@@ -21,7 +23,7 @@ from raymix.laws.repetition import at_rows, stocked
 from raymix.laws.robust import tamed
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array, Polytope
-from raymix.space import Rung, SearchSpace, Target
+from raymix.space import Rung, SearchSpace, SpaceError, Target
 from raymix.target.answer import MIN_TRIALS, answer
 from raymix.target.held_out import HeldOut, score_law
 from raymix.target.improvement import expected_improvement
@@ -229,8 +231,8 @@ def _extrapolation(usable: Observations, target: Rung, mix_K: Array) -> list[str
 
 def below_ladder(space: SearchSpace, target: Rung) -> list[str]:
     """A warning where the target is smaller or shorter than every proxy: a slip of units, or nothing to search for."""
-    notes = []
-    for what in ("n_params", "n_tokens"):
+    notes = list[str]()
+    for what in ("n_params", "n_tokens") if space.names_proxies else ():
         least, wanted = min(getattr(rung, what) for rung in space.ladder), getattr(target, what)
         if wanted < least:
             notes.append(f"target.{what} is {wanted:.3g}, below the {least:.3g} of every proxy: is its unit right?")
@@ -239,8 +241,8 @@ def below_ladder(space: SearchSpace, target: Rung) -> list[str]:
 
 def _unused_rungs(space: SearchSpace, usable: Observations) -> list[str]:
     """Rungs of the ladder at which nothing was trained: a larger one waits until the budget can spare it."""
-    notes = []
-    for rung in space.ladder:
+    notes = list[str]()
+    for rung in space.ladder if space.names_proxies else ():
         apart_B = np.abs(np.log(usable.scale_B2 / np.asarray(rung.scale))).max(axis=1)
         if not (apart_B < SAME_SCALE).any():
             at = f"{rung.n_params:.3g} parameters and {rung.n_tokens:.3g} tokens"
@@ -268,8 +270,21 @@ def _evidence(table: Observations) -> dict[str, int | float]:
     }
 
 
-def target_from(space: SearchSpace, n_params: float | None = None, n_tokens: float | None = None) -> Target:
-    """The space's target with another size or length."""
-    return space.target.model_copy(
-        update={"n_params": n_params or space.target.n_params, "n_tokens": n_tokens or space.target.n_tokens}
-    )
+def target_at(space: SearchSpace, scale: object) -> Target:
+    """The space's target at a scale that somebody gave: a pair, or a mapping.
+
+    Raises:
+        SpaceError: it is none.
+    """
+    pair = [scale.get(key) for key in NUMBERS[:2]] if isinstance(scale, Mapping) else scale
+    if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2 or None in pair:
+        raise SpaceError(f"the scale is {scale!r}: a scale is n_params and n_tokens, for example (7e9, 2e12)")
+    found: dict[str, float] = {}
+    for key, value in zip(NUMBERS[:2], pair, strict=True):
+        try:
+            found[key] = float(value)
+        except (TypeError, ValueError):
+            found[key] = float("nan")
+        if not 0 < found[key] < float("inf"):
+            raise SpaceError(f"{key} of the scale is {value!r}, it must be a number above 0")
+    return space.target.model_copy(update=found)

@@ -82,6 +82,16 @@ def test_into_spreads_over_a_group_with_min_equal_to_max() -> None:
     assert len(np.unique(np.round(moved_BK, 6), axis=0)) == 50
 
 
+def test_into_leaves_no_share_below_its_bound_by_rounding() -> None:
+    """-1e-18 is no share: a study with such a trial pending could not be read."""
+    held_K, loose_K = np.array([1.0, 1, 0, 0, 0, 0]), np.array([0, 1.0, 1, 0, 0, 0])
+    limits = np.array([0.3, -0.3, 0.25, -0.2])
+    box = Polytope(np.zeros(6), np.ones(6), np.stack([held_K, -held_K, loose_K, -loose_K]), limits)
+    moved_BK = into(box, np.random.default_rng(0).dirichlet(np.full(6, 0.3), size=500))
+    assert moved_BK.min() == 0
+    assert box.contains(moved_BK, 1e-12).all()
+
+
 def test_filling_takes_corners_and_mixtures_in_turn() -> None:
     """Corners alone leave the inside to the law's priors; mixtures alone leave its floor unseen."""
     asked = space(4)

@@ -3,12 +3,14 @@
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import stats
 
-from raymix.design import ModelFree, RegMix, make_designer
+from raymix.design import ModelFree, RegMix, SpaceFilling, make_designer
 from raymix.design.model_free import point_of_ratios, point_of_spacings, ratios, spacings
 from raymix.design.numbering import numbered
+from raymix.observations import Observations
 from tests.design.worlds import observed, play, regret, space
 
 
@@ -73,3 +75,16 @@ def test_the_same_mixture_again_gets_a_seed_of_its_own() -> None:
     tried = observed(space(3), first[:1])
     assert [p.seed for p in first] == [0, 1]
     assert [p.seed for p in numbered(space(3), [prior_K], [scale], tried, first[1:])] == [2]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes"])
+def test_where_no_objective_is_known_space_is_filled(sampler: str) -> None:
+    """Optuna's samplers drew at random there, and the GP's warned of every share."""
+    asked = space(3)
+    table = observed(asked, play(SpaceFilling(asked), 12))
+    at = table.table.column_names.index("loss/e0")
+    blind = table.table.set_column(at, "loss/e0", pa.array([float("nan")] * len(table), pa.float64()))
+    unknown = Observations(blind, table.domains, table.eval_domains)
+    designers = ModelFree(asked, sampler), SpaceFilling(asked)
+    found, filled = (each.suggest(unknown, [], 3, np.random.default_rng(0)) for each in designers)
+    assert [p.mixture_K.tolist() for p in found] == [p.mixture_K.tolist() for p in filled]

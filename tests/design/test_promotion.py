@@ -81,3 +81,13 @@ def test_the_default_lets_a_good_mixture_go_on() -> None:
     longer = [proposal for proposal in done if proposal.scale.n_tokens > FEW]
     assert any(proposal.mixture_K.tobytes() in short for proposal in longer)
     assert len({(p.mixture_K.tobytes(), p.scale, p.seed) for p in done}) == len(done), "none twice"
+
+
+def test_a_mixture_outside_the_caps_of_today_does_not_go_on() -> None:
+    """Constraints may change on resume, and a trainer may have drawn another mixture than was proposed."""
+    table = observed(long(), tried(8))
+    best_K = promotions(long(), table, [])[0].mixture_K
+    k = int(best_K.argmax())
+    capped = long(constraints={"groups": [{"domains": [long().domain_names[k]], "max": float(best_K[k]) / 2}]})
+    assert all(capped.polytope().contains(each.mixture_K)[0] for each in promotions(capped, table, [], best=1.0))
+    assert len(promotions(capped, table, [], best=1.0)) < len(promotions(long(), table, [], best=1.0))

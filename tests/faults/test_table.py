@@ -152,6 +152,7 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
     22: (
         "two drivers on one study",
         [
+            "test_ask_tell.py::test_workers_that_ask_and_tell_at_once_wait_for_each_other",
             "test_store.py::test_second_writer_is_told_who_holds_the_study",
             "faults/test_drivers.py::test_on_an_object_store_the_second_driver_is_refused_until_the_first_is_dead",
             "faults/test_drivers.py::test_whatever_drivers_do_at_once_acknowledged_records_are_kept_and_counted_once",

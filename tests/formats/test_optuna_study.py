@@ -15,7 +15,7 @@ from raymix.cli import app
 from raymix.design import SpaceFilling
 from raymix.formats.exporters import EXPORTERS, export_study
 from raymix.formats.optuna_study import open_storage
-from raymix.space import SpaceError
+from raymix.space import SearchSpace, SpaceError
 from raymix.target.objective import reduce_losses
 from tests import worlds
 
@@ -86,3 +86,16 @@ def test_mistakes_are_usage(study: Study, words: list[str], says: str) -> None:
 
 def test_every_target_is_a_function_of_a_study() -> None:
     assert {"optuna", "megatron", "hf-datasets", "olmo-core"} <= set(EXPORTERS)
+
+
+def test_trials_are_written_at_the_scale_they_were_trained_at(tmp_path: Path) -> None:
+    """However far from the ladder that is: a confirmation may name any scale, and a trainer's proxies are its own."""
+    names = list(worlds.DOMAINS)
+    target = {"n_params": 1e9, "n_tokens": 1e10}
+    space = SearchSpace.parse({"name": "names", "domains": names, "eval_domains": names, "target": target})
+    work = Study.create(space, tmp_path / "s")
+    for trial, n_params in zip(work.ask(2), (1e4, 1e10), strict=True):
+        work.tell(trial.trial_id, dict.fromkeys(names, 3.0), n_params=n_params, n_tokens=3e6)
+    export_study(work, "optuna", storage=f"{tmp_path}/x.log")
+    found = optuna.load_study(study_name="names", storage=open_storage(f"{tmp_path}/x.log"))
+    assert [(trial.params["n_params"], trial.params["n_tokens"]) for trial in found.trials] == [(1e4, 3e6), (1e10, 3e6)]
