@@ -23,10 +23,19 @@ from raymix.space_study import Confirm
 from raymix.store import Store
 from raymix.study.agenda import next_trials, over
 from raymix.study.budget import spent
-from raymix.study.confirm import FIRST_SEED, confirmation, confirmed_mixture, largest_affordable, plan_confirmation
+from raymix.study.confirm import (
+    FIRST_SEED,
+    confirmation,
+    confirmed_mixture,
+    due,
+    largest_affordable,
+    plan_confirmation,
+    weighed,
+)
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
-from raymix.target.recommend import fit_law, mixture_for
+from raymix.target.reading import Interval
+from raymix.target.recommend import Recommendation, fit_law, mixture_for
 from tests import worlds
 
 SMALL, LARGE = rungs(worlds.space())
@@ -88,6 +97,32 @@ def test_confirmed_gains_are_paired_and_near_the_truth(played: Ledger) -> None:
         assert gain.predicted.low <= gain.predicted.mean <= gain.predicted.high
         assert set(gain.by_eval) == set(worlds.DOMAINS)
     assert "confirmed" in found.words[0] and "standard error" in found.words[0]
+
+
+@pytest.mark.parametrize(("factor", "allowed", "broken"), [(1.05, 0.02, True), (1.0, 0.02, False), (1.05, 0.5, False)])
+def test_a_guardrail_that_confirmation_saw_broken_is_no_use_it(
+    played: Ledger, factor: float, allowed: float, broken: bool
+) -> None:
+    """Losses at the proposal are good but for code, which the guardrail is about."""
+    book = ledger(objective={"weights": {"web": 0.5, "books": 0.5}, "guardrails": {"code": allowed}})
+    plan = played.confirmations[-1] | {"objective": book.space.objective.model_dump(mode="json")}
+    book.note("confirm", plan)
+    for trial in due(book, 9):
+        ours = trial.mixture == plan["mixtures"]["proposal"]
+        rng = np.random.default_rng(zlib.crc32(trial.trial_id.encode()))
+        row = {f"loss/{name}": 3.0 - 0.1 * ours + 0.002 * rng.normal() for name in ("web", "books")}
+        book.observe(trial.trial_id, row | {"loss/code": 3.0 * (factor if ours else 1.0) + 0.002 * rng.normal()})
+    found = confirmation(book)
+    assert found is not None and set(found.guardrails) == {"code"}
+    at = Interval(2.9, 2.8, 3.0)
+    said = Recommendation(plan["mixtures"]["proposal"], plan["scale"], {}, at, {}, {}, {}, {"notes": []}, {},
+                          {"answer": "use it", "reason": "predicted"}, {})  # fmt: skip
+    verdict = weighed(said, found).verdict
+    assert found.gains["prior"].low is not None and found.gains["prior"].low > 0
+    assert verdict["answer"] == ("keep the baseline: guardrail broken" if broken else "use it")
+    assert ("code is 0.15" in verdict["reason"] and "0.02 is allowed" in verdict["reason"]) == broken
+    assert any("code is 0.15" in sentence for sentence in found.words) == (factor > 1)
+    assert json.loads(json.dumps(found.to_json()))["guardrails"]["code"]["allowed"] == allowed
 
 
 def test_the_prediction_is_older_than_the_runs_and_survives_a_restart(tmp_path: Path) -> None:

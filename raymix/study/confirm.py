@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from raymix.space import Rung, Scale, SpaceError
 from raymix.space_parts import Objective
 from raymix.space_study import Confirm
 from raymix.study.budget import CLOSE, flops_left, spent
-from raymix.study.gain import Gain, seen, words
+from raymix.study.gain import Gain, Guard, guard_words, guards, seen, words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.objective import objective_of
@@ -60,6 +60,8 @@ class Confirmation:
     words: list[str]
     outdated: bool = False
     """Whether the objective has changed since, so that another mixture may be the one to confirm."""
+    guardrails: dict[str, Guard] = field(default_factory=dict)
+    """What was seen of each, where the prior was trained beside the proposal."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -164,10 +166,12 @@ def confirmation(ledger: Ledger) -> Confirmation | None:
     done, failed = ended.count("done"), sum(status not in (None, "done") for status in ended)
     pending = len(ids) - done - failed
     mixtures, scale = plan["mixtures"], plan["scale"]
+    guarded = guards(ledger, objective, trials[PROPOSAL], trials["prior"]) if "prior" in trials else {}
     said = [words(name, gain, pending) for name, gain in gains.items()]
+    said += [guard_words(name, guard) for name, guard in guarded.items()]
     outdated = objective != ledger.space.objective
     said += ["these gains are of the objective before it was changed"] if outdated else []
-    return Confirmation(scale, plan["seeds"], mixtures, trials, done, pending, failed, gains, said, outdated)
+    return Confirmation(scale, plan["seeds"], mixtures, trials, done, pending, failed, gains, said, outdated, guarded)
 
 
 def confirmed_mixture(ledger: Ledger) -> Array | None:
@@ -188,12 +192,19 @@ def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommenda
     same = all(math.isclose(found.mixture[name], s, abs_tol=1e-9) for name, s in confirmed.mixtures[PROPOSAL].items())
     if not same:
         note = "what was confirmed is another mixture: the law has since found one better by more than the noise"
-        return replace(found, law={**found.law, "notes": [*found.law["notes"], note]})
+        broke = [guard_words(name, guard) for name, guard in confirmed.guardrails.items() if guard.broken]
+        more = [f"{note}; in that other one {'; '.join(broke)}" if broke else note]
+        return replace(found, law={**found.law, "notes": [*found.law["notes"], *more]})
     found = replace(found, law={**found.law, "notes": [*found.law["notes"], *confirmed.words]})
     prior = confirmed.gains.get("prior")
     if prior is None or prior.low is None:
         return found
     reason = f"{words('prior', prior, 0)}, at {_of(confirmed.scale)}"
+    broken = [guard_words(name, guard) for name, guard in confirmed.guardrails.items() if guard.broken]
+    if broken:
+        kept = {"answer": "keep the baseline: guardrail broken", "baseline": "prior"}
+        why = f"{reason}; but {'; '.join(broken)}; raymix confirm trains what the law, which knows this now, proposes"
+        return replace(found, verdict={**kept, "reason": why})
     if prior.low > 0:
         return replace(found, verdict={"answer": "use it", "reason": reason})
     kept = {"answer": "keep the baseline: gain within noise", "baseline": "prior"}

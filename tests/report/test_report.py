@@ -326,6 +326,10 @@ def test_confirmed_gains_stand_beside_predicted_ones() -> None:
     assert "+0.0266 to +0.0401" in page
     assert "not yet" in page
     assert "no pair of runs ended well" in render(**make_study(), confirmed=confirmed | {"pending": 0, "failed": 3})
+    assert "Guardrails" not in page
+    guarded = {"code": {"allowed": 0.02, "mean": 0.15, "low": 0.1, "high": 0.2}}
+    broken = render(**make_study(), confirmed=confirmed | {"guardrails": guarded})
+    assert "+0.1500" in broken and ">broken<" in broken
     assert "Confirmed</h2>" not in render(**make_study())
 
 
