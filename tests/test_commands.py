@@ -120,6 +120,20 @@ def test_mixtures_far_from_any_run_are_said(folder: Path, tmp_path: Path) -> Non
     assert [note for note in at_corner["law"]["notes"] if "the mixture has more of a domain" in note]
 
 
+def test_runs_of_one_size_are_no_ground_to_use_a_mixture_far_beyond_it(folder: Path, tmp_path: Path) -> None:
+    rows = [row for row in Observations.read(folder / "runs.csv").table.to_pylist() if row["n_params"] == 1e6]
+    Observations.from_rows(rows, DOMAINS, ("Web", "code", "exams")).write(tmp_path / "one.csv")
+    (tmp_path / "prior.json").write_text('{"web": 8, "code": 1, "books": 1}')
+    (tmp_path / "weights.json").write_text('{"exams": 1}')
+    exams, caps = ("--objective", tmp_path / "weights.json"), ("--max", "books=0.4")
+    ask("fit", tmp_path / "one.csv", "-o", tmp_path / "law.json", "--law", "union")
+    wanted = ("--n-tokens", 1e9, "-o", tmp_path / "best.json", "--prior", tmp_path / "prior.json", *exams, *caps)
+    near = ask("optimize", tmp_path / "law.json", "--n-params", 2e6, *wanted)["verdict"]
+    assert near["answer"] == "use it", near
+    far = ask("optimize", tmp_path / "law.json", "--n-params", 3.5e8, *wanted)["verdict"]
+    assert far["answer"].startswith("confirm first") and "350 times" in far["reason"], far
+
+
 def test_optimum_is_certified_and_compared(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "prior.json").write_text('{"web": 8, "code": 1, "books": 1}')
     (tmp_path / "available.csv").write_text("domain,tokens\nweb,1e10\ncode,1e9\nbooks,2e8\n")

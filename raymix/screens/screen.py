@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from raymix.target.recommend import Recommendation
 
 
+TITLES = {"use it": "Recommended mixture", "confirm first": "Optimum under the law, to be confirmed,"}  # by verdict
 PIPE = 1000  # columns where nobody looks: a file or the next command wants whole names and one sentence a line
 
 
@@ -231,7 +232,7 @@ def mixture_table(found: Recommendation) -> Table:
     """Shares, how far they may move, and those of the mixture used today, if it is known."""
     reference = "prior" if "prior" in found.baselines else "uniform"
     size = f"{human(found.scale['n_params'])} parameters, {human(found.scale['n_tokens'])} tokens"
-    title = "Recommended mixture" if _own(found) == "recommended" else "Optimum under the law, not recommended,"
+    title = TITLES.get(found.verdict["answer"].partition(":")[0], "Optimum under the law, not recommended,")
     table = Table(named("domain"), "share", "near-optimal", "epochs", reference, title=f"{title} at {size}")
     for name, share in found.mixture.items():
         near, epochs = found.near_optimal[name], found.epochs[name]

@@ -28,7 +28,17 @@ from raymix.target.improvement import expected_improvement
 from raymix.target.near_optimal import exchangeable
 from raymix.target.objective import ObjectiveAtScale
 from raymix.target.optimum import Optimum
-from raymix.target.reading import Baseline, Interval, Reading, epochs_of, far_notes, repeat_notes, set_around, verdict
+from raymix.target.reading import (
+    Baseline,
+    Interval,
+    Reading,
+    epochs_of,
+    far_notes,
+    guessed_scale,
+    repeat_notes,
+    set_around,
+    verdict,
+)
 
 N_DRAWS = 40  # bootstrap laws: enough for the 5% and 95% quantiles to be about the 2nd and 38th of them
 SAME_SCALE = 0.3  # in log: realised sizes differ a little from nominal ones
@@ -160,9 +170,13 @@ def recommend(
     if keep_K is not None:
         optimum = _kept(optimum, objective, polytope, keep_K, score["noise"])
     more = expected_improvement(drawn, polytope, optimum.mixture_K)
-    notes = [*law.notes_, *_extrapolation(usable, target, optimum.mixture_K)]
+    most_2, least_2 = usable.scale_B2.max(axis=0), usable.scale_B2.min(axis=0)
+    untried = _untried(usable, optimum.mixture_K)
+    notes = [*law.notes_, *far_notes(*target.scale, *most_2), *(f"{words}: confirm it first" for words in untried)]
     notes += repeat_notes(space, objective, optimum.mixture_K) + _unused_rungs(space, usable)
     notes += below_ladder(space, target)
+    params, tokens = zip(least_2.tolist(), most_2.tolist(), strict=True)
+    guessed = [*guessed_scale(target.scale, params, tokens), *untried]
     others = baseline_mixtures(space, target)
     read = Reading.of(objective, np.stack([optimum.mixture_K, *others.values()]), drawn)
     baselines = read.baselines({name: space.shares(mix_K) for name, mix_K in others.items()})
@@ -176,7 +190,7 @@ def recommend(
         epochs=epochs_of(space, optimum.mixture_K, target.n_tokens),
         law={"name": law.name, **_known(score), "expected_improvement": more, "notes": notes},
         certificate={"gap": optimum.gap, "convex": optimum.convex, "method": optimum.method},
-        verdict=verdict("prior", baselines["prior"].gain, score["noise"], held_out.order),
+        verdict=verdict("prior", baselines["prior"].gain, score["noise"], held_out.order, guessed),
         evidence=_evidence(table),
         exchangeable=_pairs(space, exchangeable(objective, polytope, optimum, score["noise"])),
     )
@@ -218,13 +232,12 @@ def _pairs(space: SearchSpace, moved_KK: Array) -> list[dict[str, Any]]:
     ]
 
 
-def _extrapolation(usable: Observations, target: Rung, mix_K: Array) -> list[str]:
-    """Warnings where the target or the mixture lies far beyond what was trained."""
-    notes = far_notes(target.n_params, target.n_tokens, *usable.scale_B2.max(axis=0))
+def _untried(usable: Observations, mix_K: Array) -> list[str]:
+    """A sentence where the mixture lies far from all that were trained."""
     nearest = float(0.5 * np.abs(usable.mix_BK - mix_K).sum(axis=1).min())
-    if nearest > FAR_MIXTURE:
-        notes.append(f"no mixture within {nearest:.0%} of share of the recommended one was tried: confirm it first")
-    return notes
+    return (
+        [f"no mixture within {nearest:.0%} of share of the recommended one was tried"] if nearest > FAR_MIXTURE else []
+    )
 
 
 def below_ladder(space: SearchSpace, target: Rung) -> list[str]:
