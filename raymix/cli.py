@@ -161,11 +161,12 @@ def prepare(space: SpacePath, settings: Settings = [], as_json: Json = False) ->
 
 @app.command()
 def status(study: StudyPath, as_json: Json = False) -> None:
-    """How far a study is."""
+    """How far a study is, and what was asked and is not told yet."""
+    from raymix.screens.status import show_status
     from raymix.study import Study
 
     with Screen(as_json) as screen:
-        screen.status(Study.open(study))
+        show_status(screen, Study.open(study))
 
 
 @app.command()

@@ -428,6 +428,7 @@ def test_many_domains_keep_their_colours_and_stay_on_the_page(tmp_path: Path) ->
 
 def test_numbers_read_as_a_person_says_them() -> None:
     assert [words.human(v) for v in (7e9, 2e12, 20e6, 1.25e8, None)] == ["7B", "2T", "20M", "125M", "unknown"]
+    assert [words.human(v) for v in (999.4, 999_999, 999_499_999)] == ["999", "1M", "999M"]
     assert [words.percent(v) for v in (0.436, 0.082, 0.2, 0.0004, 0.0)] == ["44%", "8.2%", "20%", "<0.1%", "0%"]
     assert [words.epochs(v) for v in (3.6, 0.21, None, 0.0)] == [
         "3.6 epochs",
