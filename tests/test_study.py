@@ -84,6 +84,7 @@ def test_checkpoints_failures_and_mistakes(tmp_path: Path) -> None:
         ({"mixture/web": 0.987}, "mixture/web is 0.987, but .* was proposed"),
         ({"trial_id": "deadbeef"}, "'deadbeef' was never proposed"),
         ({"trial_id": None}, "the trial_id is missing"),
+        ({"loss/web": None}, "loss/web was not reported: tell it too, or tell the trial as failed if it will not be"),
     ],
 )
 def test_rows_that_are_none_are_refused_and_nothing_is_recorded(

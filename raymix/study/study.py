@@ -25,7 +25,7 @@ from raymix.study.confirm import Confirmation, confirmation, confirmed_mixture, 
 from raymix.study.evidence import take_evidence
 from raymix.study.files import FORMAT, as_written, read_identity, read_space, upgrade, write_identity, write_space
 from raymix.study.ledger import Ledger
-from raymix.study.row import WITHOUT_RESULT
+from raymix.study.row import WITHOUT_RESULT, told_by_hand
 from raymix.study.stopping import stopped
 from raymix.study.trial import Trial
 from raymix.target.held_out import HeldOut
@@ -202,7 +202,7 @@ class Study:
         row |= {f"tokens/{name}": tokens for name, tokens in (tokens_seen or {}).items()}
         given = {"n_params": n_params, "n_tokens": n_tokens, "seconds": seconds, "flops": flops}
         row |= {key: value for key, value in given.items() if value is not None}
-        with self.writing() as ledger:
+        with self.writing() as ledger, told_by_hand():
             ledger.observe(trial_id, row)
 
     def tell_rows(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
@@ -225,7 +225,8 @@ class Study:
                 if "trial_id" not in row:
                     raise ValueError(f"row {number}: the trial_id is missing")
                 try:
-                    ledger.check(str(row["trial_id"]), row)
+                    with told_by_hand():
+                        ledger.check(str(row["trial_id"]), row)
                 except ValueError as error:
                     raise ValueError(f"row {number}: {error}") from None
             ledger.observe_all([(str(row["trial_id"]), row) for row in given])
