@@ -212,8 +212,9 @@ def tell(
     rows = read_table(results).to_pylist()
     if rows and "trial_id" not in rows[0]:
         raise SpaceError(f"{results}: the column 'trial_id' is missing; it has {', '.join(rows[0])}")
+    work = Study.open(study)
     try:
-        failed, again = Study.open(study).tell_rows(rows)
+        failed, again = work.tell_rows(rows)
     except ValueError as error:
         raise SpaceError(f"{results}: {error}; nothing was recorded") from None
     if as_json:

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from raymix.cli import app
+from raymix.commands.tables import check_out
 from raymix.observations import Observations
 from raymix.tables.law_file import read_law
 
@@ -219,6 +220,14 @@ BAD = {
     "weight no number": ("fit {runs} -o x.json --weights Web=much", "must be a number"),
     "half a target": ("fit {runs} -o x.json --n-params 1e9", "both"),
     "wrong ending": ("fit {runs} -o x.pickle", "must end in .json"),
+    "a folder for a law": ("predict {tmp} {queries} -o {tmp}/p.csv", "this is a folder"),
+    "table that no disk takes": ("import exchange {runs} -o {tmp}/{endless}.csv", "cannot be written (File name too"),
+    "law that no disk takes": ("fit {runs} -o {tmp}/{endless}.json", "cannot be written (File name too"),
+    "prediction that no disk takes": ("predict {law} {queries} -o {tmp}/{endless}.csv", "another place with -o"),
+    "optimum that no disk takes": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 -o {tmp}/{endless}.json",
+        "cannot be written (File name too",
+    ),
     "no folder": ("fit {runs} -o no/such/x.json", "there is no folder"),
     "table as law": ("predict {runs} {queries} -o {tmp}/p.csv", "not a law file"),
     "query without a domain": ("predict {law} {short} -o {tmp}/p.csv", "the column mixture/books is missing"),
@@ -250,12 +259,21 @@ def test_bad_input_is_one_sentence_and_exit_2(case: str, folder: Path, tmp_path:
     }
     words, says = BAD[case]
     result = raymix(
-        *words.format(**names, tmp=tmp_path, short=tmp_path / "short.csv", long=tmp_path / "long.csv").split()
+        *words.format(
+            **names, tmp=tmp_path, short=tmp_path / "short.csv", long=tmp_path / "long.csv", endless="x" * 300
+        ).split()
     )
     assert result.exit_code == 2, result.output
     assert says in result.stderr
     assert result.stderr.startswith("raymix: ")
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_place_to_write_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text("{}")
+    check_out(tmp_path / "old.json", (".json",))
+    check_out(tmp_path / "new.json", (".json",))
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.json", "{}")]
 
 
 def test_missing_arguments_are_usage(folder: Path) -> None:

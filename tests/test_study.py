@@ -313,6 +313,12 @@ def test_a_study_or_file_that_is_not_there_is_wrong_usage(
     assert "raymix: " in capsys.readouterr().err
 
 
+def test_results_are_not_blamed_for_a_study_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("trial_id,loss/web\nt,2\n")
+    said = str(CliRunner().invoke(app, ["tell", str(tmp_path / "none"), str(tmp_path / "r.csv")]).exception)
+    assert said.startswith(f"{tmp_path / 'none'}: no study here") and "r.csv" not in said
+
+
 def test_a_shell_begins_a_study_with_a_trainer_of_its_own(tmp_path: Path) -> None:
     space, where = tmp_path / "space.yaml", str(tmp_path / "s")
     space.write_text(yaml.safe_dump(worlds.space().model_dump(mode="json", exclude_none=True)))

@@ -7,6 +7,7 @@ one sentence and exit code 2.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -163,16 +164,26 @@ def check_out(out: Path, endings: Sequence[str] = ("",)) -> None:
     """Refuse a place that cannot be written to, before there is anything to write.
 
     Raises:
-        SpaceError: another ending, a folder, or a file in none.
+        SpaceError: another ending, a folder, a file in none, or one that may not be written or that no disk takes.
     """
     from raymix.space import SpaceError
 
     if not out.name.endswith(tuple(endings)):
         raise SpaceError(f"{out}: the name must end in {' or '.join(endings)}")
-    if out.is_dir():
+    if os.path.isdir(out):
         raise SpaceError(f"{out}: this is a folder; name a file")
     if not out.absolute().parent.is_dir():
-        raise SpaceError(f"{out}: there is no folder {out.parent}")
+        raise SpaceError(f"{out}: there is no folder {out.parent}; make it, or name another place with -o")
+    there = os.path.lexists(out)
+    if there and not out.is_file():
+        return  # a pipe, say: opened once, by whom it is for
+    try:
+        out.open("ab").close()  # what is there stays as it is
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise SpaceError(f"{out}: cannot be written ({why}); name another place with -o") from None
+    if not there:
+        out.unlink()
 
 
 def _pair(text: str, what: str) -> tuple[str, str]:

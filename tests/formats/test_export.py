@@ -167,6 +167,8 @@ def test_files_go_to_one_folder_whatever_the_study_is_called(
     (folder,) = (tmp_path / "here").iterdir()
     assert sorted(file.name for file in folder.iterdir()) == ["mixture.json", "weights.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    endless = exported(study, "--to", "olmix", "-o", "x" * 300)
+    assert isinstance(endless.exception, SpaceError) and "cannot be written (File name too" in str(endless.exception)
     (tmp_path / "here" / "file").write_text("")
     done = exported(study, "--to", "olmix", "-o", "file")
     assert isinstance(done.exception, SpaceError) and "there is a file" in str(done.exception)
