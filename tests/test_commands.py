@@ -333,3 +333,14 @@ def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
 def test_online_asks_where_to_write_before_it_trains(tmp_path: Path) -> None:
     result = raymix("online", "not-even-read.yaml", "--method", "ado", "-o", tmp_path / "none" / "mixture.json")
     assert "there is no folder" in str(result.exception)
+
+
+def test_online_takes_settings_and_refuses_no_scale(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "{name: s, domains: [{name: a}, {name: b}], eval_domains: [{name: a}], ladder: [{n_params: 1e6, n_tokens: 1e9}]"
+        ", target: {n_params: 1e9, n_tokens: 1e10}}"
+    )
+    assert "s: the domains have no source" in str(raymix("online", space).exception)
+    assert "t: the domains have no source" in str(raymix("online", space, "--set", "name=t").exception)
+    assert "--scale 0 1e+09" in str(raymix("online", space, "--scale", 0, 1e9).exception)
