@@ -17,13 +17,12 @@ import numpy as np
 
 from raymix.design import rungs
 from raymix.design.numbering import nearest_rung
-from raymix.laws.repetition import stocked
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.study.ledger import Ledger
+from raymix.study.noise import noise_in
 from raymix.study.trial import Trial
-from raymix.target.held_out import noise_of_a_run
 from raymix.target.improvement import N_LAWS, expected_improvement
 from raymix.target.objective import objective_of, reduce_losses
 from raymix.target.optimum import minimise
@@ -66,9 +65,7 @@ def early_stop(space: SearchSpace, table: Observations, seed: int, n_trials: int
     best_K = minimise(objective, polytope).mixture_K
     expected = expected_improvement(refitted(objective, space, usable, N_LAWS, rng), polytope, best_K)
     last = usable.last()
-    fitted_BM = stocked(law, last.unique_BK).predict(last.mix_BK, last.scale_B2)  # with the repeats that they had
-    noise = noise_of_a_run(last, objective_values(space, last.loss_BM), objective_values(space, fitted_BM))
-    noise /= float(np.sqrt(len(last)))
+    noise = noise_in(space, last, law) / float(np.sqrt(len(last)))
     if not expected < noise:
         return None
     return {
