@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from raymix.cli import app
-from raymix.commands.tables import check_out
+from raymix.commands.places import check_out
 from raymix.observations import Observations
 from raymix.tables.law_file import read_law
 
@@ -74,6 +74,24 @@ def test_fit_says_what_was_chosen_and_why(folder: Path, tmp_path: Path) -> None:
     assert found.weights_M.tolist() == [0.75, 0.0, 0.25]
     assert found.trained is not None
     assert found.trained.n_params == (1e6, 4e6)
+
+
+def test_runs_that_stand_in_a_table_twice_count_once(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same runs under other names: they are no replicates, and no second evidence."""
+    rows = Observations.read(folder / "runs.csv").table.to_pylist()
+    again = [row | {"trial_id": f"copy-{row['trial_id']}"} for row in rows]
+    Observations.from_rows([*rows, *again], DOMAINS, ("Web", "code", "exams")).write(tmp_path / "twice.csv")
+    once = ask("fit", folder / "runs.csv", "-o", tmp_path / "once.json", "--law", "union")
+    assert "every loss" not in caplog.text
+    twice = ask("fit", tmp_path / "twice.csv", "-o", tmp_path / "twice.json", "--law", "union")
+    assert "12 trials have the mixture, scale and every loss of another to the last digit" in caplog.text
+    assert "'copy-t0' of 't0'" in caplog.text
+    assert (twice["trials"], twice["rows"], twice["scores"]) == (once["trials"], once["rows"], once["scores"])
+    caplog.clear()
+    assert ask("import", "exchange", tmp_path / "twice.csv", "-o", tmp_path / "kept.csv")["trials"] == 24
+    assert "raymix fit counts each once" in caplog.text
 
 
 def test_fit_for_people(folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raymix.commands.tables import check_out
+from raymix.commands.places import check_out
 from raymix.screens.screen import Screen
 from raymix.space import SearchSpace, SpaceError
 

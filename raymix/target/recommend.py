@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from raymix import simplex
+from raymix.copies import copies, copy_words
 from raymix.laws import HedgedUnion, Law, ResidualGP, make_law
 from raymix.laws.base import Table, as_table
 from raymix.laws.bootstrap import resample_runs
@@ -174,7 +175,7 @@ def recommend(
     untried = _untried(usable, optimum.mixture_K)
     notes = [*law.notes_, *far_notes(*target.scale, *most_2), *(f"{words}: confirm it first" for words in untried)]
     notes += repeat_notes(space, objective, optimum.mixture_K) + _unused_rungs(space, usable)
-    notes += below_ladder(space, target)
+    notes += [*below_ladder(space, target), *_copies(usable)]
     params, tokens = zip(least_2.tolist(), most_2.tolist(), strict=True)
     guessed = [*guessed_scale(target.scale, params, tokens), *untried]
     others = baseline_mixtures(space, target)
@@ -238,6 +239,13 @@ def _untried(usable: Observations, mix_K: Array) -> list[str]:
     return (
         [f"no mixture within {nearest:.0%} of share of the recommended one was tried"] if nearest > FAR_MIXTURE else []
     )
+
+
+def _copies(usable: Observations) -> list[str]:
+    """A warning where runs repeat others: whoever told them so, their noise is not that of runs."""
+    found = copies(usable)
+    why = "a copy told twice, or a trainer that ignores its seed: the noise is taken for too small"
+    return [f"{copy_words(usable.trial_ids, found)}: {why}"] if found else []
 
 
 def below_ladder(space: SearchSpace, target: Rung) -> list[str]:
