@@ -36,8 +36,8 @@ from raymix.target.recommend import (
     baseline_mixtures,
     fit_law,
     mixture_for,
-    refitted,
 )
+from raymix.target.refits import refitted
 
 FIRST_SEED = 1000  # the search counts from 0, so these runs chose nothing
 PROPOSAL = "proposal"

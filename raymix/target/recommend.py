@@ -15,11 +15,6 @@ import numpy as np
 from raymix import simplex
 from raymix.copies import copies, copy_words
 from raymix.laws import HedgedUnion, Law, ResidualGP, make_law
-from raymix.laws.base import Table, as_table
-from raymix.laws.bootstrap import resample_runs
-from raymix.laws.fit import SIG_RANGE
-from raymix.laws.repetition import at_rows, stocked
-from raymix.laws.robust import tamed
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import Rung, SearchSpace, Target
@@ -40,6 +35,7 @@ from raymix.target.reading import (
     set_around,
     verdict,
 )
+from raymix.target.refits import refitted, rows_of
 
 N_DRAWS = 40  # bootstrap laws: enough for the 5% and 95% quantiles to be about the 2nd and 38th of them
 SAME_SCALE = 0.3  # in log: realised sizes differ a little from nominal ones
@@ -104,11 +100,6 @@ def _lacks(usable: Observations) -> str | None:
     return None
 
 
-def rows_of(space: SearchSpace, usable: Observations) -> Table:
-    """What a law of the space is fitted to."""
-    return as_table(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M, usable.unique_BK)
-
-
 def mixture_for(space: SearchSpace, table: Observations) -> Array:
     """The mixture (K,) that a study recommends at its target from this table, before it has confirmed any.
 
@@ -118,34 +109,6 @@ def mixture_for(space: SearchSpace, table: Observations) -> Array:
     process = fit_law(space, table, ResidualGP.name)  # with the law inside: one fit, not two
     assert isinstance(process, ResidualGP)
     return answer(space, process.law_, rows_of(space, table.usable()), process=process)[0].mixture_K
-
-
-def refitted(
-    objective: ObjectiveAtScale,
-    space: SearchSpace,
-    usable: Observations,
-    n: int,
-    rng: np.random.Generator,
-    unique_K: Array | None = None,
-) -> list[ObjectiveAtScale]:
-    """The objective under `n` laws, each fitted to whole trials drawn with replacement; `unique_K` as it was given."""
-    stock_K = space.available_K if unique_K is None else unique_K
-    table = _tamed(rows_of(space, usable), objective.law)
-
-    def draw() -> ObjectiveAtScale:
-        rows = resample_runs(table, rng)
-        law = objective.law.resampled(rng) if isinstance(objective.law, HedgedUnion) else make_law(objective.law.name)
-        return replace(objective, law=stocked(rows.fit(law), stock_K))
-
-    return [draw() for _ in range(n)]
-
-
-def _tamed(table: Table, law: Law) -> Table:
-    """The table with no loss absurdly far from the law: drawn twice, one would carry a whole refit away."""
-    pred_BM = at_rows(law, table).predict(table.mix_BK, table.scale_B2)
-    log_MB = np.log(table.loss_BM / pred_BM).T
-    near_MB = tamed(log_MB, np.full(len(log_MB), SIG_RANGE[0]))
-    return replace(table, loss_BM=np.where(near_MB == log_MB, table.loss_BM.T, pred_BM.T * np.exp(near_MB)).T)
 
 
 def recommend(
