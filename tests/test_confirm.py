@@ -99,13 +99,19 @@ def test_confirmed_gains_are_paired_and_near_the_truth(played: Ledger) -> None:
     assert "confirmed" in found.words[0] and "standard error" in found.words[0]
 
 
-@pytest.mark.parametrize(("factor", "allowed", "broken"), [(1.05, 0.02, True), (1.0, 0.02, False), (1.05, 0.5, False)])
+@pytest.mark.parametrize(
+    ("factor", "allowed", "predicted", "broken"),
+    [(1.05, 0.02, 0.03, True), (1.0, 0.02, 0.0, False), (1.05, 0.5, 0.0, False), (1.05, 0.02, 0.16, False)],
+)
 def test_a_guardrail_that_confirmation_saw_broken_is_no_use_it(
-    played: Ledger, factor: float, allowed: float, broken: bool
+    played: Ledger, factor: float, allowed: float, predicted: float, broken: bool
 ) -> None:
-    """Losses at the proposal are good but for code, which the guardrail is about."""
+    """Losses at the proposal are good but for code, which the guardrail is about: at the target, where a law that
+    foresees what is seen here may well keep it."""
     book = ledger(objective={"weights": {"web": 0.5, "books": 0.5}, "guardrails": {"code": allowed}})
     plan = played.confirmations[-1] | {"objective": book.space.objective.model_dump(mode="json")}
+    assert played.confirmations[-1]["guards"] == {}
+    plan["guards"] = {"code": predicted}
     book.note("confirm", plan)
     for trial in due(book, 9):
         ours = trial.mixture == plan["mixtures"]["proposal"]
@@ -120,7 +126,7 @@ def test_a_guardrail_that_confirmation_saw_broken_is_no_use_it(
     verdict = weighed(said, found).verdict
     assert found.gains["prior"].low is not None and found.gains["prior"].low > 0
     assert verdict["answer"] == ("keep the baseline: guardrail broken" if broken else "use it")
-    assert ("code is 0.15" in verdict["reason"] and "0.02 is allowed" in verdict["reason"]) == broken
+    assert ("code is 0.15" in verdict["reason"] and "0.02 worse is allowed" in verdict["reason"]) == broken
     assert any("code is 0.15" in sentence for sentence in found.words) == (factor > 1)
     assert json.loads(json.dumps(found.to_json()))["guardrails"]["code"]["allowed"] == allowed
 
@@ -169,7 +175,7 @@ def test_another_objective_is_not_confirmed_by_runs_of_the_first(tmp_path: Path)
 
 def test_the_prediction_counts_the_repeats_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raymix.study.confirm.N_DRAWS", 3)
-    book = ledger(confirm=None)
+    book = ledger(confirm=None, objective={"guardrails": {"web": 0.5}})
     unique_K = unique_at(book.space, np.asarray([SMALL]))[0]
     for trial in book.ask(8):
         row = {f"loss/{name}": value for name, value in losses(trial).items()}
@@ -181,6 +187,8 @@ def test_the_prediction_counts_the_repeats_of_the_runs(monkeypatch: pytest.Monke
     scale_22 = np.tile(np.asarray(SMALL, float), (2, 1))
     proposal, prior = at_scale(book.space, law, mix_2K, scale_22) @ book.space.weights_M
     assert plan["predicted"]["prior"]["mean"] == pytest.approx(prior - proposal, rel=1e-9)
+    losses_2M = at_scale(book.space, law, mix_2K, scale_22)
+    assert plan["guards"] == {"web": pytest.approx(losses_2M[0, 0] - losses_2M[1, 0], rel=1e-9)}
     proposal, prior = stocked(law, book.space.available_K).predict(mix_2K, scale_22) @ book.space.weights_M
     assert plan["predicted"]["prior"]["mean"] != pytest.approx(prior - proposal, rel=0.01)  # nothing is repeated
 

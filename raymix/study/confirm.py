@@ -104,7 +104,7 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
         "scale": {"n_params": scale.n_params, "n_tokens": scale.n_tokens},
         "seeds": [FIRST_SEED + i for i in range(seeds)],
         "mixtures": mixtures,
-        "predicted": _predicted(ledger, law, mixtures, scale),
+        **_predicted(ledger, law, mixtures, scale),
     }
     ledger.note("confirm", body)
 
@@ -166,7 +166,8 @@ def confirmation(ledger: Ledger) -> Confirmation | None:
     done, failed = ended.count("done"), sum(status not in (None, "done") for status in ended)
     pending = len(ids) - done - failed
     mixtures, scale = plan["mixtures"], plan["scale"]
-    guarded = guards(ledger, objective, trials[PROPOSAL], trials["prior"]) if "prior" in trials else {}
+    foreseen, prior = plan.get("guards", {}), trials.get("prior", [])  # an earlier version did not record the first
+    guarded = guards(ledger, objective, foreseen, trials[PROPOSAL], prior) if prior else {}
     said = [words(name, gain, pending) for name, gain in gains.items()]
     said += [guard_words(name, guard) for name, guard in guarded.items()]
     outdated = objective != ledger.space.objective
@@ -273,8 +274,12 @@ def _runs(ledger: Ledger, plan: Mapping[str, Any]) -> Iterator[tuple[str, int, s
 
 def _predicted(
     ledger: Ledger, law: Law, mixtures: Mapping[str, Mapping[str, float]], scale: Scale
-) -> dict[str, dict[str, float]]:
-    """Gain of the proposal over each baseline at the scale of the runs, before any of them: mean and 90% interval."""
+) -> dict[str, dict[str, Any]]:
+    """What the runs are to show at their scale, before any of them.
+
+    `predicted`: gain of the proposal over each baseline, mean and 90% interval. `guards`: by how much each guarded eval
+    domain is worse than at the prior.
+    """
     space, usable = ledger.space, ledger.table().usable()
     names = [name for name in mixtures if name != PROPOSAL]
     mix_BK = np.stack([space.mixture(mixtures[name]) for name in (PROPOSAL, *names)])
@@ -282,8 +287,11 @@ def _predicted(
     unique_K = unique_at(space, np.asarray([scale]))[0]  # these runs repeat tokens as the proxies do
     objective = objective_of(space, law, at, unique_K)
     drawn = refitted(objective, space, usable, N_DRAWS, np.random.default_rng([ledger.seed, 1]), unique_K)
-    read = Reading.of(objective, mix_BK, drawn)
-    return {name: asdict(read.gain(q)) for q, name in enumerate(names, 1)}
+    read, worse = Reading.of(objective, mix_BK, drawn), {}
+    if "prior" in names:
+        worse_M = read.loss_QM[0] - read.loss_QM[1 + names.index("prior")]
+        worse = {name: float(worse_M[space.eval_names.index(name)]) for name in space.objective.guardrails}
+    return {"predicted": {name: asdict(read.gain(q)) for q, name in enumerate(names, 1)}, "guards": worse}
 
 
 def _of(scale: Mapping[str, float]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,20 +18,23 @@ from raymix.target.reading import Interval
 
 @dataclass(frozen=True)
 class Guard:
-    """How much worse a guarded eval domain is at the proposal than at the prior, in pairs, and what is allowed (nats).
+    """How much worse a guarded eval domain is at the proposal than at the prior, in pairs (nats).
 
     Of a metric in its own unit.
     """
 
     allowed: float
+    """At the target."""
+    predicted: float | None
+    """At the scale of the pairs by the law that keeps the guardrail at the target: differences shrink with scale."""
     mean: float
     low: float | None
     high: float | None
 
     @property
     def broken(self) -> bool:
-        """Whether it is worse than allowed beyond the noise of the pairs."""
-        return self.low is not None and self.low > self.allowed
+        """Whether it is worse than allowed, and than the law that allowed it foresaw here, beyond the pairs' noise."""
+        return self.low is not None and self.low > max(self.allowed, self.predicted or 0.0)
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,13 @@ def seen(
     return Gain(predicted, mean, error, mean - half, mean + half, n, by_eval)
 
 
-def guards(ledger: Ledger, objective: Objective, proposal: Sequence[str], prior: Sequence[str]) -> dict[str, Guard]:
+def guards(
+    ledger: Ledger,
+    objective: Objective,
+    predicted: Mapping[str, float],
+    proposal: Sequence[str],
+    prior: Sequence[str],
+) -> dict[str, Guard]:
     """What the pairs of proposal and prior say of each guardrail; empty where no pair has ended well."""
     loss_2PM, names = _pairs(ledger, proposal, prior), ledger.space.eval_names
     found = {}
@@ -74,7 +83,7 @@ def guards(ledger: Ledger, objective: Objective, proposal: Sequence[str], prior:
         worse_P = loss_2PM[0, :, names.index(name)] - loss_2PM[1, :, names.index(name)]
         mean, _, half = _mean(worse_P)
         low, high = (None, None) if half is None else (mean - half, mean + half)
-        found[name] = Guard(allowed, mean, low, high)
+        found[name] = Guard(allowed, predicted.get(name), mean, low, high)
     return found
 
 
@@ -113,7 +122,9 @@ def words(name: str, gain: Gain, pending: int) -> str:
 def guard_words(name: str, guard: Guard) -> str:
     """What was seen of a guardrail, as a sentence."""
     said = f"{name} is {abs(guard.mean):.4f} {'worse' if guard.mean > 0 else 'better'} than at the prior"
+    foreseen = "" if guard.predicted is None else f" ({guard.predicted:.4f} worse was predicted at this scale)"
+    allowed = f"{guard.allowed:g} worse is allowed at the target{foreseen}"
     if guard.low is None or guard.high is None:
-        return f"{said} by one pair of runs, {guard.allowed:g} worse is allowed: no standard error"
-    seen_at = f"{said} (90% interval {guard.low:.4f} to {guard.high:.4f} worse), {guard.allowed:g} is allowed"
+        return f"{said} by one pair of runs, {allowed}: no standard error"
+    seen_at = f"{said} (90% interval {guard.low:.4f} to {guard.high:.4f} worse), {allowed}"
     return f"{seen_at}: this guardrail is broken" if guard.broken else seen_at

@@ -327,9 +327,11 @@ def test_confirmed_gains_stand_beside_predicted_ones() -> None:
     assert "not yet" in page
     assert "no pair of runs ended well" in render(**make_study(), confirmed=confirmed | {"pending": 0, "failed": 3})
     assert "Guardrails" not in page
-    guarded = {"code": {"allowed": 0.02, "mean": 0.15, "low": 0.1, "high": 0.2}}
+    guarded = {"code": {"allowed": 0.02, "predicted": 0.03, "mean": 0.15, "low": 0.1, "high": 0.2}}
     broken = render(**make_study(), confirmed=confirmed | {"guardrails": guarded})
     assert "+0.1500" in broken and ">broken<" in broken
+    guarded["code"]["predicted"] = 0.12  # as the law foresaw at this scale, which keeps the guardrail at the target
+    assert ">broken<" not in render(**make_study(), confirmed=confirmed | {"guardrails": guarded})
     assert "Confirmed</h2>" not in render(**make_study())
 
 
