@@ -129,6 +129,10 @@ def test_a_guardrail_that_confirmation_saw_broken_is_no_use_it(
     assert ("code is 0.15" in verdict["reason"] and "0.02 worse is allowed" in verdict["reason"]) == broken
     assert any("code is 0.15" in sentence for sentence in found.words) == (factor > 1)
     assert json.loads(json.dumps(found.to_json()))["guardrails"]["code"]["allowed"] == allowed
+    mixtures = {name: mixture for name, mixture in plan["mixtures"].items() if name != "prior"}
+    book.note("confirm", plan | {"mixtures": mixtures})
+    without = confirmation(book)
+    assert without is not None and not without.guardrails and "guardrails are not checked" in without.words[-1]
 
 
 def test_the_prediction_is_older_than_the_runs_and_survives_a_restart(tmp_path: Path) -> None:

@@ -317,6 +317,8 @@ def test_results_are_not_blamed_for_a_study_that_is_not_there(tmp_path: Path) ->
     (tmp_path / "r.csv").write_text("trial_id,loss/web\nt,2\n")
     said = str(CliRunner().invoke(app, ["tell", str(tmp_path / "none"), str(tmp_path / "r.csv")]).exception)
     assert said.startswith(f"{tmp_path / 'none'}: no study here") and "r.csv" not in said
+    folder = str(CliRunner().invoke(app, ["tell", str(tmp_path / "none"), str(tmp_path)]).exception)
+    assert folder == f"{tmp_path}: this is a folder; name a file in it"
 
 
 def test_a_shell_begins_a_study_with_a_trainer_of_its_own(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from raymix.space import Rung, Scale, SpaceError
 from raymix.space_parts import Objective
 from raymix.space_study import Confirm
 from raymix.study.budget import CLOSE, flops_left, spent
-from raymix.study.gain import Gain, Guard, guard_words, guards, seen, words
+from raymix.study.gain import Gain, Guard, all_guard_words, guard_words, guards, seen, words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.objective import objective_of
@@ -169,7 +169,7 @@ def confirmation(ledger: Ledger) -> Confirmation | None:
     foreseen, prior = plan.get("guards", {}), trials.get("prior", [])  # an earlier version did not record the first
     guarded = guards(ledger, objective, foreseen, trials[PROPOSAL], prior) if prior else {}
     said = [words(name, gain, pending) for name, gain in gains.items()]
-    said += [guard_words(name, guard) for name, guard in guarded.items()]
+    said += all_guard_words(objective, guarded, bool(prior))
     outdated = objective != ledger.space.objective
     said += ["these gains are of the objective before it was changed"] if outdated else []
     return Confirmation(scale, plan["seeds"], mixtures, trials, done, pending, failed, gains, said, outdated, guarded)

@@ -128,3 +128,10 @@ def guard_words(name: str, guard: Guard) -> str:
         return f"{said} by one pair of runs, {allowed}: no standard error"
     seen_at = f"{said} (90% interval {guard.low:.4f} to {guard.high:.4f} worse), {allowed}"
     return f"{seen_at}: this guardrail is broken" if guard.broken else seen_at
+
+
+def all_guard_words(objective: Objective, found: Mapping[str, Guard], prior: bool) -> list[str]:
+    """A sentence for each guardrail; or that none was checked, where the prior was not trained beside the proposal."""
+    if objective.guardrails and not prior:
+        return ["guardrails are not checked: they are of the prior, which is not trained beside it"]
+    return [guard_words(name, guard) for name, guard in found.items()]
