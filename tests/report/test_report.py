@@ -261,6 +261,18 @@ def test_kept_baseline_is_the_first_bar(tmp_path: Path) -> None:
     assert "Recommended mixture" not in page
 
 
+def test_a_mixture_to_confirm_first_is_no_recommendation_yet(tmp_path: Path) -> None:
+    study = make_study()
+    study["recommendation"]["verdict"] = {
+        "answer": "confirm first: far from the runs",
+        "baseline": "prior",
+        "reason": "r",
+    }
+    page = written(tmp_path, **study)
+    assert "Confirm it first" in page and "Keep the baseline" not in page and "Recommended mixture" not in page
+    assert page.index("Until then: prior") < page.index("Optimum under the law, to be confirmed")
+
+
 def test_failed_trial_is_kept_as_row() -> None:
     study = make_study()
     trials = list_trials(study["space"], study["observations"])
