@@ -100,10 +100,8 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Search the space; the same command again resumes. Ends in recommendation.json and report.html."""
-    from raymix.study.files import folder_name
-
     wanted = _trainable(SearchSpace.load(space, settings))
-    _search(wanted, study or str(Path("runs") / folder_name(wanted.name)), seed, fork, as_json)
+    _search(wanted, study or _default_study(wanted), seed, fork, as_json)
 
 
 @app.command()
@@ -136,11 +134,17 @@ def plan(
     ] = None,
     max_workers: Annotated[int, typer.Option(min=1, help="Machines at a time.")] = 4,
     prices: PricesPath = None,
-    noise: Annotated[float | None, typer.Option(help="Nats between runs of one mixture; else assumed.")] = None,
+    study: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Of whose runs the noise is known: default runs/NAME.")
+    ] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Nats between runs of one mixture; else as runs show it, or assumed.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What a study would train and cost, before anything is trained (the text is prepared, some steps are timed)."""
     from raymix.plan import plan as make_plan
+    from raymix.study.noise import Noise, noise_of
 
     gpu = None if gpu == "none" else gpu  # as submit takes it
     check_costs(cloud, gpu, prices, noise)
@@ -148,7 +152,8 @@ def plan(
     with Screen(as_json) as screen:
         corpus = _prepared(wanted, screen)
         resolved = wanted.with_available(corpus.tokens)
-        add_costs(screen, resolved, make_plan(resolved, corpus, _slots()), cloud, gpu, max_workers, prices, noise)
+        seen = Noise(noise, "as given") if noise is not None else noise_of(resolved, study or _default_study(wanted))
+        add_costs(screen, resolved, make_plan(resolved, corpus, _slots()), cloud, gpu, max_workers, prices, seen)
 
 
 @app.command()
@@ -161,11 +166,12 @@ def prepare(space: SpacePath, settings: Settings = [], as_json: Json = False) ->
 
 @app.command()
 def status(study: StudyPath, as_json: Json = False) -> None:
-    """How far a study is."""
+    """How far a study is, and what was asked and is not told yet."""
+    from raymix.screens.status import show_status
     from raymix.study import Study
 
     with Screen(as_json) as screen:
-        screen.status(Study.open(study))
+        show_status(screen, Study.open(study))
 
 
 @app.command()
@@ -212,8 +218,9 @@ def tell(
     rows = read_table(results).to_pylist()
     if rows and "trial_id" not in rows[0]:
         raise SpaceError(f"{results}: the column 'trial_id' is missing; it has {', '.join(rows[0])}")
+    work = Study.open(study)
     try:
-        failed, again = Study.open(study).tell_rows(rows)
+        failed, again = work.tell_rows(rows)
     except ValueError as error:
         raise SpaceError(f"{results}: {error}; nothing was recorded") from None
     if as_json:
@@ -234,6 +241,12 @@ def _trainable(space: SearchSpace) -> SearchSpace:
                          "give every domain a source, or train on your own: raymix ask DIR --space SPACE.yaml, "
                          "then raymix tell")  # fmt: skip
     return space
+
+
+def _default_study(space: SearchSpace) -> str:
+    from raymix.study.files import folder_name
+
+    return str(Path("runs") / folder_name(space.name))
 
 
 def _prepared(space: SearchSpace, screen: Screen) -> Any:

@@ -46,6 +46,8 @@ def read_table(path: str | Path) -> pa.Table:
         SpaceError: there is no such file, it is neither, or its cells are not separated by commas.
     """
     path = Path(path)
+    if path.is_dir():
+        raise SpaceError(f"{path}: this is a folder; name a file in it")
     if not path.is_file():
         raise SpaceError(f"{path}: there is no such file")
     try:

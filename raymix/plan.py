@@ -74,6 +74,8 @@ class Plan:
     """What it costs on rented machines, where somebody asked."""
     budgets: tuple[dict[str, Any], ...] = ()
     """What this and other numbers of trials resolve."""
+    noise: dict[str, Any] | None = None
+    """Of one run, as `budgets` take it: nats, source, and whether it is assumed."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

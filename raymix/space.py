@@ -25,7 +25,7 @@ from pydantic import (
 
 from raymix import simplex
 from raymix.simplex import Array, Polytope
-from raymix.space_checks import check_confirm, check_names, check_prior, check_sources
+from raymix.space_checks import check_confirm, check_ladder, check_names, check_prior, check_sources
 from raymix.space_parts import (
     Constraints,
     Domain,
@@ -152,6 +152,7 @@ class SearchSpace(Frozen):
         check_names(self.domains, self.eval_domains, self.metrics, self.constraints, self.recipe, self.objective)
         check_sources(self.domains, self.eval_domains)
         check_prior(self.domains)
+        check_ladder(self.ladder)
         check_confirm(self.confirm, self.budget, self.domains)
         check_stacks(self.ladder, self.recipe, self.budget, self.metrics)
         self.polytope()  # raises where nothing is feasible

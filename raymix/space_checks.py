@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from raymix.space_parts import Constraints, Domain, EvalDomain, Metric, Objective
+from raymix.space_parts import Constraints, Domain, EvalDomain, Metric, Objective, ProxyRung
 from raymix.space_recipe import Recipe
 from raymix.space_study import Budget, Confirm
 
@@ -53,6 +53,22 @@ def check_names(
             raise ValueError(f"objective.weights: the weight of {name!r} is {weight}, it must be >= 0")
     if objective.weights is not None and sum(weights.values()) <= 0:
         raise ValueError("objective.weights: at least one weight must be above 0")
+
+
+def check_ladder(ladder: Sequence[ProxyRung]) -> None:
+    """Every rung stands once.
+
+    Raises:
+        ValueError: with the rung that stands twice.
+    """
+    scales = [rung.scale for rung in ladder]
+    twice = [scale for i, scale in enumerate(scales) if scale in scales[:i]]
+    if twice:
+        n_params, n_tokens = twice[0]
+        raise ValueError(
+            f"ladder: the rung of n_params {n_params:g} and n_tokens {n_tokens:g} stands twice; keep one: how many "
+            "trials a rung gets is the search's choice"
+        )
 
 
 def check_sources(domains: Sequence[Domain], eval_domains: Sequence[EvalDomain]) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import math
 import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from raymix.study.agenda import next_trials, over, search_over
 from raymix.study.budget import affordable, exhausted, flops_left, planned_trials, spent
 from raymix.study.ledger import Ledger
 from raymix.study.stopping import _seen_enough, clearly_poor, early_stop
+from raymix.target.improvement import N_LAWS, expected_improvement
 from tests import worlds
 
 SMALL, LARGE = rungs(worlds.space())
@@ -183,6 +186,24 @@ def test_a_search_stops_early_and_goes_on_when_the_budget_is_raised(tmp_path: Pa
     assert search_over(ledger(Store(tmp_path), budget=budget, constraints={"groups": [group]})) is None
 
 
+def test_no_more_laws_are_drawn_than_tell_that_a_search_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each law is a fit, of seconds where trials are many; the decision is that of all of them."""
+    drawn: list[int] = []
+
+    def laws() -> Iterator[Any]:
+        for i in range(N_LAWS):
+            drawn.append(i)
+            yield SimpleNamespace(values=lambda mix_BK, i=i: np.array([1.0 + i, 1.0]))  # a gain of i
+
+    monkeypatch.setattr("raymix.target.improvement.minimise", lambda *_: SimpleNamespace(mixture_K=np.ones(3) / 3))
+    polytope, mix_K = worlds.space().polytope(), np.ones(3) / 3
+    assert expected_improvement(laws(), polytope, mix_K) == 7.5 and len(drawn) == N_LAWS
+    drawn.clear()
+    assert expected_improvement(laws(), polytope, mix_K, bound=0.5) >= 0.5
+    assert len(drawn) == 5  # 0 + 1 + 2 + 3 + 4 are more than half of 16 already
+    assert expected_improvement(laws(), polytope, mix_K, bound=7.6) == 7.5
+
+
 def test_a_search_has_seen_enough_when_every_length_has_its_trials() -> None:
     longer = [SMALL._asdict(), {**SMALL._asdict(), "n_tokens": 4 * SMALL.n_tokens}]
     book = ledger(ladder=longer, budget={"trials": 60, "per_round": 8})
@@ -198,7 +219,7 @@ def test_a_search_has_seen_enough_when_every_length_has_its_trials() -> None:
 
 def test_noise_is_measured_by_a_law_that_knows_of_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without replicates noise is what the law misses; repeats that were recorded it need not miss."""
-    monkeypatch.setattr("raymix.study.stopping.refitted", lambda *_: [])
+    monkeypatch.setattr("raymix.study.stopping.refits", lambda *_: [])
     monkeypatch.setattr("raymix.study.stopping.expected_improvement", lambda *_: 0.0)  # it stops whatever the noise
     unique_K = np.array([0.04, 1e3, 1e3]) * SMALL.n_tokens
     book = ledger(ladder=[SMALL._asdict()], budget={"trials": 60, "per_round": 8, "replicates": 0})

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from raymix.cli import app
+from raymix.commands.places import check_out
 from raymix.observations import Observations
 from raymix.tables.law_file import read_law
 
@@ -75,6 +76,24 @@ def test_fit_says_what_was_chosen_and_why(folder: Path, tmp_path: Path) -> None:
     assert found.trained.n_params == (1e6, 4e6)
 
 
+def test_runs_that_stand_in_a_table_twice_count_once(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same runs under other names: they are no replicates, and no second evidence."""
+    rows = Observations.read(folder / "runs.csv").table.to_pylist()
+    again = [row | {"trial_id": f"copy-{row['trial_id']}"} for row in rows]
+    Observations.from_rows([*rows, *again], DOMAINS, ("Web", "code", "exams")).write(tmp_path / "twice.csv")
+    once = ask("fit", folder / "runs.csv", "-o", tmp_path / "once.json", "--law", "union")
+    assert "every loss" not in caplog.text
+    twice = ask("fit", tmp_path / "twice.csv", "-o", tmp_path / "twice.json", "--law", "union")
+    assert "12 trials have the mixture, scale and every loss of another to the last digit" in caplog.text
+    assert "'copy-t0' of 't0'" in caplog.text
+    assert (twice["trials"], twice["rows"], twice["scores"]) == (once["trials"], once["rows"], once["scores"])
+    caplog.clear()
+    assert ask("import", "exchange", tmp_path / "twice.csv", "-o", tmp_path / "kept.csv")["trials"] == 24
+    assert "raymix fit counts each once" in caplog.text
+
+
 def test_fit_for_people(folder: Path, tmp_path: Path) -> None:
     result = raymix("fit", folder / "runs.csv", "-o", tmp_path / "l.json", "--law", "union", "--eval", "Web")
     assert result.exit_code == 0
@@ -118,6 +137,20 @@ def test_mixtures_far_from_any_run_are_said(folder: Path, tmp_path: Path) -> Non
     best = ("--n-params", 4e6, "--n-tokens", 2e9, "-o", tmp_path / "best.json")
     at_corner = ask("optimize", tmp_path / "law.json", *best, "--min", "books=0.95")
     assert [note for note in at_corner["law"]["notes"] if "the mixture has more of a domain" in note]
+
+
+def test_runs_of_one_size_are_no_ground_to_use_a_mixture_far_beyond_it(folder: Path, tmp_path: Path) -> None:
+    rows = [row for row in Observations.read(folder / "runs.csv").table.to_pylist() if row["n_params"] == 1e6]
+    Observations.from_rows(rows, DOMAINS, ("Web", "code", "exams")).write(tmp_path / "one.csv")
+    (tmp_path / "prior.json").write_text('{"web": 8, "code": 1, "books": 1}')
+    (tmp_path / "weights.json").write_text('{"exams": 1}')
+    exams, caps = ("--objective", tmp_path / "weights.json"), ("--max", "books=0.4")
+    ask("fit", tmp_path / "one.csv", "-o", tmp_path / "law.json", "--law", "union")
+    wanted = ("--n-tokens", 1e9, "-o", tmp_path / "best.json", "--prior", tmp_path / "prior.json", *exams, *caps)
+    near = ask("optimize", tmp_path / "law.json", "--n-params", 2e6, *wanted)["verdict"]
+    assert near["answer"] == "use it", near
+    far = ask("optimize", tmp_path / "law.json", "--n-params", 3.5e8, *wanted)["verdict"]
+    assert far["answer"].startswith("confirm first") and "350 times" in far["reason"], far
 
 
 def test_optimum_is_certified_and_compared(folder: Path, tmp_path: Path) -> None:
@@ -205,6 +238,14 @@ BAD = {
     "weight no number": ("fit {runs} -o x.json --weights Web=much", "must be a number"),
     "half a target": ("fit {runs} -o x.json --n-params 1e9", "both"),
     "wrong ending": ("fit {runs} -o x.pickle", "must end in .json"),
+    "a folder for a law": ("predict {tmp} {queries} -o {tmp}/p.csv", "this is a folder"),
+    "table that no disk takes": ("import exchange {runs} -o {tmp}/{endless}.csv", "cannot be written (File name too"),
+    "law that no disk takes": ("fit {runs} -o {tmp}/{endless}.json", "cannot be written (File name too"),
+    "prediction that no disk takes": ("predict {law} {queries} -o {tmp}/{endless}.csv", "another place with -o"),
+    "optimum that no disk takes": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 -o {tmp}/{endless}.json",
+        "cannot be written (File name too",
+    ),
     "no folder": ("fit {runs} -o no/such/x.json", "there is no folder"),
     "table as law": ("predict {runs} {queries} -o {tmp}/p.csv", "not a law file"),
     "query without a domain": ("predict {law} {short} -o {tmp}/p.csv", "the column mixture/books is missing"),
@@ -236,12 +277,21 @@ def test_bad_input_is_one_sentence_and_exit_2(case: str, folder: Path, tmp_path:
     }
     words, says = BAD[case]
     result = raymix(
-        *words.format(**names, tmp=tmp_path, short=tmp_path / "short.csv", long=tmp_path / "long.csv").split()
+        *words.format(
+            **names, tmp=tmp_path, short=tmp_path / "short.csv", long=tmp_path / "long.csv", endless="x" * 300
+        ).split()
     )
     assert result.exit_code == 2, result.output
     assert says in result.stderr
     assert result.stderr.startswith("raymix: ")
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_place_to_write_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text("{}")
+    check_out(tmp_path / "old.json", (".json",))
+    check_out(tmp_path / "new.json", (".json",))
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.json", "{}")]
 
 
 def test_missing_arguments_are_usage(folder: Path) -> None:
@@ -301,3 +351,14 @@ def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
 def test_online_asks_where_to_write_before_it_trains(tmp_path: Path) -> None:
     result = raymix("online", "not-even-read.yaml", "--method", "ado", "-o", tmp_path / "none" / "mixture.json")
     assert "there is no folder" in str(result.exception)
+
+
+def test_online_takes_settings_and_refuses_no_scale(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "{name: s, domains: [{name: a}, {name: b}], eval_domains: [{name: a}], ladder: [{n_params: 1e6, n_tokens: 1e9}]"
+        ", target: {n_params: 1e9, n_tokens: 1e10}}"
+    )
+    assert "s: the domains have no source" in str(raymix("online", space).exception)
+    assert "t: the domains have no source" in str(raymix("online", space, "--set", "name=t").exception)
+    assert "--scale 0 1e+09" in str(raymix("online", space, "--scale", 0, 1e9).exception)

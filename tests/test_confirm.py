@@ -23,10 +23,19 @@ from raymix.space_study import Confirm
 from raymix.store import Store
 from raymix.study.agenda import next_trials, over
 from raymix.study.budget import spent
-from raymix.study.confirm import FIRST_SEED, confirmation, confirmed_mixture, largest_affordable, plan_confirmation
+from raymix.study.confirm import (
+    FIRST_SEED,
+    confirmation,
+    confirmed_mixture,
+    due,
+    largest_affordable,
+    plan_confirmation,
+    weighed,
+)
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
-from raymix.target.recommend import fit_law, mixture_for
+from raymix.target.reading import Interval
+from raymix.target.recommend import Recommendation, fit_law, mixture_for
 from tests import worlds
 
 SMALL, LARGE = rungs(worlds.space())
@@ -90,6 +99,42 @@ def test_confirmed_gains_are_paired_and_near_the_truth(played: Ledger) -> None:
     assert "confirmed" in found.words[0] and "standard error" in found.words[0]
 
 
+@pytest.mark.parametrize(
+    ("factor", "allowed", "predicted", "broken"),
+    [(1.05, 0.02, 0.03, True), (1.0, 0.02, 0.0, False), (1.05, 0.5, 0.0, False), (1.05, 0.02, 0.16, False)],
+)
+def test_a_guardrail_that_confirmation_saw_broken_is_no_use_it(
+    played: Ledger, factor: float, allowed: float, predicted: float, broken: bool
+) -> None:
+    """Losses at the proposal are good but for code, which the guardrail is about: at the target, where a law that
+    foresees what is seen here may well keep it."""
+    book = ledger(objective={"weights": {"web": 0.5, "books": 0.5}, "guardrails": {"code": allowed}})
+    plan = played.confirmations[-1] | {"objective": book.space.objective.model_dump(mode="json")}
+    assert played.confirmations[-1]["guards"] == {}
+    plan["guards"] = {"code": predicted}
+    book.note("confirm", plan)
+    for trial in due(book, 9):
+        ours = trial.mixture == plan["mixtures"]["proposal"]
+        rng = np.random.default_rng(zlib.crc32(trial.trial_id.encode()))
+        row = {f"loss/{name}": 3.0 - 0.1 * ours + 0.002 * rng.normal() for name in ("web", "books")}
+        book.observe(trial.trial_id, row | {"loss/code": 3.0 * (factor if ours else 1.0) + 0.002 * rng.normal()})
+    found = confirmation(book)
+    assert found is not None and set(found.guardrails) == {"code"}
+    at = Interval(2.9, 2.8, 3.0)
+    said = Recommendation(plan["mixtures"]["proposal"], plan["scale"], {}, at, {}, {}, {}, {"notes": []}, {},
+                          {"answer": "use it", "reason": "predicted"}, {})  # fmt: skip
+    verdict = weighed(said, found).verdict
+    assert found.gains["prior"].low is not None and found.gains["prior"].low > 0
+    assert verdict["answer"] == ("keep the baseline: guardrail broken" if broken else "use it")
+    assert ("code is 0.15" in verdict["reason"] and "0.02 worse is allowed" in verdict["reason"]) == broken
+    assert any("code is 0.15" in sentence for sentence in found.words) == (factor > 1)
+    assert json.loads(json.dumps(found.to_json()))["guardrails"]["code"]["allowed"] == allowed
+    mixtures = {name: mixture for name, mixture in plan["mixtures"].items() if name != "prior"}
+    book.note("confirm", plan | {"mixtures": mixtures})
+    without = confirmation(book)
+    assert without is not None and not without.guardrails and "guardrails are not checked" in without.words[-1]
+
+
 def test_the_prediction_is_older_than_the_runs_and_survives_a_restart(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.locked():
@@ -134,7 +179,7 @@ def test_another_objective_is_not_confirmed_by_runs_of_the_first(tmp_path: Path)
 
 def test_the_prediction_counts_the_repeats_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raymix.study.confirm.N_DRAWS", 3)
-    book = ledger(confirm=None)
+    book = ledger(confirm=None, objective={"guardrails": {"web": 0.5}})
     unique_K = unique_at(book.space, np.asarray([SMALL]))[0]
     for trial in book.ask(8):
         row = {f"loss/{name}": value for name, value in losses(trial).items()}
@@ -146,6 +191,8 @@ def test_the_prediction_counts_the_repeats_of_the_runs(monkeypatch: pytest.Monke
     scale_22 = np.tile(np.asarray(SMALL, float), (2, 1))
     proposal, prior = at_scale(book.space, law, mix_2K, scale_22) @ book.space.weights_M
     assert plan["predicted"]["prior"]["mean"] == pytest.approx(prior - proposal, rel=1e-9)
+    losses_2M = at_scale(book.space, law, mix_2K, scale_22)
+    assert plan["guards"] == {"web": pytest.approx(losses_2M[0, 0] - losses_2M[1, 0], rel=1e-9)}
     proposal, prior = stocked(law, book.space.available_K).predict(mix_2K, scale_22) @ book.space.weights_M
     assert plan["predicted"]["prior"]["mean"] != pytest.approx(prior - proposal, rel=0.01)  # nothing is repeated
 

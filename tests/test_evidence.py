@@ -189,6 +189,18 @@ def test_two_entries_may_map_one_table_differently(tmp_path: Path) -> None:
     assert len(found) == len(set(found.trial_ids)) == 2 * len(SHARES)
 
 
+def test_a_table_given_twice_under_other_names_counts_once(tmp_path: Path) -> None:
+    first = table(tmp_path).rename(tmp_path / "first.csv")
+    rows = [row | {"trial_id": f"run-{row['trial_id']}"} for row in Observations.read(first).table.to_pylist()]
+    rows[0] |= {f"loss/{name}": 2.5 for name in OLD}  # another run of that mixture
+    Observations.from_rows(rows, OLD, OLD).write(tmp_path / "second.csv")
+    wanted = space(OLD, str(first)).model_dump(mode="json", by_alias=True, exclude_none=True)
+    wanted["from"] = [str(first), str(tmp_path / "second.csv")]
+    found, notes = taken(SearchSpace.parse(wanted))
+    assert len(found) == len(SHARES) + 1
+    assert "4 trials have the mixture, scale and every loss of another to the last digit ('run-t1' of 't1'" in notes[-1]
+
+
 def test_a_fork_has_what_the_old_study_took_once(tmp_path: Path) -> None:
     wanted = space(OLD, str(table(tmp_path)))
     Study.create(wanted, tmp_path / "old")

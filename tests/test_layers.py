@@ -10,9 +10,9 @@ import raymix
 
 ROOT = Path(raymix.__file__).parent
 FLOORS = [
-    {"simplex", "yaml12"},
+    {"simplex", "yaml12", "counts"},
     {"space", "space_parts", "space_polytope", "space_recipe", "space_study", "space_checks"}
-    | {"exchange", "observations", "stages"},
+    | {"exchange", "observations", "copies", "stages"},
     {"laws"},
     {"target", "design", "corpus", "proxy"},
     {"tables"},

@@ -10,7 +10,7 @@ import pytest
 from raymix.design import Proposal, cost
 from raymix.design.space_filling import SpaceFilling, n_trials
 from raymix.observations import Observations
-from raymix.space import Scale
+from raymix.space import Rung, Scale
 from raymix.store import Store
 from raymix.study.budget import spent
 from raymix.study.ledger import Ledger
@@ -290,19 +290,31 @@ def test_longer_runs_are_no_order_of_mixtures() -> None:
     assert score["rank_correlation_within_size"] < 0.3
 
 
+def test_a_study_of_one_size_read_far_beyond_it_says_confirm_first() -> None:
+    ladder = [{"n_params": 1e5, "n_tokens": 1e6}]
+    ledger = Ledger(worlds.space(objective={"weights": {worlds.DOMAINS[2]: 1.0}}, ladder=ladder))
+    for mix_K in np.random.default_rng(3).dirichlet(np.ones(3), 12):
+        _ended(ledger, Proposal(mix_K, Scale(1e5, 1e6), 0))
+    law = fit_law(ledger.space, ledger.table())
+    assert recommend(ledger.space, ledger.table(), law)[0].verdict["answer"] != "use it"  # at 40 times the size
+    near = Rung(n_params=1e6, n_tokens=1e6)
+    assert recommend(ledger.space, ledger.table(), law, near)[0].verdict["answer"] == "use it"
+
+
 def test_a_verdict_does_not_lean_on_a_law_that_the_mixtures_held_out_contradict(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ledger = Ledger(worlds.space(objective={"weights": {worlds.DOMAINS[2]: 1.0}}))
     for mix_K in np.random.default_rng(3).dirichlet(np.ones(3), 12):
         _ended(ledger, Proposal(mix_K, Scale(1e5, 1e6), 0))
-    law = fit_law(ledger.space, ledger.table())
-    found, held_out = recommend(ledger.space, ledger.table(), law)
+    law, near = fit_law(ledger.space, ledger.table()), Rung(n_params=1e6, n_tokens=1e6)
+    found, held_out = recommend(ledger.space, ledger.table(), law, near)
     assert held_out.order > 0.5 and found.verdict["answer"] == "use it"
     score, _ = score_law(ledger.space, ledger.table(), law)
     turned = replace(held_out, predicted=[-value for value in held_out.predicted])
     monkeypatch.setattr("raymix.target.recommend.score_law", lambda *_: (score, turned))
-    assert recommend(ledger.space, ledger.table(), law)[0].verdict["answer"] == "keep the baseline: law not trusted"
+    turned_down = recommend(ledger.space, ledger.table(), law, near)[0].verdict
+    assert turned_down["answer"] == "keep the baseline: law not trusted"
 
 
 def test_where_no_scale_has_trials_to_order_there_is_no_order_within_one() -> None:

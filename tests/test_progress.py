@@ -12,6 +12,7 @@ from raymix.design import Proposal
 from raymix.on_ray import run
 from raymix.on_ray.kept import Kept
 from raymix.screens.screen import Screen
+from raymix.screens.status import show_status
 from raymix.space import Scale
 from raymix.study import Study
 from raymix.study.agenda import expected_trials, next_trials
@@ -100,7 +101,7 @@ def test_status_counts_the_runs_of_confirmation_from_the_beginning(
     study = Study.create(worlds.space(confirm={"seeds": 2, "baselines": ["prior"]}), tmp_path / "s")
     for trial in study.ask(4):
         study.tell(trial.trial_id, dict.fromkeys(worlds.DOMAINS, 3.0))
-    Screen(as_json=True).status(study)
+    show_status(Screen(as_json=True), study)
     said = json.loads(capsys.readouterr().out)
     assert (said["done"], said["trials"]) == (4, 12)
 
@@ -112,7 +113,7 @@ def test_a_study_without_a_budget_is_never_said_to_be_finished(
     for trial in study.ask(24):
         study.tell(trial.trial_id, dict.fromkeys(worlds.DOMAINS, 3.0))
     assert not study.finished
-    Screen(as_json=True).status(study)
+    show_status(Screen(as_json=True), study)
     said = json.loads(capsys.readouterr().out)
     assert (said["trials"], said["finished"], said["over"], said["budget"]) == (24, False, None, {})
     assert len(study.ask(1)) == 1

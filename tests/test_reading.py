@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raymix.space import Scale
 from raymix.target.held_out import HeldOut
 from raymix.target.objective import ObjectiveAtScale
-from raymix.target.reading import Interval, Reading, far_notes, verdict
+from raymix.target.reading import Interval, Reading, far_notes, guessed_scale, verdict
 
 MIX_QK = np.array([[1.0, 0.0], [0.0, 1.0]])
 Z90 = 1.645
@@ -113,6 +114,20 @@ def test_an_order_is_judged_inside_scales_of_enough_trials_alone() -> None:
     assert found.order == pytest.approx(-1)
     few = HeldOut(*(column[1:] for column in columns), large[1:] + small, [0.0] * 7, [9.0] * 7)
     assert np.isnan(few.order)
+
+
+def test_a_gain_that_no_run_speaks_of_is_to_be_confirmed_first() -> None:
+    one, two = (1e6, 1e6), (1e6, 4e6)
+    assert len(guessed_scale(Scale(3.5e8, 4e9), one, (1e9, 1e9))) == 2
+    assert guessed_scale(Scale(3.5e8, 4e9), two, (1e8, 1e9)) == []  # a trend of size and length was seen
+    assert guessed_scale(Scale(2e7, 2e9), one, (1e9, 1e9)) == []  # near
+    (why,) = guessed_scale(Scale(3.5e8, 1e9), one, (1e9, 1e9))
+    assert "one size and the target 350 times that" in why
+    gain = Interval(0.05, 0.01, 0.09)
+    found = verdict("prior", gain, 0.02, 0.9, [why])
+    assert found["answer"].startswith("confirm first") and why in found["reason"]
+    assert verdict("prior", gain, 0.02, 0.3, [why])["answer"] == "keep the baseline: law not trusted"
+    assert verdict("prior", gain, 0.06, 0.9, [why])["answer"] == "keep the baseline: gain within noise"
 
 
 def test_far_scales_are_noted() -> None:

@@ -33,7 +33,14 @@ def test_people_see_what_is_printed_where_they_look(capsys: pytest.CaptureFixtur
     assert "the node died" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("answer", "title"), [("use it", "Recommended mixture"), ("keep the baseline", "Optimum")])
+@pytest.mark.parametrize(
+    ("answer", "title"),
+    [
+        ("use it", "Recommended mixture"),
+        ("keep the baseline", "Optimum under the law, not recommended"),
+        ("confirm first: far from the runs", "Optimum under the law, to be confirmed"),
+    ],
+)
 def test_only_what_is_to_be_used_is_called_recommended(answer: str, title: str) -> None:
     one = Interval(2.0, 1.9, 2.1)
     baseline = Baseline({"web": 1.0}, one, one)

@@ -70,6 +70,10 @@ def test_prior_is_proportional_unless_given() -> None:
         (["domains.0.source={files: a.txt, builtin: python}"], "exactly one of files, dataset, builtin"),
         (["domains.0.prior=0.5"], "'code' has no prior"),
         (["ladder.7.n_params=1"], "not an item of a list of 1"),
+        (
+            ["ladder=[{n_params: 2e7, n_tokens: 1e9}, {n_params: 1, n_tokens: 2}, {n_params: 20e6, n_tokens: 1e9}]"],
+            "n_params 2e+07 and n_tokens 1e+09 stands twice; keep one",
+        ),
         (["budget"], "write it as key=value"),
         (["name=[1"], "not valid YAML"),
     ],

@@ -84,6 +84,7 @@ def test_checkpoints_failures_and_mistakes(tmp_path: Path) -> None:
         ({"mixture/web": 0.987}, "mixture/web is 0.987, but .* was proposed"),
         ({"trial_id": "deadbeef"}, "'deadbeef' was never proposed"),
         ({"trial_id": None}, "the trial_id is missing"),
+        ({"loss/web": None}, "loss/web was not reported: tell it too, or tell the trial as failed if it will not be"),
     ],
 )
 def test_rows_that_are_none_are_refused_and_nothing_is_recorded(
@@ -271,6 +272,28 @@ def test_a_study_of_ones_own_trainer_says_what_continues_it(tmp_path: Path) -> N
     assert f"continue with: raymix ask {where}, then raymix tell {where} RESULTS.csv" in said
 
 
+def test_status_lists_what_was_asked_and_not_told(tmp_path: Path) -> None:
+    """Whoever lost what raymix ask printed gets it again, and an unknown id is met with those that are waited for."""
+    study = Study.create(worlds.space(budget={}), tmp_path / "s")
+    first, second, third = study.ask(3)
+    study.tell(first.trial_id, train(first))
+    study.tell(second.trial_id, train(second), n_tokens=second.n_tokens / 2, status="checkpoint")
+    state = json.loads(CliRunner().invoke(app, ["status", str(tmp_path / "s"), "--json"]).stdout)
+    assert [trial["trial_id"] for trial in state["pending_trials"]] == [second.trial_id, third.trial_id]
+    assert state["pending_trials"][1] == third.to_json() | {"tokens_told": 0.0}
+    assert (state["pending"], state["pending_trials"][0]["tokens_told"]) == (2, second.n_tokens / 2)
+    said = CliRunner().invoke(app, ["status", str(tmp_path / "s")]).stdout
+    assert f"{second.trial_id}  100k parameters, 500k tokens, seed {second.seed}, told up to 250k" in said
+    assert third.trial_id in said and first.trial_id not in said
+    with pytest.raises(ValueError, match=f"asked and not told yet: {second.trial_id}, {third.trial_id}"):
+        study.tell("run-17", train(third))
+    with pytest.raises(ValueError, match=f"did you mean '{third.trial_id}'"):
+        study.tell(third.trial_id[:-1] + "?", train(third))
+    many = study.ask(30)
+    said = CliRunner().invoke(app, ["status", str(tmp_path / "s")]).stdout
+    assert "and 12 more" in said and many[-1].trial_id not in said
+
+
 def test_export_before_any_report_says_what_recommends(tmp_path: Path) -> None:
     study = Study.create(worlds.space(), tmp_path / "s")
     with pytest.raises(StoreError, match="nothing was recommended yet; this does it: raymix report"):
@@ -288,6 +311,14 @@ def test_a_study_or_file_that_is_not_there_is_wrong_usage(
         main()
     assert stopped.value.code == 2
     assert "raymix: " in capsys.readouterr().err
+
+
+def test_results_are_not_blamed_for_a_study_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("trial_id,loss/web\nt,2\n")
+    said = str(CliRunner().invoke(app, ["tell", str(tmp_path / "none"), str(tmp_path / "r.csv")]).exception)
+    assert said.startswith(f"{tmp_path / 'none'}: no study here") and "r.csv" not in said
+    folder = str(CliRunner().invoke(app, ["tell", str(tmp_path / "none"), str(tmp_path)]).exception)
+    assert folder == f"{tmp_path}: this is a folder; name a file in it"
 
 
 def test_a_shell_begins_a_study_with_a_trainer_of_its_own(tmp_path: Path) -> None:

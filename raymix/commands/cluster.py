@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from raymix.on_ray.run import Progress
     from raymix.plan import Plan
     from raymix.space import SearchSpace
+    from raymix.study.noise import Noise
 
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Overrides the file: budget.trials=32")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
@@ -170,18 +171,20 @@ def check_costs(cloud: str | None, gpu: str | None, prices: Path | None, noise: 
     elif gpu is not None:
         raise SpaceError("--gpu: say at which cloud: --cloud aws, gcp or azure")
     if noise is not None and not (math.isfinite(noise) and noise > 0):
-        raise SpaceError(f"--noise {noise:g}: it must be a number of nats above 0; left out, it is assumed")
+        raise SpaceError(
+            f"--noise {noise:g}: it must be a number of nats above 0; left out, it is what runs show, or assumed"
+        )
 
 
 def add_costs(
     screen: Screen, space: SearchSpace, found: Plan, cloud: str | None, gpu: str | None, max_workers: int,
-    prices: Path | None, noise: float | None,
+    prices: Path | None, noise: Noise,
 ) -> None:  # fmt: skip
     """Show a plan with its money (where a cloud is named) and what this and other budgets resolve."""
     from raymix.clusters.money import price
     from raymix.clusters.prices import read_prices
     from raymix.screens.cost import show_costs
-    from raymix.study.resolution import NOISE, compare_budgets
+    from raymix.study.resolution import compare_budgets
 
     money = None
     if cloud is not None:
@@ -189,11 +192,10 @@ def add_costs(
         money = price(found, read_prices(prices), cloud, gpu, max_workers, seconds).to_json()
     searched = sum(rung.trials for rung in found.rungs if rung.purpose == "search")  # confirmation resolves nothing
     counts = sorted({max(searched * 2**i // 4, 4) for i in range(5)})
-    budgets = tuple(budget.to_json() for budget in compare_budgets(space, counts, noise or NOISE))
-    screen.plan(space, replace(found, money=money, budgets=budgets))
+    budgets = tuple(budget.to_json() for budget in compare_budgets(space, counts, noise.nats))
+    screen.plan(space, replace(found, money=money, budgets=budgets, noise=noise.to_json()))
     if not screen.as_json:
-        words = f"noise of one run {noise or NOISE:g} nats{'' if noise else ', assumed: give --noise'}"
-        show_costs(screen, money, budgets, words)
+        show_costs(screen, money, budgets, f"noise of one run {noise.nats:.3g} nats, {noise.source}")
 
 
 def doctor(

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
-from raymix.commands.tables import check_out
+from raymix.commands.places import check_out
 from raymix.screens.screen import Screen
 from raymix.space import SearchSpace, SpaceError
+
+Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Overrides the file: recipe.batch=32")]
 
 
 def add_online_commands(app: typer.Typer) -> None:
@@ -25,6 +27,7 @@ def online(
         tuple[float, float] | None,
         typer.Option(metavar="N D", help="Parameters and tokens of the run; default: the largest rung."),
     ] = None,
+    settings: Settings = [],  # noqa: B006 - typer reads the default and never changes it
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", help="Where to write the mixture as JSON.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")] = False,
@@ -35,9 +38,11 @@ def online(
 
     if method not in METHODS:
         raise SpaceError(f"no online method {method!r}; there are {', '.join(METHODS)}")
+    if scale is not None and not all(0 < part < float("inf") for part in scale):
+        raise SpaceError(f"--scale {scale[0]:g} {scale[1]:g}: parameters and tokens must be numbers above 0")
     if output is not None:
         check_out(output)  # not after a proxy was trained
-    wanted = SearchSpace.load(space)
+    wanted = SearchSpace.load(space, settings)
     if not wanted.trains_proxies:
         raise SpaceError(f"{wanted.name}: the domains have no source, so there is no text to train a proxy on")
     n_params, n_tokens = scale or max((rung.scale for rung in wanted.ladder), key=lambda at: at.n_params * at.n_tokens)

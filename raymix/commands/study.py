@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -149,4 +150,6 @@ def _show(screen: Screen, found: Confirmation, work: Study) -> None:
     for sentence in found.words:
         screen.say(f"{sentence[0].upper()}{sentence[1:]}.")
     if found.pending:
-        screen.say(f"{found.pending} runs to train: raymix ask {work.store.where}, raymix tell, then raymix report.")
+        where = shlex.quote(work.store.where)
+        screen.say(f"{found.pending} runs to train: raymix ask {where}, raymix tell {where} RESULTS.csv, then raymix "
+                   f"report {where}.")  # fmt: skip

@@ -7,6 +7,7 @@ one sentence and exit code 2.
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,12 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raymix.commands.places import check_out
 from raymix.screens.screen import Screen
 
 if TYPE_CHECKING:
     from raymix.observations import Observations
     from raymix.space import Scale
     from raymix.tables.choose import Choice
+
+log = logging.getLogger(__name__)
 
 TABLES = (".csv", ".parquet")
 WEIGHT_FILES = (".csv", ".tsv", ".gz", ".parquet", ".json", ".yaml", ".yml")
@@ -48,6 +52,7 @@ def import_table(
     as_json: Json = False,
 ) -> None:
     """Published or your own runs as an observation table (.csv or .parquet)."""
+    from raymix.copies import copies, copy_words
     from raymix.formats import import_runs
     from raymix.screens.law import show_table
 
@@ -55,6 +60,8 @@ def import_table(
         check_out(out, TABLES)
         table = import_runs(format, src, **dict(_pair(text, "--option") for text in option))
         table.write(out)
+        if found := copies(table.usable()):
+            log.warning("%s: %s; raymix fit counts each once", src, copy_words(table.usable().trial_ids, found))
         show_table(screen, table, out)
 
 
@@ -72,6 +79,7 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Fit a law to runs. With a target larger than every run, laws are also judged on sizes held out."""
+    from raymix.copies import without_copies
     from raymix.formats import import_runs
     from raymix.screens.law import show_fit
     from raymix.tables.choose import choose_law, own_domains
@@ -79,7 +87,9 @@ def fit(
 
     with _usage(), Screen(as_json) as screen:
         check_out(out, (".json",))
-        runs = _only(_minimising(import_runs("exchange", table), metric), evals).usable()
+        runs, twice = without_copies(_only(_minimising(import_runs("exchange", table), metric), evals).usable())
+        for words in twice:
+            log.warning("%s: %s", table, words)
         given = None if weights is None else _named_numbers(weights, runs.eval_domains, "eval domain", "--weights")
         weights_M = _weights(given, runs.eval_domains, runs.metrics)
         own_M = own_domains(runs.domains, runs.eval_domains)
@@ -157,22 +167,6 @@ def _usage() -> Iterator[None]:
     except ValueError as error:
         print(f"raymix: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-
-
-def check_out(out: Path, endings: Sequence[str] = ("",)) -> None:
-    """Refuse a place that cannot be written to, before there is anything to write.
-
-    Raises:
-        SpaceError: another ending, a folder, or a file in none.
-    """
-    from raymix.space import SpaceError
-
-    if not out.name.endswith(tuple(endings)):
-        raise SpaceError(f"{out}: the name must end in {' or '.join(endings)}")
-    if out.is_dir():
-        raise SpaceError(f"{out}: this is a folder; name a file")
-    if not out.absolute().parent.is_dir():
-        raise SpaceError(f"{out}: there is no folder {out.parent}")
 
 
 def _pair(text: str, what: str) -> tuple[str, str]:

@@ -161,6 +161,8 @@ def _verdict(found: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, str
         return {"kind": "none", "headline": "No recommendation", "reason": verdict.get("reason") or reason}
     if verdict.get("answer") == "use it":
         return {"kind": "use", "headline": "Use it", "reason": verdict.get("reason") or ""}
+    if _to_confirm(found):
+        return {"kind": "keep", "headline": "Confirm it first", "reason": verdict.get("reason") or ""}
     headline = f"Keep the baseline: {verdict.get('baseline') or 'the mixture used today'}"
     return {"kind": "keep", "headline": headline, "reason": verdict.get("reason") or ""}
 
@@ -168,6 +170,11 @@ def _verdict(found: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, str
 def _own(found: Mapping[str, Any]) -> str:
     """What the mixture of the study is called: only `use it` makes it a recommendation."""
     return "recommended" if (found.get("verdict") or {}).get("answer") == "use it" else "optimum"
+
+
+def _to_confirm(found: Mapping[str, Any]) -> bool:
+    """Whether the gain is one that no run speaks of."""
+    return str((found.get("verdict") or {}).get("answer")).startswith("confirm first")
 
 
 def _reference(found: Mapping[str, Any]) -> str | None:
@@ -182,11 +189,13 @@ def _bars(space: SearchSpace, found: Mapping[str, Any], order: Sequence[str]) ->
         return []
     n_tokens = (found.get("scale") or {}).get("n_tokens") or space.target.n_tokens
     keep = _own(found) == "optimum"
-    title = "Optimum under the law, not recommended" if keep else "Recommended mixture"
+    undecided = "to be confirmed" if _to_confirm(found) else "not recommended"
+    title = f"Optimum under the law, {undecided}" if keep else "Recommended mixture"
     bars = [_bar(title, space, found["mixture"], found.get("epochs"), order, n_tokens)]
     kept = (found.get("baselines") or {}).get(_reference(found) or "", {})
     if keep and kept.get("mixture"):
-        bars.insert(0, _bar(f"Keep: {_reference(found)}", space, kept["mixture"], None, order, n_tokens))
+        word = "Until then" if _to_confirm(found) else "Keep"
+        bars.insert(0, _bar(f"{word}: {_reference(found)}", space, kept["mixture"], None, order, n_tokens))
     return bars
 
 

@@ -6,28 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from raymix.counts import UNKNOWN
+from raymix.counts import human as human
+from raymix.counts import known as known
 from raymix.target.held_out import ENOUGH, SOME_ORDER
 
 MINUS, DASH, ELLIPSIS = "\u2212", "\u2013", "\u2026"
-UNKNOWN = "unknown"
 TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # bidi controls
 SUPERSCRIPT = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 GOOD_ORDER = 0.8  # rank correlation at which the wording changes, as at SOME_ORDER
-
-
-def known(value: Any) -> bool:
-    """Whether this is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def human(value: Any, unit: str = "") -> str:
-    """A large count: 7e9 is 7B."""
-    if not known(value):
-        return UNKNOWN
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= 0.9995 * size:
-            return f"{value / size:.3g}{letter}{unit}"
-    return f"{value:.3g}{unit}"
 
 
 def power(value: Any) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from raymix.screens.screen import Screen, human
+from raymix.counts import human
+from raymix.screens.screen import Screen
 
 
 def show_costs(

@@ -10,8 +10,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from raymix.counts import human
 from raymix.observations import Observations
-from raymix.screens.screen import Screen, baseline_table, figure, human, mixture_table
+from raymix.screens.screen import Screen, baseline_table, figure, mixture_table
 from raymix.tables.law_file import LawFile
 from raymix.target.recommend import Recommendation
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from raymix.counts import human
+
 if TYPE_CHECKING:
     from raymix.corpus import Corpus
     from raymix.on_ray.run import Progress as RunProgress
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from raymix.target.recommend import Recommendation
 
 
+TITLES = {"use it": "Recommended mixture", "confirm first": "Optimum under the law, to be confirmed,"}  # by verdict
 PIPE = 1000  # columns where nobody looks: a file or the next command wants whole names and one sentence a line
 
 
@@ -156,36 +158,6 @@ class Screen:
             table.add_row(Text(name), human(tokens))
         self.console.print(table)
 
-    def status(self, study: Study) -> None:
-        """How far a study is."""
-        from raymix.study.agenda import expected_trials, over
-        from raymix.study.budget import spent
-
-        ledger, confirmed = study.ledger, study.confirmation()
-        state = {
-            "study": study.store.where,
-            "trials": len(ledger.trials) if study.endless else expected_trials(ledger),
-            "done": ledger.count("done"),
-            "stopped": ledger.count("stopped"),
-            "failed": ledger.count("failed"),
-            "pending": len(ledger.pending()),
-            "finished": study.finished,
-            "over": over(ledger) if study.finished else None,
-            "budget": {} if study.endless else study.space.budget.limits(),
-            "spent": dict(vars(spent(ledger))),
-            "notes": [note for body in ledger.reused.values() for note in body["notes"]],
-            "confirmation": None if confirmed is None else confirmed.to_json(),
-        }
-        if self.as_json:
-            print(json.dumps(state))
-        else:
-            go_on = f"continue with: {study.command()}"
-            if not study.space.trains_proxies:
-                go_on += f", then raymix tell {shlex.quote(study.store.where)} RESULTS.csv"
-            words = f"finished: {state['over']}" if study.finished else go_on
-            ended = "".join(f", {state[how]} {how}" for how in ("stopped", "failed") if state[how] or how == "failed")
-            self.say(f"{state['done']} of {state['trials']} trials done{ended}; {words}")
-
     def _start_bar(self, name: str, total: float) -> None:
         if self.as_json or not self.console.is_terminal:
             return
@@ -231,7 +203,7 @@ def mixture_table(found: Recommendation) -> Table:
     """Shares, how far they may move, and those of the mixture used today, if it is known."""
     reference = "prior" if "prior" in found.baselines else "uniform"
     size = f"{human(found.scale['n_params'])} parameters, {human(found.scale['n_tokens'])} tokens"
-    title = "Recommended mixture" if _own(found) == "recommended" else "Optimum under the law, not recommended,"
+    title = TITLES.get(found.verdict["answer"].partition(":")[0], "Optimum under the law, not recommended,")
     table = Table(named("domain"), "share", "near-optimal", "epochs", reference, title=f"{title} at {size}")
     for name, share in found.mixture.items():
         near, epochs = found.near_optimal[name], found.epochs[name]
@@ -267,14 +239,6 @@ def _own(found: Recommendation) -> str:
 def figure(value: float | None, decimals: int = 2) -> str:
     """A score; ? where it is not known."""
     return "?" if value is None else f"{value:.{decimals}f}"
-
-
-def human(number: float) -> str:
-    """1234567 -> 1.23M."""
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{letter}"
-    return f"{number:.3g}"
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from raymix.space import Rung, Scale, SpaceError
 from raymix.space_parts import Objective
 from raymix.space_study import Confirm
 from raymix.study.budget import CLOSE, flops_left, spent
-from raymix.study.gain import Gain, seen, words
+from raymix.study.gain import Gain, Guard, all_guard_words, guard_words, guards, seen, words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.objective import objective_of
@@ -36,8 +36,8 @@ from raymix.target.recommend import (
     baseline_mixtures,
     fit_law,
     mixture_for,
-    refitted,
 )
+from raymix.target.refits import refitted
 
 FIRST_SEED = 1000  # the search counts from 0, so these runs chose nothing
 PROPOSAL = "proposal"
@@ -60,6 +60,8 @@ class Confirmation:
     words: list[str]
     outdated: bool = False
     """Whether the objective has changed since, so that another mixture may be the one to confirm."""
+    guardrails: dict[str, Guard] = field(default_factory=dict)
+    """What was seen of each, where the prior was trained beside the proposal."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -102,7 +104,7 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
         "scale": {"n_params": scale.n_params, "n_tokens": scale.n_tokens},
         "seeds": [FIRST_SEED + i for i in range(seeds)],
         "mixtures": mixtures,
-        "predicted": _predicted(ledger, law, mixtures, scale),
+        **_predicted(ledger, law, mixtures, scale),
     }
     ledger.note("confirm", body)
 
@@ -164,10 +166,13 @@ def confirmation(ledger: Ledger) -> Confirmation | None:
     done, failed = ended.count("done"), sum(status not in (None, "done") for status in ended)
     pending = len(ids) - done - failed
     mixtures, scale = plan["mixtures"], plan["scale"]
+    foreseen, prior = plan.get("guards", {}), trials.get("prior", [])  # an earlier version did not record the first
+    guarded = guards(ledger, objective, foreseen, trials[PROPOSAL], prior) if prior else {}
     said = [words(name, gain, pending) for name, gain in gains.items()]
+    said += all_guard_words(objective, guarded, bool(prior))
     outdated = objective != ledger.space.objective
     said += ["these gains are of the objective before it was changed"] if outdated else []
-    return Confirmation(scale, plan["seeds"], mixtures, trials, done, pending, failed, gains, said, outdated)
+    return Confirmation(scale, plan["seeds"], mixtures, trials, done, pending, failed, gains, said, outdated, guarded)
 
 
 def confirmed_mixture(ledger: Ledger) -> Array | None:
@@ -188,12 +193,19 @@ def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommenda
     same = all(math.isclose(found.mixture[name], s, abs_tol=1e-9) for name, s in confirmed.mixtures[PROPOSAL].items())
     if not same:
         note = "what was confirmed is another mixture: the law has since found one better by more than the noise"
-        return replace(found, law={**found.law, "notes": [*found.law["notes"], note]})
+        broke = [guard_words(name, guard) for name, guard in confirmed.guardrails.items() if guard.broken]
+        more = [f"{note}; in that other one {'; '.join(broke)}" if broke else note]
+        return replace(found, law={**found.law, "notes": [*found.law["notes"], *more]})
     found = replace(found, law={**found.law, "notes": [*found.law["notes"], *confirmed.words]})
     prior = confirmed.gains.get("prior")
     if prior is None or prior.low is None:
         return found
     reason = f"{words('prior', prior, 0)}, at {_of(confirmed.scale)}"
+    broken = [guard_words(name, guard) for name, guard in confirmed.guardrails.items() if guard.broken]
+    if broken:
+        kept = {"answer": "keep the baseline: guardrail broken", "baseline": "prior"}
+        why = f"{reason}; but {'; '.join(broken)}; raymix confirm trains what the law, which knows this now, proposes"
+        return replace(found, verdict={**kept, "reason": why})
     if prior.low > 0:
         return replace(found, verdict={"answer": "use it", "reason": reason})
     kept = {"answer": "keep the baseline: gain within noise", "baseline": "prior"}
@@ -262,8 +274,12 @@ def _runs(ledger: Ledger, plan: Mapping[str, Any]) -> Iterator[tuple[str, int, s
 
 def _predicted(
     ledger: Ledger, law: Law, mixtures: Mapping[str, Mapping[str, float]], scale: Scale
-) -> dict[str, dict[str, float]]:
-    """Gain of the proposal over each baseline at the scale of the runs, before any of them: mean and 90% interval."""
+) -> dict[str, dict[str, Any]]:
+    """What the runs are to show at their scale, before any of them.
+
+    `predicted`: gain of the proposal over each baseline, mean and 90% interval. `guards`: by how much each guarded eval
+    domain is worse than at the prior.
+    """
     space, usable = ledger.space, ledger.table().usable()
     names = [name for name in mixtures if name != PROPOSAL]
     mix_BK = np.stack([space.mixture(mixtures[name]) for name in (PROPOSAL, *names)])
@@ -271,8 +287,11 @@ def _predicted(
     unique_K = unique_at(space, np.asarray([scale]))[0]  # these runs repeat tokens as the proxies do
     objective = objective_of(space, law, at, unique_K)
     drawn = refitted(objective, space, usable, N_DRAWS, np.random.default_rng([ledger.seed, 1]), unique_K)
-    read = Reading.of(objective, mix_BK, drawn)
-    return {name: asdict(read.gain(q)) for q, name in enumerate(names, 1)}
+    read, worse = Reading.of(objective, mix_BK, drawn), {}
+    if "prior" in names:
+        worse_M = read.loss_QM[0] - read.loss_QM[1 + names.index("prior")]
+        worse = {name: float(worse_M[space.eval_names.index(name)]) for name in space.objective.guardrails}
+    return {"predicted": {name: asdict(read.gain(q)) for q, name in enumerate(names, 1)}, "guards": worse}
 
 
 def _of(scale: Mapping[str, float]) -> str:

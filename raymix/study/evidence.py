@@ -32,6 +32,7 @@ from raymix.space_study import Reuse
 from raymix.store import Store
 from raymix.study.files import read_identity, read_space
 from raymix.study.ledger import Ledger
+from raymix.study.routes import copied
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ def take_evidence(ledger: Ledger) -> None:
         if entry.key not in ledger.reused:
             source = read_source(entry, ledger.space.folder, ledger.space.metrics)
             rows, notes = mapped_rows(entry, source, ledger.space)
+            before = [row for body in ledger.reused.values() for row in body["rows"]]
+            notes += copied(rows, before)
             for note in notes:
                 log.warning("from %s: %s", entry.source, note)
             body = {"entry": entry.key, "source": entry.source, "sha256": source.sha256, "notes": notes, "rows": rows}

@@ -25,7 +25,7 @@ from raymix.store import Store
 from raymix.store.log import Event
 from raymix.study.routes import alike, once, origin
 from raymix.study.row import check_columns, check_mixture, record, unlike, without_result
-from raymix.study.trial import Trial, trial_identity
+from raymix.study.trial import Trial, trial_identity, unknown_trial
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ class Ledger:
 
     def _known(self, trial_id: str) -> Trial:
         if trial_id not in self.trials:
-            raise ValueError(f"trial {trial_id!r} was never proposed by this study")
+            raise ValueError(unknown_trial(trial_id, self.trials, [trial.trial_id for trial in self.pending()]))
         return self.trials[trial_id]
 
     def propose(self, proposals: Sequence[Proposal], purpose: str = "search") -> list[Trial]:

@@ -22,7 +22,6 @@ from raymix.space import SearchSpace
 EXPONENT = 0.5  # b of r^b: between linear (1) and logarithmic (0)
 PRIOR_SD = 1.0  # nats per unit of exposure: weak
 Z90 = 1.645
-NOISE = 0.01  # nats, of the objective of one run, where nobody has measured it
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from raymix.copies import copied_rows, copy_words
 from raymix.observations import REUSED
 from raymix.simplex import Array
 
@@ -23,14 +24,25 @@ def once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Rows of evidence in their order, each measurement once: of several routes the shortest, then the first.
 
     The same trial at the same scale with the same losses is one measurement; trials of several tables may well be
-    numbered alike, but then their losses differ.
+    numbered alike, but then their losses differ. What another source says under another name is a copy.
     """
     known: dict[tuple[Any, ...], list[int]] = {}
     for i in sorted(range(len(rows)), key=lambda i: _steps(rows[i])):
         same = known.setdefault(_trial(rows[i]), [])
         if not any(_agree(rows[i], rows[j]) for j in same):
             same.append(i)
-    return [rows[i] for i in sorted(i for same in known.values() for i in same)]
+    named = [rows[i] for i in sorted(i for same in known.values() for i in same)]
+    twice = copied_rows(named, [_route(row) for row in named])
+    return [row for i, row in enumerate(named) if i not in twice]
+
+
+def copied(rows: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence where rows of evidence are those of another source (in `before`) under other names."""
+    both = [*before, *rows]
+    ids = [origin(row["trial_id"]) for row in both]
+    found = copied_rows(both, [_route(row) for row in both])
+    renamed = {b: first for b, first in found.items() if b >= len(before) and ids[b] != ids[first]}
+    return [f"{copy_words(ids, renamed)}; each counts once"] if renamed else []
 
 
 def alike(columns: Sequence[str], ours_C: Array, theirs_C: Array) -> bool:

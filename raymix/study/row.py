@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,29 @@ NO_REASON = "no reason given"
 FAR_SCALE = 2.0  # realised sizes differ from nominal ones, but not by this factor
 
 
+class NotReportedError(ValueError):
+    """A row without a loss or metric. In a Ray job the trial has failed; whoever tells by hand can still give it."""
+
+
+@contextmanager
+def told_by_hand() -> Iterator[None]:
+    """Say what to do about a number that is missing: refused, for an empty cell is rather a slip than a failure."""
+    try:
+        yield
+    except NotReportedError as error:
+        raise NotReportedError(
+            f"{error}: tell it too, or tell the trial as failed if it will not be measured"
+        ) from None
+
+
 def record(space: SearchSpace, trial: Trial, row: Mapping[str, Any]) -> dict[str, Any]:
     """What to record of a reported row: with its losses, or as a failure where one is not positive and finite.
 
     Columns that the exchange form does not know are left out. Nothing that could not be read again gets through.
 
     Raises:
-        ValueError: a column of the objective is missing or no number, a metric is above its best, a size or token count
+        NotReportedError: a column of the objective is missing.
+        ValueError: a column of the objective is no number, a metric is above its best, a size or token count
             is not above 0 or in another unit, seconds, FLOPs or tokens are below 0, or the status is unknown.
     """
     status = str(row.get("status") or "done")
@@ -127,7 +144,7 @@ def _losses(space: SearchSpace, trial_id: str, row: Mapping[str, Any], status: s
     missing = [column.removeprefix("loss/") for column, value in losses.items() if value is None]
     if missing:
         kind = "metric" if missing[0] in space.metric_names else "loss"
-        raise ValueError(f"trial {trial_id}: {kind}/{missing[0]} was not reported")
+        raise NotReportedError(f"trial {trial_id}: {kind}/{missing[0]} was not reported")
     return losses
 
 

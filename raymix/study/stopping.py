@@ -17,17 +17,17 @@ import numpy as np
 
 from raymix.design import rungs
 from raymix.design.numbering import nearest_rung
-from raymix.laws.repetition import stocked
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.study.ledger import Ledger
+from raymix.study.noise import noise_in
 from raymix.study.trial import Trial
-from raymix.target.held_out import noise_of_a_run
-from raymix.target.improvement import N_LAWS, expected_improvement
+from raymix.target.improvement import expected_improvement
 from raymix.target.objective import objective_of, reduce_losses
 from raymix.target.optimum import minimise
-from raymix.target.recommend import NotEnoughTrialsError, fit_law, refitted
+from raymix.target.recommend import NotEnoughTrialsError, fit_law
+from raymix.target.refits import refits
 
 TRIALS_PER_DOMAIN = 4  # the law has about two coefficients per domain: twice as many trials
 TRIALS_PER_RUNG = 4
@@ -64,11 +64,9 @@ def early_stop(space: SearchSpace, table: Observations, seed: int, n_trials: int
     objective, polytope = objective_of(space, law), space.polytope()
     rng = np.random.default_rng([seed, 2, n_trials])
     best_K = minimise(objective, polytope).mixture_K
-    expected = expected_improvement(refitted(objective, space, usable, N_LAWS, rng), polytope, best_K)
     last = usable.last()
-    fitted_BM = stocked(law, last.unique_BK).predict(last.mix_BK, last.scale_B2)  # with the repeats that they had
-    noise = noise_of_a_run(last, objective_values(space, last.loss_BM), objective_values(space, fitted_BM))
-    noise /= float(np.sqrt(len(last)))
+    noise = noise_in(space, last, law) / float(np.sqrt(len(last)))
+    expected = expected_improvement(refits(objective, space, usable, rng), polytope, best_K, noise)
     if not expected < noise:
         return None
     return {

@@ -28,7 +28,7 @@ from raymix.study.confirm import Confirmation, confirmation, confirmed_mixture, 
 from raymix.study.evidence import take_evidence
 from raymix.study.files import FORMAT, as_written, read_identity, read_space, upgrade, write_identity, write_space
 from raymix.study.ledger import Ledger
-from raymix.study.row import WITHOUT_RESULT, check_columns
+from raymix.study.row import WITHOUT_RESULT, check_columns, told_by_hand
 from raymix.study.stopping import stopped
 from raymix.study.trial import Trial
 from raymix.target.held_out import HeldOut
@@ -216,7 +216,7 @@ class Study:
         given = {"n_params": n_params, "n_tokens": n_tokens, "seconds": seconds, "flops": flops}
         row |= {key: value for key, value in given.items() if value is not None}
         check_columns(self.space, row)
-        with self.writing(TURN) as ledger:
+        with self.writing(TURN) as ledger, told_by_hand():
             ledger.observe(trial_id, row)
 
     def tell_rows(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
@@ -239,7 +239,8 @@ class Study:
                 if "trial_id" not in row:
                     raise ValueError(f"row {number}: the trial_id is missing")
                 try:
-                    ledger.check(str(row["trial_id"]), row)
+                    with told_by_hand():
+                        ledger.check(str(row["trial_id"]), row)
                 except ValueError as error:
                     raise ValueError(f"row {number}: {error}") from None
             ledger.observe_all([(str(row["trial_id"]), row) for row in given])

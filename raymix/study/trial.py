@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from raymix.space import Scale, SearchSpace
 
+MOST_NAMED = 12  # ids in a message
 GOING_ON = ("continues", "after")  # not recorded of a trial that starts anew
 
 
@@ -54,3 +56,16 @@ def trial_identity(
     key: list[Any] = [shares, *map(float, scale), seed, space if isinstance(space, str) else space.hash()]
     key += [list(map(float, after))] if after else []
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def unknown_trial(trial_id: str, known: Iterable[str], pending: Sequence[str]) -> str:
+    """What to say of an id that no trial has: the one it may be, else those that are still to be told."""
+    near = difflib.get_close_matches(trial_id, list(known), n=1)
+    if near:
+        hint = f"did you mean {near[0]!r}?"
+    elif pending:
+        more = f", ... ({len(pending)})" if len(pending) > MOST_NAMED else ""
+        hint = f"asked and not told yet: {', '.join(pending[:MOST_NAMED])}{more}"
+    else:
+        hint = "all that it proposed has been told; raymix ask proposes more"
+    return f"trial {trial_id!r} was never proposed by this study; {hint}"

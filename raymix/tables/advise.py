@@ -27,7 +27,7 @@ from raymix.target.held_out import ENOUGH
 from raymix.target.near_optimal import near_optimal
 from raymix.target.objective import ObjectiveAtScale, objective_of
 from raymix.target.optimum import Optimum, minimise
-from raymix.target.reading import Reading, epochs_of, far_notes, repeat_notes, set_around, verdict
+from raymix.target.reading import Reading, epochs_of, far_notes, guessed_scale, repeat_notes, set_around, verdict
 from raymix.target.recommend import Recommendation, baseline_mixtures
 
 N_DRAWS = 100
@@ -91,6 +91,8 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     drawn = None if laws is None else [replace(objective, law=law) for law in laws]
     read = Reading.of(objective, np.stack([optimum.mixture_K, *baselines.values()]), drawn)
     compared = read.baselines({name: space.shares(mix_K) for name, mix_K in baselines.items()})
+    beyond = share_notes(found, optimum.mixture_K[None])
+    guessed = [*_guessed_scale(found, wanted.scale), *beyond]
     reference = "prior" if "prior" in compared else "uniform"
     return Recommendation(
         mixture=space.shares(optimum.mixture_K),
@@ -108,12 +110,12 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
             "notes": [
                 *found.law.notes_,
                 *notes_at(found, wanted.scale),
-                *share_notes(found, optimum.mixture_K[None]),
+                *beyond,
                 *repeat_notes(space, objective, optimum.mixture_K),
             ],
         },
         certificate=certificate,
-        verdict=verdict(reference, compared[reference].gain, noise, _order(found)),
+        verdict=verdict(reference, compared[reference].gain, noise, _order(found), guessed),
         evidence=_evidence(found),
     )
 
@@ -161,6 +163,14 @@ def notes_at(found: LawFile, scale: Scale) -> list[str]:
         if what not in reads and outside:
             notes.append(f"{read.law.name} has no {what}: its losses are those at {low:.3g}, not at {at:.3g}")
     return notes + far_notes(*scale, trained.n_params[-1], trained.n_tokens[1])
+
+
+def _guessed_scale(found: LawFile, scale: Scale) -> list[str]:
+    """What no run behind the law says of a gain at this scale."""
+    if found.trained is None:
+        return []
+    sizes = found.trained.n_params
+    return guessed_scale(scale, (sizes[0], sizes[-1]), found.trained.n_tokens)
 
 
 def share_notes(found: LawFile, mix_BK: Array) -> list[str]:

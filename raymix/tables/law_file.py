@@ -149,6 +149,8 @@ def read_law(path: str | Path) -> LawFile:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise ValueError(f"{path}: this is a folder; name the file that raymix fit wrote")
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; raymix fit writes one")
     try:

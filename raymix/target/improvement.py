@@ -7,7 +7,8 @@ further trials is expected to gain.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import islice
 
 import numpy as np
 
@@ -18,10 +19,18 @@ from raymix.target.optimum import minimise
 N_LAWS = 16  # of the draws: the mean of a bounded gain needs fewer than its quantiles
 
 
-def expected_improvement(drawn: Sequence[ObjectiveAtScale], polytope: Polytope, mix_K: Array) -> float:
-    """Mean over at most `N_LAWS` laws of how much better their own optimum is than `mix_K`, in nats."""
-    gains = []
-    for each in drawn[:N_LAWS]:
+def expected_improvement(
+    drawn: Iterable[ObjectiveAtScale], polytope: Polytope, mix_K: Array, bound: float = np.inf
+) -> float:
+    """Mean over at most `N_LAWS` laws of how much better their own optimum is than `mix_K`, in nats.
+
+    No gain is below 0, so that the first laws may be enough to know that the mean is at least `bound`: then no more are
+    drawn, and what comes back is what it is at least.
+    """
+    gains: list[float] = []
+    for each in islice(drawn, N_LAWS):
         here, there = each.values(np.stack([mix_K, minimise(each, polytope).mixture_K]))
         gains.append(max(float(here - there), 0.0))
+        if sum(gains) >= bound * N_LAWS:
+            return sum(gains) / N_LAWS
     return float(np.mean(gains)) if gains else float("nan")

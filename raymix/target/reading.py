@@ -12,6 +12,7 @@ Letters: M eval domains, Q mixtures compared (the recommended one first), S draw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,9 @@ import numpy as np
 
 from raymix.laws.posterior import SHARED, parts_of
 from raymix.laws.repetition import REPEATED
+from raymix.observations import SAME_SCALE
 from raymix.simplex import Array, Polytope
-from raymix.space import SearchSpace
+from raymix.space import Scale, SearchSpace
 from raymix.target.held_out import SOME_ORDER, Z90
 from raymix.target.near_optimal import near_optimal
 from raymix.target.objective import ObjectiveAtScale, reduce_losses
@@ -128,17 +130,23 @@ def epochs_of(space: SearchSpace, mix_K: Array, n_tokens: float) -> dict[str, fl
     return {name: float(epochs) if finite else None for name, epochs, finite in known}
 
 
-def verdict(name: str, gain: Interval, noise: float, order: float | None = None) -> dict[str, str]:
+def verdict(
+    name: str, gain: Interval, noise: float, order: float | None = None, guessed: Sequence[str] = ()
+) -> dict[str, str]:
     """Use the mixture only if its gain over the baseline is above 0 at 95% and above the noise of one run.
 
-    And only if the law is one to believe: `order` is its rank correlation on mixtures held out, where that is known.
-    The interval of a gain takes the law's form for granted, and is narrow also where that form is wrong.
+    And only if the law is one to believe: `order` is its rank correlation on mixtures held out, where that is known,
+    and `guessed` says what of this reading no run speaks of. The interval of a gain takes the law's form for granted,
+    and is narrow also where that form is wrong.
     """
     seen = f"predicted gain over the {name} {gain.mean:.4f} nats (90% interval {gain.low:.4f} to {gain.high:.4f})"
     if gain.low > 0 and gain.mean > noise:
         if order is not None and order < SOME_ORDER:
             why = f"but the law hardly orders mixtures it has not seen (rank correlation {order:.2f}): confirm it first"
             return {"answer": "keep the baseline: law not trusted", "baseline": name, "reason": f"{seen}, {why}"}
+        if guessed:
+            why = f"above the noise of one run ({noise:.4f}), but {'; '.join(guessed)}: confirm it first"
+            return {"answer": "confirm first: far from the runs", "baseline": name, "reason": f"{seen}, {why}"}
         return {"answer": "use it", "reason": f"{seen}, above the noise of one run ({noise:.4f})"}
     why = "the interval includes 0" if gain.low <= 0 else f"less than the noise of one run ({noise:.4f})"
     return {"answer": "keep the baseline: gain within noise", "baseline": name, "reason": f"{seen}; {why}"}
@@ -152,6 +160,22 @@ def far_notes(n_params: float, n_tokens: float, most_params: float, most_tokens:
         notes.append(f"{times:.1f} times the tokens of the longest run: expect losses to be off by some %")
     if n_params > FAR_PARAMS * most_params:
         notes.append(f"{n_params / most_params:.0f} times the largest size trained: train a larger one")
+    return notes
+
+
+def guessed_scale(scale: Scale, params: tuple[float, float], tokens: tuple[float, float]) -> list[str]:
+    """What no run says of a gain at a scale: far beyond runs of one size or one length its effect is the law's prior.
+
+    `params` and `tokens` are the least and the most that was trained.
+    """
+    notes = []
+    for what, at, (low, high), far in (
+        ("size", scale.n_params, params, FAR_PARAMS),
+        ("length", scale.n_tokens, tokens, FAR_TOKENS),
+    ):
+        if at > far * high and math.log(high / low) < SAME_SCALE:
+            notes.append(f"all runs have one {what} and the target {at / high:.3g} times that, so no run says what "
+                         f"{what} does to the gain")  # fmt: skip
     return notes
 
 

@@ -14,13 +14,9 @@ from typing import Any
 import numpy as np
 
 from raymix import simplex
+from raymix.copies import copies, copy_words
 from raymix.exchange import NUMBERS
 from raymix.laws import HedgedUnion, Law, ResidualGP, make_law
-from raymix.laws.base import Table, as_table
-from raymix.laws.bootstrap import resample_runs
-from raymix.laws.fit import SIG_RANGE
-from raymix.laws.repetition import at_rows, stocked
-from raymix.laws.robust import tamed
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import Rung, SearchSpace, SpaceError, Target
@@ -30,7 +26,18 @@ from raymix.target.improvement import expected_improvement
 from raymix.target.near_optimal import exchangeable
 from raymix.target.objective import ObjectiveAtScale
 from raymix.target.optimum import Optimum
-from raymix.target.reading import Baseline, Interval, Reading, epochs_of, far_notes, repeat_notes, set_around, verdict
+from raymix.target.reading import (
+    Baseline,
+    Interval,
+    Reading,
+    epochs_of,
+    far_notes,
+    guessed_scale,
+    repeat_notes,
+    set_around,
+    verdict,
+)
+from raymix.target.refits import refitted, rows_of
 
 N_DRAWS = 40  # bootstrap laws: enough for the 5% and 95% quantiles to be about the 2nd and 38th of them
 SAME_SCALE = 0.3  # in log: realised sizes differ a little from nominal ones
@@ -95,11 +102,6 @@ def _lacks(usable: Observations) -> str | None:
     return None
 
 
-def rows_of(space: SearchSpace, usable: Observations) -> Table:
-    """What a law of the space is fitted to."""
-    return as_table(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M, usable.unique_BK)
-
-
 def mixture_for(space: SearchSpace, table: Observations) -> Array:
     """The mixture (K,) that a study recommends at its target from this table, before it has confirmed any.
 
@@ -109,34 +111,6 @@ def mixture_for(space: SearchSpace, table: Observations) -> Array:
     process = fit_law(space, table, ResidualGP.name)  # with the law inside: one fit, not two
     assert isinstance(process, ResidualGP)
     return answer(space, process.law_, rows_of(space, table.usable()), process=process)[0].mixture_K
-
-
-def refitted(
-    objective: ObjectiveAtScale,
-    space: SearchSpace,
-    usable: Observations,
-    n: int,
-    rng: np.random.Generator,
-    unique_K: Array | None = None,
-) -> list[ObjectiveAtScale]:
-    """The objective under `n` laws, each fitted to whole trials drawn with replacement; `unique_K` as it was given."""
-    stock_K = space.available_K if unique_K is None else unique_K
-    table = _tamed(rows_of(space, usable), objective.law)
-
-    def draw() -> ObjectiveAtScale:
-        rows = resample_runs(table, rng)
-        law = objective.law.resampled(rng) if isinstance(objective.law, HedgedUnion) else make_law(objective.law.name)
-        return replace(objective, law=stocked(rows.fit(law), stock_K))
-
-    return [draw() for _ in range(n)]
-
-
-def _tamed(table: Table, law: Law) -> Table:
-    """The table with no loss absurdly far from the law: drawn twice, one would carry a whole refit away."""
-    pred_BM = at_rows(law, table).predict(table.mix_BK, table.scale_B2)
-    log_MB = np.log(table.loss_BM / pred_BM).T
-    near_MB = tamed(log_MB, np.full(len(log_MB), SIG_RANGE[0]))
-    return replace(table, loss_BM=np.where(near_MB == log_MB, table.loss_BM.T, pred_BM.T * np.exp(near_MB)).T)
 
 
 def recommend(
@@ -162,9 +136,13 @@ def recommend(
     if keep_K is not None:
         optimum = _kept(optimum, objective, polytope, keep_K, score["noise"])
     more = expected_improvement(drawn, polytope, optimum.mixture_K)
-    notes = [*law.notes_, *_extrapolation(usable, target, optimum.mixture_K)]
+    most_2, least_2 = usable.scale_B2.max(axis=0), usable.scale_B2.min(axis=0)
+    untried = _untried(usable, optimum.mixture_K)
+    notes = [*law.notes_, *far_notes(*target.scale, *most_2), *(f"{words}: confirm it first" for words in untried)]
     notes += repeat_notes(space, objective, optimum.mixture_K) + _unused_rungs(space, usable)
-    notes += below_ladder(space, target)
+    notes += [*below_ladder(space, target), *_copies(usable)]
+    params, tokens = zip(least_2.tolist(), most_2.tolist(), strict=True)
+    guessed = [*guessed_scale(target.scale, params, tokens), *untried]
     others = baseline_mixtures(space, target)
     read = Reading.of(objective, np.stack([optimum.mixture_K, *others.values()]), drawn)
     baselines = read.baselines({name: space.shares(mix_K) for name, mix_K in others.items()})
@@ -178,7 +156,7 @@ def recommend(
         epochs=epochs_of(space, optimum.mixture_K, target.n_tokens),
         law={"name": law.name, **_known(score), "expected_improvement": more, "notes": notes},
         certificate={"gap": optimum.gap, "convex": optimum.convex, "method": optimum.method},
-        verdict=verdict("prior", baselines["prior"].gain, score["noise"], held_out.order),
+        verdict=verdict("prior", baselines["prior"].gain, score["noise"], held_out.order, guessed),
         evidence=_evidence(table),
         exchangeable=_pairs(space, exchangeable(objective, polytope, optimum, score["noise"])),
     )
@@ -220,13 +198,19 @@ def _pairs(space: SearchSpace, moved_KK: Array) -> list[dict[str, Any]]:
     ]
 
 
-def _extrapolation(usable: Observations, target: Rung, mix_K: Array) -> list[str]:
-    """Warnings where the target or the mixture lies far beyond what was trained."""
-    notes = far_notes(target.n_params, target.n_tokens, *usable.scale_B2.max(axis=0))
+def _untried(usable: Observations, mix_K: Array) -> list[str]:
+    """A sentence where the mixture lies far from all that were trained."""
     nearest = float(0.5 * np.abs(usable.mix_BK - mix_K).sum(axis=1).min())
-    if nearest > FAR_MIXTURE:
-        notes.append(f"no mixture within {nearest:.0%} of share of the recommended one was tried: confirm it first")
-    return notes
+    return (
+        [f"no mixture within {nearest:.0%} of share of the recommended one was tried"] if nearest > FAR_MIXTURE else []
+    )
+
+
+def _copies(usable: Observations) -> list[str]:
+    """A warning where runs repeat others: whoever told them so, their noise is not that of runs."""
+    found = copies(usable)
+    why = "a copy told twice, or a trainer that ignores its seed: the noise is taken for too small"
+    return [f"{copy_words(usable.trial_ids, found)}: {why}"] if found else []
 
 
 def below_ladder(space: SearchSpace, target: Rung) -> list[str]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from raymix import Study
 from raymix.cli import app
 from raymix.clusters.money import RESTART_SECONDS, price
 from raymix.clusters.prices import read_prices
 from raymix.commands.cluster import add_costs
+from raymix.design import Proposal
 from raymix.plan import Plan, RungPlan
 from raymix.screens.screen import Screen
+from raymix.space import Scale
+from raymix.study.noise import ASSUMED, Noise, noise_of
 from raymix.study.resolution import compare_budgets
 from raymix.yaml12 import SpaceError
 from tests import worlds
@@ -80,7 +86,16 @@ def test_what_a_plan_cannot_answer_is_refused_before_it_is_made(words: list[str]
 
 def test_runs_of_confirmation_resolve_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     rungs = [RungPlan(1, 1e9, "", 40, 1.0, 1.0), RungPlan(1, 1e9, "", 24, 1.0, 1.0, purpose="confirm")]
-    add_costs(Screen(True), worlds.space(), Plan(64, 1e10, 1.0, 4, 1.0, rungs, [], []), None, None, 4, None, 0.01)
+    add_costs(
+        Screen(True),
+        worlds.space(),
+        Plan(64, 1e10, 1.0, 4, 1.0, rungs, [], []),
+        None,
+        None,
+        4,
+        None,
+        Noise(0.01, "as given"),
+    )
     budgets = json.loads(capsys.readouterr().out)["budgets"]
     assert [budget["trials"] for budget in budgets] == [10, 20, 40, 80, 160]
     assert budgets[2]["resolves"] == compare_budgets(worlds.space(), [160, 40], 0.01)[1].resolves
@@ -90,3 +105,24 @@ def test_no_gpu_is_said_as_submit_takes_it() -> None:
     """Past the check of costs: the next thing a plan needs is its space."""
     done = CliRunner().invoke(app, ["plan", "not-there.yaml", "--cloud", "aws", "--gpu", "none"])
     assert "not-there.yaml: there is no such file" in str(done.exception)
+
+
+def test_the_noise_of_a_plan_is_that_of_the_runs_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two runs of each of four mixtures that differ by .2 nats in the objective: an sd of .2 / sqrt 2."""
+    where = str(tmp_path / "s")
+    assert noise_of(worlds.space(), where) == Noise(ASSUMED, "assumed: give --noise", assumed=True)
+    study = Study.create(worlds.space(), where)
+    with study.writing() as ledger:
+        for i, mix_K in enumerate(np.repeat(np.random.default_rng(0).dirichlet(np.ones(3), 4), 2, axis=0)):
+            (trial,) = ledger.propose([Proposal(mix_K, Scale(1e5, 5e5), 0)])
+            loss_M = worlds.losses(mix_K, 1e5, 5e5) + 0.2 * (i % 2)
+            ledger.observe(trial.trial_id, {f"loss/{n}": v for n, v in zip(worlds.DOMAINS, loss_M, strict=True)})
+    found = noise_of(worlds.space(), where)
+    assert (found.nats, found.assumed) == (pytest.approx(0.2 / 2**0.5), False)
+    assert found.source == f"as seen in 8 trials of {where}"
+    other = worlds.space(name="other", **{"from": [{"study": where}]})
+    assert noise_of(other, str(tmp_path / "none")).nats == pytest.approx(0.2 / 2**0.5)
+    assert noise_of(worlds.space(name="third"), where).assumed  # another space: its runs are not of this one
+    add_costs(Screen(True), other, Plan(4, 1.0, 1.0, 4, 1.0, [RungPlan(1, 1e9, "", 4, 1.0, 1.0)], [], []), None, None,
+              4, None, found)  # fmt: skip
+    assert json.loads(capsys.readouterr().out)["noise"] == found.to_json()

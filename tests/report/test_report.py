@@ -261,6 +261,18 @@ def test_kept_baseline_is_the_first_bar(tmp_path: Path) -> None:
     assert "Recommended mixture" not in page
 
 
+def test_a_mixture_to_confirm_first_is_no_recommendation_yet(tmp_path: Path) -> None:
+    study = make_study()
+    study["recommendation"]["verdict"] = {
+        "answer": "confirm first: far from the runs",
+        "baseline": "prior",
+        "reason": "r",
+    }
+    page = written(tmp_path, **study)
+    assert "Confirm it first" in page and "Keep the baseline" not in page and "Recommended mixture" not in page
+    assert page.index("Until then: prior") < page.index("Optimum under the law, to be confirmed")
+
+
 def test_failed_trial_is_kept_as_row() -> None:
     study = make_study()
     trials = list_trials(study["space"], study["observations"])
@@ -326,6 +338,12 @@ def test_confirmed_gains_stand_beside_predicted_ones() -> None:
     assert "+0.0266 to +0.0401" in page
     assert "not yet" in page
     assert "no pair of runs ended well" in render(**make_study(), confirmed=confirmed | {"pending": 0, "failed": 3})
+    assert "Guardrails" not in page
+    guarded = {"code": {"allowed": 0.02, "predicted": 0.03, "mean": 0.15, "low": 0.1, "high": 0.2}}
+    broken = render(**make_study(), confirmed=confirmed | {"guardrails": guarded})
+    assert "+0.1500" in broken and ">broken<" in broken
+    guarded["code"]["predicted"] = 0.12  # as the law foresaw at this scale, which keeps the guardrail at the target
+    assert ">broken<" not in render(**make_study(), confirmed=confirmed | {"guardrails": guarded})
     assert "Confirmed</h2>" not in render(**make_study())
 
 
@@ -424,6 +442,7 @@ def test_many_domains_keep_their_colours_and_stay_on_the_page(tmp_path: Path) ->
 
 def test_numbers_read_as_a_person_says_them() -> None:
     assert [words.human(v) for v in (7e9, 2e12, 20e6, 1.25e8, None)] == ["7B", "2T", "20M", "125M", "unknown"]
+    assert [words.human(v) for v in (999.4, 999_999, 999_499_999)] == ["999", "1M", "999M"]
     assert [words.percent(v) for v in (0.436, 0.082, 0.2, 0.0004, 0.0)] == ["44%", "8.2%", "20%", "<0.1%", "0%"]
     assert [words.epochs(v) for v in (3.6, 0.21, None, 0.0)] == [
         "3.6 epochs",

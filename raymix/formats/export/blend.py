@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,8 +175,18 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ExportError(f"{folder}: there is a file, no folder: name another with -o") from None
+    except OSError as error:
+        raise _unwritable(folder, error) from None
     for name in files:
         if (folder / name).exists():
             raise ExportError(f"{folder / name} is there already: choose another folder with -o, or remove it")
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    try:
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> ExportError:
+    why = os.strerror(error.errno) if error.errno else str(error)
+    return ExportError(f"{folder}: cannot be written ({why}); name another folder with -o")
