@@ -4,7 +4,7 @@
     domains, eval_domains          names, in the order of its arrays
     format, raymix                 version of this form, and of the program that wrote it
     weights, trained, choice       of the objective; sizes, tokens and runs seen; how the law was chosen
-    elsewhere                      the law to read at other scales than the runs', where `law` knows the mixture alone
+    elsewhere                      the law to read at other scales than the runs', where `law` is for theirs alone
 
 Only the first two groups are needed, so the law.json of a study can be read too. Plain JSON, never pickle: reading
 a file from anywhere runs no code from it.
@@ -93,7 +93,9 @@ class LawFile:
         """The same with the law that is read at this scale, and why it is."""
         if self.elsewhere is None or not self.outside(np.array([scale], dtype=np.float64))[0]:
             return self
-        why = f"{self.elsewhere.name} is read beyond the scale of the runs, as {self.law.name} knows the mixture alone"
+        why = (
+            f"{self.elsewhere.name} is read beyond the scale of the runs: {self.law.name} was chosen for that one alone"
+        )
         return replace(self, law=self.elsewhere, elsewhere=None, choice={**self.choice, "why": why})
 
 
