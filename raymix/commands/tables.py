@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from raymix.observations import Observations
     from raymix.space import Scale
     from raymix.tables.choose import Choice
+    from raymix.tables.law_file import LawFile
 
 TABLES = (".csv", ".parquet")
 WEIGHT_FILES = (".csv", ".tsv", ".gz", ".parquet", ".json", ".yaml", ".yml")
@@ -99,7 +100,6 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Losses with 90% intervals for mixtures and scales in a table (.csv, .csv.gz or .parquet)."""
-    from raymix.formats import import_runs
     from raymix.screens.law import show_predictions
     from raymix.tables.law_file import read_law
     from raymix.tables.predictions import predict_table, write_table
@@ -107,7 +107,7 @@ def predict(
     with _usage(), Screen(as_json) as screen:
         check_out(out, (*TABLES, ".csv.gz"))
         found = read_law(law)
-        table, notes = predict_table(found, import_runs("exchange", queries), str(queries))
+        table, notes = predict_table(found, _queries(found, queries), str(queries))
         write_table(table, out)
         show_predictions(screen, found, table.num_rows, notes, out)
 
@@ -187,6 +187,21 @@ def _number(text: str, name: str, what: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"{what}: {name} is {text!r}, it must be a number") from None
+
+
+def _queries(found: LawFile, path: Path) -> Observations:
+    """The queries in a file; where shares do not sum to 1 because a column is missing, that is what is said."""
+    from raymix.formats import import_runs
+    from raymix.formats.sheet import read_sheet
+    from raymix.tables.predictions import check_domains
+
+    try:
+        return import_runs("exchange", path)
+    except ValueError:
+        domains = [name.removeprefix("mixture/") for name in read_sheet(path).names if name.startswith("mixture/")]
+        if domains:
+            check_domains(found, domains, str(path))
+        raise
 
 
 def _only(table: Observations, evals: Sequence[str]) -> Observations:

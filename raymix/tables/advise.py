@@ -31,6 +31,7 @@ from raymix.target.reading import Reading, epochs_of, far_notes, repeat_notes, s
 from raymix.target.recommend import Recommendation, baseline_mixtures
 
 N_DRAWS = 100
+FAR_BELOW = 100  # times below the least scale trained: a wish in another unit (millions, steps), not a scale
 FAR_SHARE = 0.1  # of a mixture, beyond the largest share of a domain in any run
 
 
@@ -160,7 +161,19 @@ def notes_at(found: LawFile, scale: Scale) -> list[str]:
         outside = at < low * (1 - SAME_SCALE) or at > high * (1 + SAME_SCALE)
         if what not in reads and outside:
             notes.append(f"{read.law.name} has no {what}: its losses are those at {low:.3g}, not at {at:.3g}")
+    notes += below_notes(scale, trained.n_params[0], trained.n_tokens[0])
     return notes + far_notes(*scale, trained.n_params[-1], trained.n_tokens[1])
+
+
+def below_notes(scale: Scale, least_params: float, least_tokens: float) -> list[str]:
+    """Of a scale that no trainer would mean: power laws answer there too, with losses of 10 and more."""
+    least = {"n_params": ("smallest size trained", least_params), "n_tokens": ("shortest run", least_tokens)}
+    return [
+        f"{what} {getattr(scale, what):.3g} is {low / getattr(scale, what):,.0f} times below the {which} ({low:.3g}): "
+        "is it in another unit? They are counted, not in millions or billions"
+        for what, (which, low) in least.items()
+        if low > FAR_BELOW * getattr(scale, what)
+    ]
 
 
 def share_notes(found: LawFile, mix_BK: Array) -> list[str]:
