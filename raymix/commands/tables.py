@@ -77,6 +77,7 @@ def fit(
     from raymix.screens.law import show_fit
     from raymix.tables.choose import choose_law, own_domains
     from raymix.tables.law_file import LawFile, Trained, write_law
+    from raymix.tables.reach import Reach
 
     with _usage(), Screen(as_json) as screen:
         check_out(out, (".json",))
@@ -87,7 +88,8 @@ def fit(
         candidates = None if law == "auto" else [law]
         choice = choose_law(runs, own_M, _target(n_params, n_tokens), candidates, weights_M)
         trained, why = Trained.on(runs), _choice_json(choice)
-        found = LawFile(choice.law, runs.domains, runs.eval_domains, weights_M, trained, why, choice.elsewhere)
+        reach = Reach.of(runs, own_M, choice.name)
+        found = LawFile(choice.law, runs.domains, runs.eval_domains, weights_M, trained, why, choice.elsewhere, reach)
         write_law(out, found)
         own = {name: runs.domains[k] for name, k in zip(runs.eval_domains, own_M, strict=True) if k >= 0}
         show_fit(screen, found, own, out)

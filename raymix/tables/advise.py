@@ -90,7 +90,9 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
         del baselines["prior"]  # nobody named one: it would be the uniform mixture again
     laws = sample(objective.law, N_DRAWS, np.random.default_rng([seed, 2]))
     drawn = None if laws is None else [replace(objective, law=law) for law in laws]
-    read = Reading.of(objective, np.stack([optimum.mixture_K, *baselines.values()]), drawn)
+    mix_QK = np.stack([optimum.mixture_K, *baselines.values()])
+    read = Reading.of(objective, mix_QK, drawn)
+    read = replace(read, sd_QM=read.sd_QM * found.widening(mix_QK)[:, None])
     compared = read.baselines({name: space.shares(mix_K) for name, mix_K in baselines.items()})
     reference = "prior" if "prior" in compared else "uniform"
     return Recommendation(
@@ -188,8 +190,16 @@ def share_notes(found: LawFile, mix_BK: Array) -> list[str]:
     which = "the mixture has" if len(mix_BK) == 1 else f"{far.size} of {len(mix_BK)} mixtures have"
     return [
         f"{which} more of a domain than any run had ({found.domains[k]} {mix_K[k]:.0%}, at most {most_K[k]:.0%} "
-        "trained): errors may be larger than the intervals there"
+        f"trained): {_said(found)}"
     ]
+
+
+def _said(found: LawFile) -> str:
+    """What holds of intervals there."""
+    if found.reach is None or found.reach.widen == 1:
+        return "errors may be larger than the intervals there"
+    return (f"intervals there are {found.reach.widen:.2g} times as wide, by what the law erred on its own farthest "
+            "mixtures left out; errors may be larger still")  # fmt: skip
 
 
 def _near(objective: ObjectiveAtScale, polytope: Polytope, optimum: Optimum, slack: float) -> Polytope:

@@ -41,7 +41,7 @@ def predict_table(found: LawFile, queries: Observations, origin: str) -> tuple[p
     if found.elsewhere is not None and (far := np.flatnonzero(found.outside(queries.scale_B2))).size:
         loss_BM[far], sd_BM[far] = _losses(found.elsewhere, mix_BK[far], queries.scale_B2[far], unique_BK[far])
     columns = {name: queries.table[name] for name in (*KEYS, *(f"mixture/{name}" for name in queries.domains))}
-    factor_BM = np.exp(Z90 * sd_BM)
+    factor_BM = np.exp(Z90 * sd_BM * found.widening(mix_BK)[:, None])
     for prefix, value_BM in (("loss", loss_BM), ("loss_low", loss_BM / factor_BM), ("loss_high", loss_BM * factor_BM)):
         columns |= {f"{prefix}/{name}": pa.array(value_BM[:, i]) for i, name in enumerate(found.eval_domains)}
     return pa.table(columns), [*_notes(found, queries), *share_notes(found, mix_BK)]
