@@ -292,6 +292,19 @@ def test_regmix_from_import_to_optimum(tmp_path: Path) -> None:
 
 @pytest.mark.data
 @needs_data
+@pytest.mark.filterwarnings("error")
+def test_a_law_without_priors_has_an_optimum_that_can_be_written(tmp_path: Path) -> None:
+    """m4 by the published objective on runs of several sizes: draws of its exponents overflow."""
+    table, law = tmp_path / "runs.parquet", tmp_path / "law.json"
+    ask("import", "mixinglaws", DATA / "mixinglaws" / "5Mix.parquet", "-o", table)
+    ask("fit", table, "-o", law, "--law", "m4_published")
+    best = ask("optimize", law, "--n-params", 3e8, "--n-tokens", 3e10, "-o", tmp_path / "best.json")
+    gain = best["baselines"]["uniform"]["gain"]
+    assert gain["low"] < gain["mean"] < gain["high"]
+
+
+@pytest.mark.data
+@needs_data
 def test_redpajama_and_its_queries(tmp_path: Path) -> None:
     table, queries, law = (tmp_path / name for name in ("runs.parquet", "queries.csv", "law.json"))
     ask("import", "mixinglaws", DATA / "mixinglaws" / "RedPajama.parquet", "-o", table)
