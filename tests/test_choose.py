@@ -179,6 +179,9 @@ def test_nonsense_is_refused() -> None:
         choose_law(RUNS, OWN_M, candidates=["unoin"])
     with pytest.raises(ValueError, match="no row has a loss"):
         choose_law(RUNS.select(np.zeros(len(RUNS), dtype=bool)), OWN_M)
+    table = RUNS.table.set_column(RUNS.table.column_names.index("loss/e1"), "loss/e1", [np.full(len(RUNS), np.nan)])
+    with pytest.raises(ValueError, match="'e1' has no loss in any row: drop the column loss/e1, or fit the others"):
+        choose_law(replace(RUNS, table=table), OWN_M)
 
 
 def test_at_most_so_many_mixtures_choose_and_all_are_fitted() -> None:

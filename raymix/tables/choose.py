@@ -102,7 +102,9 @@ def choose_law(
         raise ValueError("no row has a loss, so there is nothing to fit a law to")
     known = np.isfinite(usable.loss_BM).any(axis=0)
     if not known.all():
-        raise ValueError(f"eval domain {usable.eval_domains[int(np.argmin(known))]!r} has no loss in any row")
+        name = usable.eval_domains[int(np.argmin(known))]
+        raise ValueError(f"eval domain {name!r} has no loss in any row: drop the column loss/{name}, or fit the others "
+                         "alone (--eval NAME, as often as needed)")  # fmt: skip
     every = as_table(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.model_B, own_M, usable.unique_BK)
     names = _suited(every, target) if candidates is None else tuple(dict.fromkeys(candidates))
     _check_names(names)
