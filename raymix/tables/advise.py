@@ -109,7 +109,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
             "noise": noise,
             "why": found.choice.get("why", ""),
             "notes": [
-                *found.law.notes_,
+                *found.notes,
                 *notes_at(found, wanted.scale),
                 *share_notes(found, optimum.mixture_K[None]),
                 *repeat_notes(space, objective, optimum.mixture_K),
@@ -153,7 +153,7 @@ def noise_of(found: LawFile, objective: ObjectiveAtScale, mix_K: Array) -> float
 def notes_at(found: LawFile, scale: Scale) -> list[str]:
     """What a reader at this scale must know beyond the law's own notes."""
     read = found.at(scale)
-    trained, notes = found.trained, [] if read is found else [*read.law.notes_, read.choice["why"]]
+    trained, notes = found.trained, [] if read is found else [*read.notes, read.choice["why"]]
     if trained is None:
         return []
     seen = {"n_params": (trained.n_params[0], trained.n_params[-1]), "n_tokens": trained.n_tokens}

@@ -32,6 +32,8 @@ from raymix.space import Scale
 from raymix.tables.reach import Reach
 
 FORMAT = 1
+NUMBERED = "eval domain "  # begins a note of a law on one of them
+SOME = 3  # eval domains that a note names
 ROUNDING = 1e-6  # of a share
 ANY_SCALE = (1e8, 1e9)  # where a law is tried that does not say what it was trained on
 
@@ -86,6 +88,18 @@ class LawFile:
     reach: Reach | None = None
     """None in files of before it was written."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What the law says of its fit, eval domains by name: a law knows them by number, and says the same of many."""
+        names: dict[str, list[str]] = {}
+        for note in self.law.notes_:
+            number, _, what = note.removeprefix(NUMBERED).partition(": ")
+            if note.startswith(NUMBERED) and number.isdigit() and int(number) < len(self.eval_domains):
+                names.setdefault(what, []).append(self.eval_domains[int(number)])
+            else:
+                names.setdefault(note, [])
+        return [f"{_those(given)}: {what}" if given else what for what, given in names.items()]
+
     def outside(self, scale_B2: Array) -> Flags:
         """Which rows (B,) have another size or other tokens than any run, but for rounding."""
         if self.trained is None:
@@ -109,6 +123,13 @@ class LawFile:
             f"{self.elsewhere.name} is read beyond the scale of the runs: {self.law.name} was chosen for that one alone"
         )
         return replace(self, law=self.elsewhere, elsewhere=None, choice={**self.choice, "why": why})
+
+
+def _those(names: Sequence[str]) -> str:
+    """Eval domains in a sentence."""
+    if len(names) > SOME:
+        return f"{len(names)} eval domains ({', '.join(names[:SOME])}, ...)"
+    return f"eval domain{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def write_law(path: str | Path, found: LawFile) -> None:
