@@ -53,6 +53,15 @@ def test_share_beyond_any_run_is_counted_where_the_file_says_what_runs_had() -> 
     assert replace(TRAINED, shares=()).beyond(mix_BK).tolist() == [0, 0, 0]
 
 
+def test_notes_of_eval_domains_are_by_name_and_said_once() -> None:
+    found = law_file()
+    found.law.notes_ = [*(f"eval domain {i}: no own training domain" for i in range(3)), "eval domain 1: odd", "else"]
+    assert found.notes == ["eval domains exams, a/b, c: no own training domain", "eval domain a/b: odd", "else"]
+    many = replace(found, eval_domains=tuple(f"e{i}" for i in range(22)))
+    many.law.notes_ = [f"eval domain {i}: far" for i in range(22)]
+    assert many.notes == ["22 eval domains (e0, e1, e2, ...): far"]
+
+
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "law.json"
     write_law(path, law_file())

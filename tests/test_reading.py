@@ -55,6 +55,14 @@ def test_draws_that_lean_say_how_wide_not_where() -> None:
     assert (gain.low, gain.high) == (pytest.approx(0.15 - 0.027), pytest.approx(0.15 + 0.027))
 
 
+@pytest.mark.parametrize("level", [np.inf, np.nan])
+def test_draws_that_overflow_tell_nothing_and_the_sds_stand_for_them(level: float) -> None:
+    """Exponents that the runs leave open: a draw of them is no number, and neither was the gain."""
+    gains = [Reading.of(objective(), MIX_QK, draws).gain(1) for draws in (drawn(Linear(), Linear(level)), None)]
+    assert gains[0] == gains[1]
+    assert gains[0].low < gains[0].mean < gains[0].high
+
+
 @pytest.mark.parametrize(
     ("reduce", "value", "sd"),
     [

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from raymix.observations import Observations
     from raymix.space import Scale
     from raymix.tables.choose import Choice
+    from raymix.tables.law_file import LawFile
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ def fit(
     from raymix.screens.law import show_fit
     from raymix.tables.choose import choose_law, own_domains
     from raymix.tables.law_file import LawFile, Trained, write_law
+    from raymix.tables.reach import Reach
 
     with _usage(), Screen(as_json) as screen:
         check_out(out, (".json",))
@@ -96,7 +98,8 @@ def fit(
         candidates = None if law == "auto" else [law]
         choice = choose_law(runs, own_M, _target(n_params, n_tokens), candidates, weights_M)
         trained, why = Trained.on(runs), _choice_json(choice)
-        found = LawFile(choice.law, runs.domains, runs.eval_domains, weights_M, trained, why, choice.elsewhere)
+        reach = Reach.of(runs, own_M, choice.name)
+        found = LawFile(choice.law, runs.domains, runs.eval_domains, weights_M, trained, why, choice.elsewhere, reach)
         write_law(out, found)
         own = {name: runs.domains[k] for name, k in zip(runs.eval_domains, own_M, strict=True) if k >= 0}
         show_fit(screen, found, own, out)
@@ -109,7 +112,6 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Losses with 90% intervals for mixtures and scales in a table (.csv, .csv.gz or .parquet)."""
-    from raymix.formats import import_runs
     from raymix.screens.law import show_predictions
     from raymix.tables.law_file import read_law
     from raymix.tables.predictions import predict_table, write_table
@@ -117,7 +119,7 @@ def predict(
     with _usage(), Screen(as_json) as screen:
         check_out(out, (*TABLES, ".csv.gz"))
         found = read_law(law)
-        table, notes = predict_table(found, import_runs("exchange", queries), str(queries))
+        table, notes = predict_table(found, _queries(found, queries), str(queries))
         write_table(table, out)
         show_predictions(screen, found, table.num_rows, notes, out)
 
@@ -181,6 +183,21 @@ def _number(text: str, name: str, what: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"{what}: {name} is {text!r}, it must be a number") from None
+
+
+def _queries(found: LawFile, path: Path) -> Observations:
+    """The queries in a file; where shares do not sum to 1 because a column is missing, that is what is said."""
+    from raymix.formats import import_runs
+    from raymix.formats.sheet import read_sheet
+    from raymix.tables.predictions import check_domains
+
+    try:
+        return import_runs("exchange", path)
+    except ValueError:
+        domains = [name.removeprefix("mixture/") for name in read_sheet(path).names if name.startswith("mixture/")]
+        if domains:
+            check_domains(found, domains, str(path))
+        raise
 
 
 def _only(table: Observations, evals: Sequence[str]) -> Observations:

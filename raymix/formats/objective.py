@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raymix.formats.rows import row_of_id
-from raymix.formats.sheet import as_number, existing, is_table, listed, read_sheet, read_text
+from raymix.formats.sheet import as_number, existing, is_number, is_table, listed, read_sheet, read_text
 from raymix.yaml12 import parse_yaml
 
 
@@ -70,11 +70,19 @@ def _columns(path: Path, name: str | None, value: str | None, word: str) -> dict
     name = name or sheet.names[0]
     sheet.need(name, *([value] if value else []))
     others = [column for column in sheet.names if column != name]
+    if any(is_number(column) for column in sheet.names):
+        raise ValueError(f"{path}: the first line ({listed(sheet.names)}) is no header, and would be lost: put one "
+                         f"above it, such as name,{word}")  # fmt: skip
     numeric = [column for column in others if sheet.is_numeric(column)]
     ending = [column for column in numeric if column.endswith(word)]
     fitting = [value] if value else numeric if len(numeric) == 1 else ending
+    if not others:
+        raise ValueError(f"{path}: there is no column of numbers beside {name!r}")
+    if not numeric and len(others) == 1:
+        fitting = others  # what is wrong with its first cell is the answer
     if len(fitting) != 1:
-        raise ValueError(f"{path}: which column holds the {word}? Name it with value=: {listed(others)}")
+        which = f"Let the name of one end in {word!r} (there are: {listed(others)})"
+        raise ValueError(f"{path}: which column holds the {word}? {which}")
     return {key: sheet.number(row, fitting[0]) for key, row in row_of_id(sheet, name).items()}
 
 

@@ -60,7 +60,7 @@ class Sheet:
 
     def is_numeric(self, name: str) -> bool:
         """Whether at least one cell is a number and not only empty or text."""
-        return any(_is_number(row[name]) for row in self.rows)
+        return any(is_number(row[name]) for row in self.rows)
 
 
 def read_sheet(path: str | Path) -> Sheet:
@@ -129,7 +129,7 @@ def as_number(value: Any) -> float:
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return float("nan")
-    if not _is_number(value):
+    if not is_number(value):
         raise ValueError(f"{value!r} is not a number")
     return float(value)
 
@@ -149,7 +149,8 @@ def listed(names: Sequence[Any], most: int = 12) -> str:
     return shown + (f", ... ({len(names)})" if len(names) > most else "")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a cell is a number, as text or not; true and false are none."""
     if isinstance(value, bool) or value is None or (isinstance(value, str) and "_" in value):
         return False  # Python reads 1_000; no publisher means that
     try:

@@ -43,7 +43,7 @@ def show_fit(screen: Screen, found: LawFile, own: Mapping[str, str], out: Path) 
     assert found.trained is not None
     trained, scores = found.trained, found.choice["scores"]
     if screen.as_json:
-        facts = {"law": str(out), "name": found.law.name, **found.choice, "notes": found.law.notes_, "own": own}
+        facts = {"law": str(out), "name": found.law.name, **found.choice, "notes": found.notes, "own": own}
         print(json.dumps(facts | {"rows": trained.rows, "trials": trained.runs, "mixtures": trained.mixtures}))
         return
     if scores:
@@ -54,12 +54,12 @@ def show_fit(screen: Screen, found: LawFile, own: Mapping[str, str], out: Path) 
     screen.say(f"Fitted to {trained.rows} rows of {trained.runs} trials and {trained.mixtures} mixtures: {sizes} "
                f"parameters, {low if low == high else f'{low} - {high}'} tokens; {len(own)} of "
                f"{len(found.eval_domains)} eval domains have a training domain of their name.")  # fmt: skip
-    _notes(screen, found.law.notes_)
+    _notes(screen, found.notes)
 
 
 def show_predictions(screen: Screen, found: LawFile, rows: int, notes: Sequence[str], out: Path) -> None:
     """A table of predictions."""
-    notes = [*found.law.notes_, *notes]
+    notes = [*found.notes, *notes]
     if screen.as_json:
         print(json.dumps({"predictions": str(out), "rows": rows, "name": found.law.name, "notes": notes}))
         return

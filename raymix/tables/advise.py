@@ -31,6 +31,7 @@ from raymix.target.reading import Reading, epochs_of, far_notes, guessed_scale, 
 from raymix.target.recommend import Recommendation, baseline_mixtures
 
 N_DRAWS = 100
+FAR_BELOW = 100  # times below the least scale trained: a wish in another unit (millions, steps), not a scale
 FAR_SHARE = 0.1  # of a mixture, beyond the largest share of a domain in any run
 
 
@@ -89,7 +90,9 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
         del baselines["prior"]  # nobody named one: it would be the uniform mixture again
     laws = sample(objective.law, N_DRAWS, np.random.default_rng([seed, 2]))
     drawn = None if laws is None else [replace(objective, law=law) for law in laws]
-    read = Reading.of(objective, np.stack([optimum.mixture_K, *baselines.values()]), drawn)
+    mix_QK = np.stack([optimum.mixture_K, *baselines.values()])
+    read = Reading.of(objective, mix_QK, drawn)
+    read = replace(read, sd_QM=read.sd_QM * found.widening(mix_QK)[:, None])
     compared = read.baselines({name: space.shares(mix_K) for name, mix_K in baselines.items()})
     beyond = share_notes(found, optimum.mixture_K[None])
     guessed = [*_guessed_scale(found, wanted.scale), *beyond]
@@ -108,7 +111,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
             "noise": noise,
             "why": found.choice.get("why", ""),
             "notes": [
-                *found.law.notes_,
+                *found.notes,
                 *notes_at(found, wanted.scale),
                 *beyond,
                 *repeat_notes(space, objective, optimum.mixture_K),
@@ -152,7 +155,7 @@ def noise_of(found: LawFile, objective: ObjectiveAtScale, mix_K: Array) -> float
 def notes_at(found: LawFile, scale: Scale) -> list[str]:
     """What a reader at this scale must know beyond the law's own notes."""
     read = found.at(scale)
-    trained, notes = found.trained, [] if read is found else [*read.law.notes_, read.choice["why"]]
+    trained, notes = found.trained, [] if read is found else [*read.notes, read.choice["why"]]
     if trained is None:
         return []
     seen = {"n_params": (trained.n_params[0], trained.n_params[-1]), "n_tokens": trained.n_tokens}
@@ -162,6 +165,7 @@ def notes_at(found: LawFile, scale: Scale) -> list[str]:
         outside = at < low * (1 - SAME_SCALE) or at > high * (1 + SAME_SCALE)
         if what not in reads and outside:
             notes.append(f"{read.law.name} has no {what}: its losses are those at {low:.3g}, not at {at:.3g}")
+    notes += below_notes(scale, trained.n_params[0], trained.n_tokens[0])
     return notes + far_notes(*scale, trained.n_params[-1], trained.n_tokens[1])
 
 
@@ -171,6 +175,17 @@ def _guessed_scale(found: LawFile, scale: Scale) -> list[str]:
         return []
     sizes = found.trained.n_params
     return guessed_scale(scale, (sizes[0], sizes[-1]), found.trained.n_tokens)
+
+
+def below_notes(scale: Scale, least_params: float, least_tokens: float) -> list[str]:
+    """Of a scale that no trainer would mean: power laws answer there too, with losses of 10 and more."""
+    least = {"n_params": ("smallest size trained", least_params), "n_tokens": ("shortest run", least_tokens)}
+    return [
+        f"{what} {getattr(scale, what):.3g} is {low / getattr(scale, what):,.0f} times below the {which} ({low:.3g}): "
+        "is it in another unit? They are counted, not in millions or billions"
+        for what, (which, low) in least.items()
+        if low > FAR_BELOW * getattr(scale, what)
+    ]
 
 
 def share_notes(found: LawFile, mix_BK: Array) -> list[str]:
@@ -185,8 +200,16 @@ def share_notes(found: LawFile, mix_BK: Array) -> list[str]:
     which = "the mixture has" if len(mix_BK) == 1 else f"{far.size} of {len(mix_BK)} mixtures have"
     return [
         f"{which} more of a domain than any run had ({found.domains[k]} {mix_K[k]:.0%}, at most {most_K[k]:.0%} "
-        "trained): errors may be larger than the intervals there"
+        f"trained): {_said(found)}"
     ]
+
+
+def _said(found: LawFile) -> str:
+    """What holds of intervals there."""
+    if found.reach is None or found.reach.widen == 1:
+        return "errors may be larger than the intervals there"
+    return (f"intervals there are {found.reach.widen:.2g} times as wide, by what the law erred on its own farthest "
+            "mixtures left out; errors may be larger still")  # fmt: skip
 
 
 def _near(objective: ObjectiveAtScale, polytope: Polytope, optimum: Optimum, slack: float) -> Polytope:

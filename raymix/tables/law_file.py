@@ -4,7 +4,8 @@
     domains, eval_domains          names, in the order of its arrays
     format, raymix                 version of this form, and of the program that wrote it
     weights, trained, choice       of the objective; sizes, tokens and runs seen; how the law was chosen
-    elsewhere                      the law to read at other scales than the runs', where `law` knows the mixture alone
+    reach                          how far the mixtures of the runs reach, and how sure the law is beyond them
+    elsewhere                      the law to read at other scales than the runs', where `law` is for theirs alone
 
 Only the first two groups are needed, so the law.json of a study can be read too. Plain JSON, never pickle: reading
 a file from anywhere runs no code from it.
@@ -28,8 +29,12 @@ from raymix.laws.intervals import outside
 from raymix.laws.rows import SAME_SCALE, distinct
 from raymix.observations import Observations
 from raymix.space import Scale
+from raymix.tables.reach import Reach
 
 FORMAT = 1
+NUMBERED = "eval domain "  # begins a note of a law on one of them
+SOME = 3  # eval domains that a note names
+ROUNDING = 1e-6  # of a share
 ANY_SCALE = (1e8, 1e9)  # where a law is tried that does not say what it was trained on
 
 
@@ -80,6 +85,20 @@ class LawFile:
     """`name`, `why` and `scores` (see `scores.LawScore`); empty where nobody chose."""
     elsewhere: Law | None = None
     """Read in place of `law` at scales outside those of the runs (see `choose.Choice`)."""
+    reach: Reach | None = None
+    """None in files of before it was written."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What the law says of its fit, eval domains by name: a law knows them by number, and says the same of many."""
+        names: dict[str, list[str]] = {}
+        for note in self.law.notes_:
+            number, _, what = note.removeprefix(NUMBERED).partition(": ")
+            if note.startswith(NUMBERED) and number.isdigit() and int(number) < len(self.eval_domains):
+                names.setdefault(what, []).append(self.eval_domains[int(number)])
+            else:
+                names.setdefault(note, [])
+        return [f"{_those(given)}: {what}" if given else what for what, given in names.items()]
 
     def outside(self, scale_B2: Array) -> Flags:
         """Which rows (B,) have another size or other tokens than any run, but for rounding."""
@@ -89,12 +108,28 @@ class LawFile:
                             [self.trained.n_params[-1], self.trained.n_tokens[1]]])  # fmt: skip
         return outside(scale_B2, seen_22 * np.array([[1 - SAME_SCALE], [1 + SAME_SCALE]]))
 
+    def widening(self, mix_BK: Array) -> Array:
+        """The factor (B,) of an sd: that of `reach` outside the mixtures of the runs, else 1."""
+        if self.reach is None or self.trained is None:
+            return np.ones(len(mix_BK))
+        beyond_B = self.reach.beyond(mix_BK) | (self.trained.beyond(mix_BK) > ROUNDING)
+        return np.where(beyond_B, self.reach.widen, 1.0)
+
     def at(self, scale: Scale) -> LawFile:
         """The same with the law that is read at this scale, and why it is."""
         if self.elsewhere is None or not self.outside(np.array([scale], dtype=np.float64))[0]:
             return self
-        why = f"{self.elsewhere.name} is read beyond the scale of the runs, as {self.law.name} knows the mixture alone"
+        why = (
+            f"{self.elsewhere.name} is read beyond the scale of the runs: {self.law.name} was chosen for that one alone"
+        )
         return replace(self, law=self.elsewhere, elsewhere=None, choice={**self.choice, "why": why})
+
+
+def _those(names: Sequence[str]) -> str:
+    """Eval domains in a sentence."""
+    if len(names) > SOME:
+        return f"{len(names)} eval domains ({', '.join(names[:SOME])}, ...)"
+    return f"eval domain{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def write_law(path: str | Path, found: LawFile) -> None:
@@ -111,6 +146,8 @@ def write_law(path: str | Path, found: LawFile) -> None:
     }
     if found.elsewhere is not None:
         extra["elsewhere"] = found.elsewhere.to_json()
+    if found.reach is not None:
+        extra["reach"] = found.reach.to_json()
     text = json.dumps(extra | found.law.to_json(), allow_nan=False)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -139,13 +176,14 @@ def read_law(path: str | Path) -> LawFile:
         _try_out(law, len(domains), len(eval_domains), trained)
         weights_M = _weights(raw.get("weights"), eval_domains)
         choice = dict(raw.get("choice") or {})
+        reach = None if raw.get("reach") is None else Reach.from_json(raw["reach"], len(domains))
         elsewhere = None if raw.get("elsewhere") is None else law_from_json(raw["elsewhere"])
         if elsewhere is not None:
             _try_out(elsewhere, len(domains), len(eval_domains), trained)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path}: the law in this file is damaged: {what}") from None
-    return LawFile(law, domains, eval_domains, weights_M, trained, choice, elsewhere)
+    return LawFile(law, domains, eval_domains, weights_M, trained, choice, elsewhere, reach)
 
 
 def _parsed(path: Path) -> dict[str, Any]:

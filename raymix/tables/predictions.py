@@ -8,6 +8,8 @@ law fitted with such columns counts what is drawn beyond them as repeats. Interv
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,22 +34,36 @@ def predict_table(found: LawFile, queries: Observations, origin: str) -> tuple[p
     Raises:
         ValueError: a domain of the law has no column, or a column is no domain of the law.
     """
-    missing = [name for name in found.domains if name not in queries.domains]
-    if missing:
-        raise ValueError(f"{origin}: the column mixture/{missing[0]} is missing; the law has this domain")
-    extra = [name for name in queries.domains if name not in found.domains]
-    if extra:
-        raise ValueError(f"{origin}: the law knows no domain {extra[0]!r}; it has {', '.join(found.domains)}")
+    check_domains(found, queries.domains, origin)
     mix_BK = queries.mix_BK[:, [queries.domains.index(name) for name in found.domains]]
     unique_BK = queries.unique_BK[:, [queries.domains.index(name) for name in found.domains]]
     loss_BM, sd_BM = _losses(found.law, mix_BK, queries.scale_B2, unique_BK)
     if found.elsewhere is not None and (far := np.flatnonzero(found.outside(queries.scale_B2))).size:
         loss_BM[far], sd_BM[far] = _losses(found.elsewhere, mix_BK[far], queries.scale_B2[far], unique_BK[far])
     columns = {name: queries.table[name] for name in (*KEYS, *(f"mixture/{name}" for name in queries.domains))}
-    factor_BM = np.exp(Z90 * sd_BM)
+    factor_BM = np.exp(Z90 * sd_BM * found.widening(mix_BK)[:, None])
     for prefix, value_BM in (("loss", loss_BM), ("loss_low", loss_BM / factor_BM), ("loss_high", loss_BM * factor_BM)):
         columns |= {f"{prefix}/{name}": pa.array(value_BM[:, i]) for i, name in enumerate(found.eval_domains)}
     return pa.table(columns), [*_notes(found, queries), *share_notes(found, mix_BK)]
+
+
+def check_domains(found: LawFile, domains: Sequence[str], origin: str) -> None:
+    """Nothing, if these are the domains of the law, in whatever order.
+
+    Raises:
+        ValueError: one is missing or unknown.
+    """
+    missing = [name for name in found.domains if name not in domains]
+    extra = [name for name in domains if name not in found.domains]
+    if missing:
+        alike = difflib.get_close_matches(missing[0].lower(), [name.lower() for name in extra], n=1)
+        wrong = next((name for name in extra if name.lower() in alike), None)
+        remedy = "" if wrong is None else f", and knows no {wrong!r}: rename mixture/{wrong}"
+        raise ValueError(f"{origin}: the column mixture/{missing[0]} is missing; the law has this domain"
+                         f"{remedy or '. Add it, with 0 where a mixture has none'}")  # fmt: skip
+    if extra:
+        raise ValueError(f"{origin}: the law knows no domain {extra[0]!r}; it has {', '.join(found.domains)}. "
+                         "Leave that column out where all its shares are 0")  # fmt: skip
 
 
 def _losses(law: Law, mix_BK: Array, scale_B2: Array, unique_BK: Array) -> tuple[Array, Array]:

@@ -64,7 +64,8 @@ class Reading:
     def of(cls, objective: ObjectiveAtScale, mix_QK: Array, drawn: Sequence[ObjectiveAtScale] | None) -> Reading:
         """Of mixtures under a law and under `drawn` ones."""
         sd_QM = objective.law.sd(mix_QK, np.asarray(objective.scale, float))
-        drawn_SQM = None if drawn is None else np.stack([each.losses(mix_QK) for each in drawn])
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # see `gain`
+            drawn_SQM = None if drawn is None else np.stack([each.losses(mix_QK) for each in drawn])
         return cls(objective, objective.losses(mix_QK), sd_QM, drawn_SQM)
 
     def losses(self, eval_names: Sequence[str]) -> dict[str, Interval]:
@@ -80,9 +81,12 @@ class Reading:
         return Interval(mean, mean / factor, mean * factor)
 
     def gain(self, q: int) -> Interval:
-        """How much worse mixture `q` is than the recommended one; without draws both sds, as if independent."""
+        """How much worse mixture `q` is than the recommended one; without draws both sds, as if independent.
+
+        Draws that overflow (exponents that the runs leave open) are none.
+        """
         mean = float(self._value_Q[q] - self._value_Q[0])
-        if self.loss_SQM is None:
+        if self.loss_SQM is None or not np.isfinite(self.loss_SQM[:, [0, q]]).all():
             half = float(Z90 * np.hypot(self._sd_Q[q], self._sd_Q[0]))
             return Interval(mean, mean - half, mean + half)
         bottom, middle, top = np.quantile(self._drawn_SQ[:, q] - self._drawn_SQ[:, 0], [0.05, 0.5, 0.95])
