@@ -54,8 +54,6 @@ class Belief:
     space: SearchSpace
     law: ResidualGP
     sites: Sites
-    stretch_K: Array
-    """Of the features of mixtures, for the objective: one covariance serves all eval domains."""
     root: tuple[Array, bool]
     """Cholesky factor of the covariance of the sites, their noise included."""
     scale_M: Array
@@ -66,8 +64,7 @@ class Belief:
     @classmethod
     def of(cls, space: SearchSpace, law: ResidualGP, sites: Sites) -> Belief:
         """Conditioned on the sites."""
-        stretch_K = law.stretch(space.weights_M)
-        covariance_RR = law.kernel(sites.mix_RK, sites.scale_R2, sites.mix_RK, sites.scale_R2, stretch_K)
+        covariance_RR = law.kernel(sites.mix_RK, sites.scale_R2, sites.mix_RK, sites.scale_R2)
         covariance_RR += law.noise_ * np.eye(len(covariance_RR))
         root = linalg.cho_factor(covariance_RR, lower=True)
         residual_RM = sites.left_over(law.law_)
@@ -76,7 +73,7 @@ class Belief:
         white_M = np.maximum((residual_RM**2).mean(axis=0), MIN_VARIANCE)
         half_log_det = float(np.log(np.diag(root[0])).mean())
         likelier_M = half_log_det + 0.5 * np.log(variance_M) < 0.5 * np.log(white_M)
-        return cls(space, law, sites, stretch_K, root, np.sqrt(variance_M), np.asarray(likelier_M))
+        return cls(space, law, sites, root, np.sqrt(variance_M), np.asarray(likelier_M))
 
     @property
     def target_2(self) -> Array:
@@ -94,7 +91,7 @@ class Belief:
             np.concatenate([self.sites.log_RM, log_BM]),
             np.concatenate([self.sites.unique_RK, unique_at(self.space, scale_B2)]),
         )
-        covariance_RR = self.law.kernel(sites.mix_RK, sites.scale_R2, sites.mix_RK, sites.scale_R2, self.stretch_K)
+        covariance_RR = self.law.kernel(sites.mix_RK, sites.scale_R2, sites.mix_RK, sites.scale_R2)
         covariance_RR += self.law.noise_ * np.eye(len(covariance_RR))
         return replace(self, sites=sites, root=linalg.cho_factor(covariance_RR, lower=True))
 
@@ -114,7 +111,7 @@ class Belief:
 
     def _across(self, mix_BK: Array, scale_B2: Array) -> Array:
         """Covariance of g between points and sites (B, R)."""
-        return self.law.kernel(mix_BK, scale_B2, self.sites.mix_RK, self.sites.scale_R2, self.stretch_K)
+        return self.law.kernel(mix_BK, scale_B2, self.sites.mix_RK, self.sites.scale_R2)
 
     def objective(self, mix_BK: Array) -> Array:
         """Expected objective (B,) at the target."""
@@ -126,7 +123,7 @@ class Belief:
         across_BR = self._across(mix_BK, scale_B2)
         log_BM = np.log(losses(self.space, self.law.law_, mix_BK, scale_B2)) + across_BR @ self._alpha_RM
         half_RB = linalg.solve_triangular(self.root[0], across_BR.T, lower=True)
-        variance_B = self.law.variance(mix_BK, self.stretch_K) - (half_RB**2).sum(axis=0)
+        variance_B = self.law.variance(mix_BK) - (half_RB**2).sum(axis=0)
         sd_BM = np.sqrt(np.maximum(variance_B, 0.0))[:, None] * self.scale_M
         weight_M = self.space.weights_M
         return np.asarray(self._value(mix_BK, log_BM) + (np.exp(log_BM) * sd_BM) @ weight_M)
@@ -144,7 +141,7 @@ class Belief:
         """Posterior covariance (B, B) of g in units of `scale_M` squared."""
         across_BR = self._across(mix_BK, scale_B2)
         half_RB = linalg.solve_triangular(self.root[0], across_BR.T, lower=True)
-        return np.asarray(self.law.kernel(mix_BK, scale_B2, mix_BK, scale_B2, self.stretch_K) - half_RB.T @ half_RB)
+        return np.asarray(self.law.kernel(mix_BK, scale_B2, mix_BK, scale_B2) - half_RB.T @ half_RB)
 
     def draws(self, mix_BK: Array, n: int, rng: np.random.Generator) -> Array:
         """n draws (S, B) of the objective at the target, jointly over the points."""

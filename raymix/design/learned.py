@@ -117,7 +117,8 @@ def _sites(usable: Rows, optimum_K: Array) -> Sites:
 
 def _fit(space: SearchSpace, rows: Rows) -> Learned:
     rng = np.random.default_rng(len(rows.run_B))  # a function of the table: it may not matter who asked first
-    law = ResidualGP().fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, space.own_M, rows.unique_BK)
+    law = ResidualGP(stretched=False)
+    law.fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, space.own_M, rows.unique_BK)
     polytope, objective = space.polytope(), objective_of(space, law.law_)
     optimum_K = minimise(objective, polytope).mixture_K
     belief = Belief.of(space, law, _sites(rows, optimum_K))

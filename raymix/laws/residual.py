@@ -57,6 +57,9 @@ class ResidualGP:
     """Rows before this part of a run's last D are left out."""
     rows_per_run: int = 3
     """At most so many checkpoints of a run, evenly in log D: more only repeat the run's noise."""
+    stretched: bool = True
+    """Whether each eval domain looks at the domains that move it. A search does without: its trials gather where the
+    law has its optimum, and there the law is no judge of where it is wrong (benchmarks/LOG.md)."""
 
     law_: Law = field(init=False, repr=False)
     sites_: Sites = field(init=False, repr=False)
@@ -82,7 +85,9 @@ class ResidualGP:
         used_MR, table = self._rows(table)
         law = at_rows(self.law_, table)
         predicted_RM = law.predict(table.mix_BK, table.scale_B2)
-        self.stretch_MK_ = stretches(_effects(law, table, predicted_RM))
+        self.stretch_MK_ = np.ones((predicted_RM.shape[1], table.mix_BK.shape[1]))
+        if self.stretched:
+            self.stretch_MK_ = stretches(_effects(law, table, predicted_RM))
         residual_MR = np.where(used_MR, np.log(table.loss_BM / predicted_RM).T, 0.0)
         phi_RK = features(table.mix_BK)
         self.center_K_ = phi_RK.mean(axis=0)
@@ -121,7 +126,7 @@ class ResidualGP:
         learned = {key: getattr(self, key).tolist() for key in LEARNED}
         return {
             "law": self.name,
-            "settings": {"warmup": self.warmup, "rows_per_run": self.rows_per_run},
+            "settings": {key: getattr(self, key) for key in ("warmup", "rows_per_run", "stretched")},
             "base": self.law_.to_json(),
             "learned": {**learned, "sites_": sites, "notes_": list(self.notes_)},
         }
@@ -153,19 +158,14 @@ class ResidualGP:
         mix = as_mixtures(mix_BK, len(self.center_K_))
         return mix, as_scales(scale_B2, len(mix))
 
-    def stretch(self, weights_M: Array) -> Array:
-        """One stretch (K,) of phi for an objective with these weights of the eval domains."""
-        return np.asarray(np.sqrt(weights_M @ self.stretch_MK_**2 / weights_M.sum()))
-
-    def kernel(self, mix_BK: Array, scale_B2: Array, other_RK: Array, other_R2: Array, stretch_K: Array) -> Array:
-        """Prior covariance (B, R) of g between mixtures at scales, before the amplitude of an eval domain."""
-        phi_BK, phi_RK = self._phi(mix_BK) * stretch_K, self._phi(other_RK) * stretch_K
-        mixture_BR = mixture_kernel(phi_BK, phi_RK, self.hyper_H_)
+    def kernel(self, mix_BK: Array, scale_B2: Array, other_RK: Array, other_R2: Array) -> Array:
+        """Prior covariance (B, R) of g between mixtures at scales, before stretch and amplitude of an eval domain."""
+        mixture_BR = mixture_kernel(self._phi(mix_BK), self._phi(other_RK), self.hyper_H_)
         return np.asarray(mixture_BR * scale_kernel(np.log(scale_B2), np.log(other_R2), self.hyper_H_))
 
-    def variance(self, mix_BK: Array, stretch_K: Array) -> Array:
+    def variance(self, mix_BK: Array) -> Array:
         """Prior variance (B,) of g at mixtures: the diagonal of `kernel`, which is the same at all scales."""
-        return np.asarray(1 + np.exp(self.hyper_H_[1]) * ((self._phi(mix_BK) * stretch_K) ** 2).sum(axis=1))
+        return np.asarray(1 + np.exp(self.hyper_H_[1]) * (self._phi(mix_BK) ** 2).sum(axis=1))
 
     @property
     def noise_(self) -> float:

@@ -41,7 +41,7 @@ def answer(
     objective, polytope = objective_of(space, law, target), space.polytope(target)
     optimum = minimise(objective, polytope)
     if law.convex and objective.reduce == "mean" and _trained_at(table, target) and not _absurd(table, law):
-        whole = stocked(process or table.fit(ResidualGP(make_law(law.name))), space.available_K)
+        whole = stocked(process or table.fit(ResidualGP(make_law(law.name), stretched=False)), space.available_K)
         optimum = _polished(optimum, objective, replace(objective, law=whole), polytope)
     return optimum, objective
 

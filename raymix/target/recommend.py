@@ -16,7 +16,7 @@ import numpy as np
 from raymix import simplex
 from raymix.copies import copies, copy_words
 from raymix.exchange import NUMBERS
-from raymix.laws import HedgedUnion, Law, ResidualGP, make_law
+from raymix.laws import HedgedUnion, Law, ResidualGP
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import Rung, SearchSpace, SpaceError, Target
@@ -72,8 +72,8 @@ class NotEnoughTrialsError(ValueError):
     """Too few trials to fit a law; the message says what is missing and why trials failed."""
 
 
-def fit_law(space: SearchSpace, table: Observations, name: str = HedgedUnion.name) -> Law:
-    """The law on all usable rows.
+def fit_law(space: SearchSpace, table: Observations, law: Law | None = None) -> Law:
+    """The law (by default the one that a study reads) fitted to all usable rows.
 
     Raises:
         NotEnoughTrialsError: fewer than 4 trials with losses, all of one mixture, or none that measured an eval domain
@@ -85,7 +85,7 @@ def fit_law(space: SearchSpace, table: Observations, name: str = HedgedUnion.nam
         reasons = sorted({str(reason) for reason in table.table["reason"].to_pylist() if reason})
         why = f"; failures: {'; '.join(reasons[:3])}" if reasons else ""
         raise NotEnoughTrialsError(lacks + why)
-    return rows_of(space, usable).fit(make_law(name))
+    return rows_of(space, usable).fit(law or HedgedUnion())
 
 
 def _lacks(usable: Observations) -> str | None:
@@ -108,7 +108,7 @@ def mixture_for(space: SearchSpace, table: Observations) -> Array:
     Raises:
         NotEnoughTrialsError: as `fit_law`.
     """
-    process = fit_law(space, table, ResidualGP.name)  # with the law inside: one fit, not two
+    process = fit_law(space, table, ResidualGP(stretched=False))  # with the law inside: one fit, not two
     assert isinstance(process, ResidualGP)
     return answer(space, process.law_, rows_of(space, table.usable()), process=process)[0].mixture_K
 
