@@ -178,7 +178,7 @@ def guessed_scale(scale: Scale, params: tuple[float, float], tokens: tuple[float
         ("length", scale.n_tokens, tokens, FAR_TOKENS),
     ):
         if at > far * high and math.log(high / low) < SAME_SCALE:
-            notes.append(f"all runs have one {what} and the target {at / high:.3g} times that, so no run says what "
+            notes.append(f"all runs have one {what} and the target {at / high:,.0f} times that, so no run says what "
                          f"{what} does to the gain")  # fmt: skip
     return notes
 
