@@ -114,7 +114,7 @@ def test_a_guardrail_that_confirmation_saw_broken_is_no_use_it(
     plan["guards"] = {"code": predicted}
     book.note("confirm", plan)
     for trial in due(book, 9):
-        ours = trial.mixture == plan["mixtures"]["proposal"]
+        ours = trial.mixture == pytest.approx(plan["mixtures"]["proposal"], abs=1e-9)
         rng = np.random.default_rng(zlib.crc32(trial.trial_id.encode()))
         row = {f"loss/{name}": 3.0 - 0.1 * ours + 0.002 * rng.normal() for name in ("web", "books")}
         book.observe(trial.trial_id, row | {"loss/code": 3.0 * (factor if ours else 1.0) + 0.002 * rng.normal()})

@@ -13,6 +13,7 @@ import pytest
 import ray
 from ray import tune
 
+from raymix import simplex
 from raymix.corpus import Corpus
 from raymix.design import Proposal
 from raymix.on_ray.kept import Kept
@@ -134,7 +135,7 @@ def test_states_are_kept_while_they_may_be_asked_for() -> None:
     lengths = [{"n_params": 1e5, "n_tokens": n} for n in (5e5, 1e6)]
     ledger = Ledger(worlds.space(ladder=lengths, budget={"trials": 5, "per_round": 4}))
     few, more = (Scale(**rung) for rung in lengths)
-    mixtures = np.random.default_rng(0).dirichlet(np.ones(3), size=4)
+    mixtures = simplex.sample(ledger.space.polytope(), 4, np.random.default_rng(0))  # what is outside never goes on
     trials = ledger.propose([Proposal(mix_K, few, 0) for mix_K in mixtures])
     assert needed(ledger) == {trial.trial_id for trial in trials}
     for trial in trials:
