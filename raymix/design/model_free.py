@@ -102,8 +102,7 @@ class ModelFree:
         if self.sampler == "tpe":
             return samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=0)
         if self.sampler == "gp":
-            settings = {"n_startup_trials": 0, "deterministic_objective": False}
-            return samplers.GPSampler(seed=seed, warn_independent_sampling=False, **settings)
+            return samplers.GPSampler(seed=seed, n_startup_trials=0, deterministic_objective=False)
         return samplers.RandomSampler(seed=seed)
 
     def _evolve(self, last: Observations, n: int, seed: int) -> Array:
