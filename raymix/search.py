@@ -253,7 +253,11 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             Path(checkpoint_path).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
-        """Take up what `save` wrote; with a store nothing was, and a new searcher is built from the study."""
+        """Take up what `save` wrote; with a store nothing was, and a new searcher is built from the study.
+
+        Tune copies its own state and ours while both change: it may know of an end that we were not told of yet, and
+        never tell it again. A trial measured at its last token has therefore ended.
+        """
         state = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
         known = self.ledger
         begun = self._begun if known is None else (known.space, known.seed, None, known.designer)
@@ -263,6 +267,11 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         self._running = {
             trial_id: Stack(tuple(trials[each] for each in ids)) for trial_id, ids in state["running"].items()
         }
+        for trial in (trial for stack in self._running.values() for trial in stack.left(self.ledger)):
+            row = self.ledger.last_row(trial.trial_id)
+            if row is not None and not _falls_short(row, trial):
+                self._observe(trial, {**row, "status": "done"})
+        self._running = {trial_id: stack for trial_id, stack in self._running.items() if stack.left(self.ledger)}
         runs = {each for ids in state["running"].values() for each in ids}
         waiting = [trial for trial in self.ledger.pending() if trial.trial_id not in runs]
         self._queue = deque(stacks_of(self.ledger, waiting, self._sizes))

@@ -52,6 +52,19 @@ def test_a_restored_searcher_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [config["trial_id"] for config in configs if isinstance(config, dict)] == queued
 
 
+def test_a_trial_whose_end_only_tune_knows_has_ended(tmp_path: Path) -> None:
+    search, trials = begun()
+    search.on_trial_result("t3", worlds.rows(trials[3])[1] | {"status": "checkpoint"})  # of its last token
+    after = restored(search, tmp_path)
+    assert after.ledger.status(trials[3].trial_id) == "done"
+    assert after.ledger.status(trials[1].trial_id) is None, "it has a checkpoint on the way"
+    losses = {key: value for key, value in worlds.rows(trials[3])[1].items() if key.startswith("loss/")}
+    assert losses.items() <= after.ledger.last_row(trials[3].trial_id).items()  # type: ignore[union-attr]
+    known = len(after.ledger.table())
+    after.on_trial_complete("t3", worlds.rows(trials[3])[1])  # Tune trained it again: nothing new
+    assert len(after.ledger.table()) == known
+
+
 def test_what_was_saved_is_data(tmp_path: Path) -> None:
     search, _ = begun()
     search.save_to_dir(str(tmp_path), "now")
@@ -79,7 +92,7 @@ def test_a_tuner_that_broke_off_is_restored_and_ends(tmp_path: Path, monkeypatch
                 broken.touch()
                 raise RuntimeError("the driver's machine is gone")
 
-    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")
+    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "1")  # of 0, Tune copies its state while it writes the next
     search = MixtureSearch(worlds.space(), seed=1)
     tuner = tune.Tuner(
         trained,
