@@ -146,8 +146,7 @@ def test_killed_and_hung_workers_are_retried_from_their_checkpoint_with_the_same
     assert (study.ledger.count("done"), study.ledger.count("failed")) == (3, 1)
     logs = Path(ray.nodes()[0]["ObjectStoreSocketName"]).parents[1] / "logs"
     dumps = [text for file in logs.glob("worker-*.err") if "Timeout (" in (text := file.read_text(errors="replace"))]
-    assert len(dumps) == 1
-    assert "in hang_here" in dumps[0]
+    assert sum("in hang_here" in text for text in dumps) == 1  # on a busy machine others may be slow, and say so
 
 
 def test_a_shard_that_shrinks_under_a_trial_fails_it_and_not_the_driver(
