@@ -420,3 +420,12 @@ def test_the_law_of_a_study_is_minimised_by_the_objective_and_noise_of_the_study
         "optimize", tmp_path / "s" / "law.json", "--n-params", 4e6, "--n-tokens", 1e12, "-o", tmp_path / "best.json"
     )
     assert any("times the tokens of the longest run" in note for note in far["law"]["notes"])
+
+
+def test_sizes_in_millions_and_steps_for_tokens_are_asked_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "runs.csv").write_text(KEYS + ",loss/web\n" + "a,70,5000,0.2,0.5,0.3,3.1\nb,160,5000,0.1,0.6,0.3,3.0\n")
+    ask("import", "exchange", tmp_path / "runs.csv", "-o", tmp_path / "table.csv")
+    assert "the largest n_params is 160: is it in another unit?" in caplog.text
+    assert "the largest n_tokens is 5e+03: is it in another unit?" in caplog.text
