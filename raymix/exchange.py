@@ -151,8 +151,8 @@ def delimiter_hint(names: Sequence[str]) -> str:
     return ""
 
 
-def check_rows(table: pa.Table) -> None:
-    """Every status is known, every usable row has a scale and is there once.
+def check_rows(table: pa.Table, domains: Sequence[str]) -> None:
+    """Every status is known, every usable row has a scale and is there once, and a run ends in one mixture.
 
     Raises:
         ValueError: with the trial.
@@ -173,8 +173,28 @@ def check_rows(table: pa.Table) -> None:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"trial {twice[0]!r} has two rows at n_params {twice[1]:g}, n_tokens {twice[2]:g}: "
                          "keep one, or give each run a trial_id of its own")  # fmt: skip
+    _check_ends(usable.filter(pc.equal(usable["status"], "done")), domains)
     for name in ("n_params", "n_tokens"):
         values = np.asarray(usable[name].to_numpy(zero_copy_only=False), float)
         if not (np.isfinite(values) & (values > 0)).all():
             row = int(np.flatnonzero(~(np.isfinite(values) & (values > 0)))[0])
             raise ValueError(f"trial {usable['trial_id'][row]}: {name} is {values[row]}, it must be above 0")
+
+
+def _check_ends(done: pa.Table, domains: Sequence[str]) -> None:
+    """Nothing, if the rows with which runs ended differ in their mixtures where they differ in trial or size.
+
+    Rows of one trial and size count as checkpoints of one model: of two runs under one name most would not be used.
+    """
+    first: dict[tuple[str, float], int] = {}
+    keys = zip(done["trial_id"].to_pylist(), done["n_params"].to_pylist(), strict=True)
+    pairs = [(first[key], b) for b, key in enumerate(keys) if first.setdefault(key, b) != b]
+    if not pairs:
+        return
+    mix_BK, (one, other) = matrix(done, "mixture/", domains), np.array(pairs).T
+    apart = np.flatnonzero(np.abs(mix_BK[one] - mix_BK[other]).max(axis=1) > SUM_ERROR)
+    if len(apart):
+        row = int(one[apart[0]])
+        raise ValueError(f"trial {str(done['trial_id'][row])!r} ended in two mixtures at n_params "
+                         f"{done['n_params'][row].as_py():g}: give each run a trial_id of its own, or the rows on its "
+                         "way the status checkpoint")  # fmt: skip

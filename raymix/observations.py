@@ -111,7 +111,7 @@ class Observations:
     def _checked(cls, table: pa.Table, domains: tuple[str, ...], eval_domains: tuple[str, ...]) -> Observations:
         if table.num_rows:
             table = renormalised(table, domains)
-            check_rows(table)
+            check_rows(table, domains)
         return cls(table, domains, eval_domains)
 
     def write(self, path: str | Path) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet
 from pydantic import TypeAdapter
 
 from raymix import __version__
+from raymix.laws import law_from_json
 from raymix.observations import Observations
 from raymix.report.page import render
 from raymix.study import Study
+from raymix.tables.law_file import LawFile, Trained, law_json
+from raymix.target.held_out import HeldOut
 from raymix.target.recommend import NotEnoughTrialsError, Recommendation
 
 
@@ -76,7 +81,6 @@ def write_results(study: Study) -> Recommendation:
     except NotEnoughTrialsError as error:
         store.write("report.html", render(space, table, None, None, state).encode(errors="xmlcharrefreplace"))
         raise NotEnoughTrialsError(f"{error}. Page: {store.url('report.html')}") from None
-    names = {"domains": list(space.domain_names), "eval_domains": list(space.eval_names)}
     confirmed = study.confirmation()
     if confirmed is not None:
         store.write_json("confirmation.json", confirmed.to_json())
@@ -85,5 +89,17 @@ def write_results(study: Study) -> Recommendation:
     page = render(space, table, found.to_json(), dict(vars(held_out)), state, seen)
     store.write("report.html", page.encode(errors="xmlcharrefreplace"))
     vouches_for = [fitted_on(study), _sha256(store.read("recommendation.json"))]
-    store.write_json("law.json", law | names | {"vouches_for": vouches_for})  # last, when the others are there
+    kept = law_json(_law_file(study, law, found, held_out))
+    store.write_json("law.json", kept | {"vouches_for": vouches_for})  # last, when the others are there
     return found
+
+
+def _law_file(study: Study, law: dict[str, Any], found: Recommendation, held_out: HeldOut) -> LawFile:
+    """The law with what `raymix optimize` reads beside it: the objective, the runs, how it did on those held out."""
+    space, usual = study.space, float(np.median(held_out.observed)) if held_out.observed else 1.0
+    ranks = {key: found.law[key] for key in ("rank_correlation", "rank_correlation_within_size")}
+    error, noise = (None if (value := found.law[key]) is None else value / usual for key in ("error", "noise"))
+    score = {"name": law["law"], "held_out": "mixtures", "weighted_error": error, "noise": noise, **ranks}
+    choice = {"name": law["law"], "why": "the law of a study", "scores": [score]}
+    trained = Trained.on(study.table().usable())
+    return LawFile(law_from_json(law), space.domain_names, space.eval_names, space.weights_M, trained, choice)

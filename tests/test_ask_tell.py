@@ -159,3 +159,14 @@ def test_ask_takes_json_as_every_command_does(tmp_path: Path) -> None:
     asked = CliRunner().invoke(app, ["ask", str(tmp_path / "s"), "-n", "2", "--json"])
     assert asked.exit_code == 0, asked.output
     assert [sorted(json.loads(line))[0] for line in asked.stdout.splitlines()] == ["mixture"] * 2
+
+
+def test_a_trial_with_two_results_in_one_file_is_counted_as_told_again(tmp_path: Path) -> None:
+    """The last counts, as ever; a name written twice by mistake must be seen."""
+    study = Study.create(worlds.space(), tmp_path / "s")
+    one, other = (trial.trial_id for trial in study.ask(2))
+    losses = {f"loss/{name}": 3.0 for name in worlds.DOMAINS}
+    way = losses | {"trial_id": other, "status": "checkpoint", "n_tokens": 1e5}
+    rows = [losses | {"trial_id": one}, losses | {"trial_id": one, "loss/web": 2.0}, way, losses | {"trial_id": other}]
+    assert study.tell_rows(rows) == (0, 1)
+    assert study.tell_rows(rows[-1:]) == (0, 1)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from raymix import SearchSpace, Study
 from raymix.cli import app
 from raymix.commands.places import check_out
 from raymix.observations import Observations
+from raymix.results import write_results
 from raymix.tables.law_file import read_law
 
 DATA = Path(os.environ.get("RAYMIX_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -391,3 +393,39 @@ def test_online_takes_settings_and_refuses_no_scale(tmp_path: Path) -> None:
     assert "s: the domains have no source" in str(raymix("online", space).exception)
     assert "t: the domains have no source" in str(raymix("online", space, "--set", "name=t").exception)
     assert "--scale 0 1e+09" in str(raymix("online", space, "--scale", 0, 1e9).exception)
+
+
+def test_the_law_of_a_study_is_minimised_by_the_objective_and_noise_of_the_study(tmp_path: Path) -> None:
+    space = {
+        "name": "s",
+        "domains": [*DOMAINS],
+        "eval_domains": [*DOMAINS],
+        "target": {"n_params": 4e6, "n_tokens": 1e9},
+    }
+    study = Study.create(
+        SearchSpace.parse(space | {"objective": {"weights": {"web": 0.9, "code": 0.1}}}), tmp_path / "s"
+    )
+    for trial in study.ask(10):
+        found = losses(np.array([trial.mixture[name] for name in DOMAINS]), trial.n_params, trial.n_tokens)
+        noise = np.exp(0.003 * np.random.default_rng(trial.seed + len(study.table())).normal(size=3))
+        study.tell(trial.trial_id, dict(zip(DOMAINS, (found * noise).tolist(), strict=True)))
+    wanted = write_results(study)
+    scale = ("--n-params", 4e6, "--n-tokens", 1e9)
+    best = ask("optimize", tmp_path / "s" / "law.json", *scale, "-o", tmp_path / "best.json")
+    assert best["objective"]["mean"] == pytest.approx(wanted.objective.mean, rel=0.01)
+    assert max(abs(best["mixture"][name] - wanted.mixture[name]) for name in DOMAINS) < 0.05
+    assert best["law"]["noise"] == pytest.approx(wanted.law["noise"], rel=0.1)
+    assert best["evidence"]["trials"] == 10
+    far = ask(
+        "optimize", tmp_path / "s" / "law.json", "--n-params", 4e6, "--n-tokens", 1e12, "-o", tmp_path / "best.json"
+    )
+    assert any("times the tokens of the longest run" in note for note in far["law"]["notes"])
+
+
+def test_sizes_in_millions_and_steps_for_tokens_are_asked_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "runs.csv").write_text(KEYS + ",loss/web\n" + "a,70,5000,0.2,0.5,0.3,3.1\nb,160,5000,0.1,0.6,0.3,3.0\n")
+    ask("import", "exchange", tmp_path / "runs.csv", "-o", tmp_path / "table.csv")
+    assert "the largest n_params is 160: is it in another unit?" in caplog.text
+    assert "the largest n_tokens is 5e+03: is it in another unit?" in caplog.text

@@ -30,12 +30,13 @@ from raymix.study.confirm import (
     due,
     largest_affordable,
     plan_confirmation,
+    proposal,
     weighed,
 )
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.reading import Interval
-from raymix.target.recommend import Recommendation, fit_law, mixture_for
+from raymix.target.recommend import Recommendation, fit_law
 from tests import worlds
 
 SMALL, LARGE = rungs(worlds.space())
@@ -315,15 +316,22 @@ def test_confirm_from_the_shell_plans_and_ask_hands_out(tmp_path: Path, caplog: 
     wrong = CliRunner().invoke(app, ["confirm", str(tmp_path / "s"), "--baselines", "natural"])
     assert isinstance(wrong.exception, SpaceError)
     assert "'natural'" in str(wrong.exception)
+    first = (tmp_path / "s" / "confirmation.json").read_text()
+    assert json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["pending"] == 0  # and trains nothing twice
+    assert "these runs were trained before" in caplog.text
+    assert (tmp_path / "s" / "confirmation.json").read_text() == first
+    words[3] = "3"
+    more = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert (more["done"], more["pending"]) == (6, 3)  # of the mixture that is recommended
 
 
 def test_a_baseline_that_the_caps_make_the_proposal_is_not_confirmed(played: Ledger, monkeypatch: Any) -> None:
-    best_K = np.asarray(list(mixture_for(played.space, played.table())))
+    best_K = proposal(played, fit_law(played.space, played.table()))
     near = {"prior": best_K, "uniform": np.ones(3) / 3}
     monkeypatch.setattr("raymix.study.confirm.baseline_mixtures", lambda *_: near)
     recorded: list[dict[str, Any]] = []
     monkeypatch.setattr(played, "note", lambda kind, body: recorded.append(body))
-    plan_confirmation(played, Confirm(baselines=("prior", "uniform")))
+    plan_confirmation(played, Confirm(seeds=4, baselines=("prior", "uniform")))
     assert set(recorded[0]["mixtures"]) == {"proposal", "uniform"}
     plan_confirmation(played, Confirm(baselines=("prior",)), automatic=True)
     assert recorded[1]["why"] == "within the caps prior is the proposal itself"

@@ -283,3 +283,19 @@ def test_an_entry_names_one_source() -> None:
         space(OLD, {"study": "a", "table": "b"})
     with pytest.raises(SpaceError, match="did you mean 'from'"):
         SearchSpace.parse(worlds.space().model_dump(mode="json", exclude_none=True) | {"form": []})
+
+
+def test_runs_of_several_sizes_under_one_name_are_several_trials(tmp_path: Path) -> None:
+    """As checkpoints of one run the rows of the small sizes, a tenth of the longest and less, would not be fitted."""
+    ids, sizes, tokens = ["m0", "m0", "m0", "m1", "m2"], [1e5, 1e6, 1e7, 1e5, 1e6], [5e5, 5e6, 1e8, 5e5, 5e6]
+    shares = [SHARES[0], SHARES[0], SHARES[0], SHARES[1], SHARES[2]]
+    path = table(tmp_path, shares, trial_id=ids, n_params=sizes, n_tokens=tokens)
+    found, _ = taken(space(OLD, str(path)))
+    assert len(set(found.run_B.tolist())) == len(found.last()) == 5
+    assert [trial_id.rpartition("/")[2] for trial_id in found.trial_ids] == [
+        "m0@100000",
+        "m0@1e+06",
+        "m0@1e+07",
+        "m1",
+        "m2",
+    ]

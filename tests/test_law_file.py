@@ -37,8 +37,8 @@ def test_what_was_written_is_read_back_exactly(name: str, tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["law.json"]
 
 
-def test_the_law_of_a_study_is_read(tmp_path: Path) -> None:
-    """A study writes the law and the names alone."""
+def test_a_law_and_names_alone_are_read(tmp_path: Path) -> None:
+    """As studies wrote them once."""
     path = tmp_path / "law.json"
     path.write_text(json.dumps(law_file().law.to_json() | {"domains": DOMAINS, "eval_domains": EVALS}))
     found = read_law(path)

@@ -127,3 +127,13 @@ def test_scales_are_told_apart_by_size_and_length_and_not_by_rounding() -> None:
     scales = [(1e6, 8e8), (1e6, 1e8), (1.02e6, 1.03e8), (1e6, 7.9e8), (1e7, 1e8)]
     got = table(*(row(str(i), n_params=size, n_tokens=tokens) for i, (size, tokens) in enumerate(scales)))
     assert got.scale_group_B.tolist() == [1, 0, 0, 1, 2]
+
+
+def test_two_runs_under_one_name_are_refused_and_checkpoints_and_sizes_are_not() -> None:
+    mixtures = {"mixture/web": 0.3, "mixture/a/b": 0.7}, {"mixture/web": 0.6, "mixture/a/b": 0.4}
+    with pytest.raises(ValueError, match=r"trial 'exp' ended in two mixtures at n_params .*a trial_id of its own"):
+        table(row("exp", n_tokens=1e8, **mixtures[0]), row("exp", n_tokens=2e8, **mixtures[1]))
+    assert len(table(row("exp", n_tokens=1e8, **mixtures[0]), row("exp", n_tokens=2e8, **mixtures[0]))) == 2
+    assert len(table(row("exp", n_params=1e6, **mixtures[0]), row("exp", n_params=2e6, **mixtures[1]))) == 2
+    drawn = row("exp", n_tokens=1e8, status="checkpoint", **mixtures[0])
+    assert len(table(drawn, row("exp", n_tokens=2e8, **mixtures[1]))) == 2

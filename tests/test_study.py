@@ -69,6 +69,7 @@ def test_checkpoints_failures_and_mistakes(tmp_path: Path) -> None:
     ("cells", "words"),
     [
         ({"seconds": "abc"}, "seconds is 'abc', it must be a number"),
+        ({"loss/code": True}, "loss/code is 'True', it must be a number"),
         ({"loss/code": "3,1"}, "loss/code is '3,1', it must be a number"),
         ({"n_tokens": 0.0}, "n_tokens is 0.0, it must be above 0"),
         ({"n_tokens": -5.0}, "n_tokens is -5.0, it must be above 0"),

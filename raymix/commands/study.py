@@ -55,10 +55,13 @@ def confirm(
             runs = left(ledger) + _pending(work)
             if not runs:
                 plan_confirmation(ledger, wanted)
+                if not left(ledger):
+                    log.warning("these runs were trained before: for more of them --seeds N, for others --baselines or "
+                                "--scale")  # fmt: skip
             elif wanted != Confirm():
                 log.warning("%s runs of the confirmation planned before are still to end: that one goes on, and "
                             "--seeds, --baselines and --scale were not used", runs)  # fmt: skip
-        if work.space.trains_proxies:
+        if work.space.trains_proxies and (left(work.ledger) or _pending(work)):
             _train(work, screen)
         found = work.confirmation()
         assert found is not None

@@ -56,13 +56,17 @@ def import_table(
     from raymix.copies import copies, copy_words
     from raymix.formats import import_runs
     from raymix.screens.law import show_table
+    from raymix.tables.advise import unit_notes
 
     with _usage(), Screen(as_json) as screen:
         check_out(out, TABLES)
         table = import_runs(format, src, **dict(_pair(text, "--option") for text in option))
         table.write(out)
+        said = unit_notes(table.scale_B2)
         if found := copies(table.usable()):
-            log.warning("%s: %s; raymix fit counts each once", src, copy_words(table.usable().trial_ids, found))
+            said.append(f"{copy_words(table.usable().trial_ids, found)}; raymix fit counts each once")
+        for words in said:
+            log.warning("%s: %s", src, words)
         show_table(screen, table, out)
 
 
@@ -83,6 +87,7 @@ def fit(
     from raymix.copies import without_copies
     from raymix.formats import import_runs
     from raymix.screens.law import show_fit
+    from raymix.tables.advise import unit_notes
     from raymix.tables.choose import choose_law, own_domains
     from raymix.tables.law_file import LawFile, Trained, write_law
     from raymix.tables.reach import Reach
@@ -90,7 +95,7 @@ def fit(
     with _usage(), Screen(as_json) as screen:
         check_out(out, (".json",))
         runs, twice = without_copies(_only(_minimising(import_runs("exchange", table), metric), evals).usable())
-        for words in twice:
+        for words in [*twice, *unit_notes(runs.scale_B2)]:
             log.warning("%s: %s", table, words)
         given = None if weights is None else _named_numbers(weights, runs.eval_domains, "eval domain", "--weights")
         weights_M = _weights(given, runs.eval_domains, runs.metrics)

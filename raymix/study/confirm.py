@@ -36,6 +36,7 @@ from raymix.target.recommend import (
     baseline_mixtures,
     fit_law,
     mixture_for,
+    recommend,
 )
 from raymix.target.refits import refitted
 
@@ -71,6 +72,8 @@ class Confirmation:
 def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) -> None:
     """Fit the law, choose the scale, and record what is to be confirmed, or why nothing is.
 
+    Nothing is recorded where runs that are asked for were trained before.
+
     Args:
         automatic: as the last part of the budget, which then bounds scale and seeds; otherwise it is asked for beside
             the budget, at the largest rung of the ladder unless it names a scale.
@@ -81,7 +84,7 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
     """
     space, table = ledger.space, ledger.table()
     law = fit_law(space, table)
-    best_K = mixture_for(space, table)
+    best_K = proposal(ledger, law)
     others = baseline_mixtures(space, space.target)
     for name in wanted.baselines:
         if name not in others:
@@ -104,9 +107,22 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
         "scale": {"n_params": scale.n_params, "n_tokens": scale.n_tokens},
         "seeds": [FIRST_SEED + i for i in range(seeds)],
         "mixtures": mixtures,
-        **_predicted(ledger, law, mixtures, scale),
     }
-    ledger.note("confirm", body)
+    if not automatic and all(trial_id in ledger.trials for _, _, trial_id, _ in _runs(ledger, body)):
+        return
+    ledger.note("confirm", body | _predicted(ledger, law, mixtures, scale))
+
+
+def proposal(ledger: Ledger, law: Law) -> Array:
+    """What a study recommends (K,): of what was confirmed, or fits as well within the noise, no other is trained.
+
+    Where runs of it broke a guardrail, the law that knows of them has another.
+    """
+    space, table, found, keep_K = ledger.space, ledger.table(), confirmation(ledger), confirmed_mixture(ledger)
+    if found is None or keep_K is None or any(guard.broken for guard in found.guardrails.values()):
+        return mixture_for(space, table)
+    kept = recommend(space, table, law, seed=ledger.seed, keep_K=keep_K)[0].mixture
+    return np.asarray([kept[name] for name in space.domain_names])
 
 
 def skip_confirmation(ledger: Ledger, why: str) -> None:

@@ -150,6 +150,7 @@ def _losses(space: SearchSpace, trial_id: str, row: Mapping[str, Any], status: s
 
 def _number(trial: Trial, key: str, value: Any) -> Any:
     """A number as it is, text that is one as that number; an empty cell is None."""
+    value = str(value) if isinstance(value, bool | np.bool_) else value  # Python takes True for 1
     if value is None or isinstance(value, int | float | np.number):
         return value
     try:

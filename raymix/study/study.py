@@ -28,7 +28,7 @@ from raymix.study.confirm import Confirmation, confirmation, confirmed_mixture, 
 from raymix.study.evidence import take_evidence
 from raymix.study.files import FORMAT, as_written, read_identity, read_space, upgrade, write_identity, write_space
 from raymix.study.ledger import Ledger
-from raymix.study.row import WITHOUT_RESULT, check_columns, told_by_hand
+from raymix.study.row import ON_THE_WAY, WITHOUT_RESULT, check_columns, told_by_hand
 from raymix.study.stopping import stopped
 from raymix.study.trial import Trial
 from raymix.target.held_out import HeldOut
@@ -222,7 +222,7 @@ class Study:
     def tell_rows(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
         """Rows in the exchange form, with their `trial_id`: all are recorded, or none.
 
-        Returns how many are of trials without losses, and how many of trials that had ended before.
+        Returns how many are of trials without losses, and how many of trials that had ended, before or in a row above.
 
         Raises:
             ValueError: as `tell`, or a row's mixture is not that of its trial; the message begins with the row.
@@ -230,7 +230,7 @@ class Study:
         columns = {f"loss/{name}" for name in self.space.eval_names}
         given = [{key: value for key, value in row.items() if value is not None} for row in rows]
         with self.writing(TURN) as ledger:
-            before = [ledger.status(str(row.get("trial_id"))) for row in given]
+            ended, again = {trial_id for trial_id in ledger.trials if ledger.status(trial_id)}, 0
             for number, row in enumerate(given, 1):
                 unknown = sorted(key for key in row if key.startswith("loss/") and key not in columns)
                 if unknown:
@@ -243,9 +243,12 @@ class Study:
                         ledger.check(str(row["trial_id"]), row)
                 except ValueError as error:
                     raise ValueError(f"row {number}: {error}") from None
+                again += str(row["trial_id"]) in ended
+                if row.get("status") not in ON_THE_WAY:
+                    ended.add(str(row["trial_id"]))
             ledger.observe_all([(str(row["trial_id"]), row) for row in given])
             failed = sum(ledger.status(str(row["trial_id"])) in WITHOUT_RESULT for row in given)
-        return failed, sum(status is not None for status in before)
+        return failed, again
 
     def fail(self, trial_id: str, reason: str) -> None:
         """A trial that gave no losses, and why; or whose losses, told before, are not to count."""

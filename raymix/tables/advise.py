@@ -32,6 +32,7 @@ from raymix.target.recommend import Recommendation, baseline_mixtures
 
 N_DRAWS = 100
 FAR_BELOW = 100  # times below the least scale trained: a wish in another unit (millions, steps), not a scale
+LEAST = {"n_params": 1e3, "n_tokens": 1e4}  # no language model is smaller, none is trained on less
 FAR_SHARE = 0.1  # of a mixture, beyond the largest share of a domain in any run
 
 
@@ -185,6 +186,15 @@ def below_notes(scale: Scale, least_params: float, least_tokens: float) -> list[
         "is it in another unit? They are counted, not in millions or billions"
         for what, (which, low) in least.items()
         if low > FAR_BELOW * getattr(scale, what)
+    ]
+
+
+def unit_notes(scale_B2: Array) -> list[str]:
+    """Of runs so small that their column must be in another unit."""
+    return [
+        f"the largest {what} is {most:.3g}: is it in another unit? They are counted, not in millions, billions or steps"
+        for (what, least), most in zip(LEAST.items(), scale_B2.max(axis=0, initial=0.0).tolist(), strict=True)
+        if 0 < most < least
     ]
 
 

@@ -7,8 +7,8 @@
     reach                          how far the mixtures of the runs reach, and how sure the law is beyond them
     elsewhere                      the law to read at other scales than the runs', where `law` is for theirs alone
 
-Only the first two groups are needed, so the law.json of a study can be read too. Plain JSON, never pickle: reading
-a file from anywhere runs no code from it.
+Only the first two groups are needed; the law.json of a study has no reach. Plain JSON, never pickle: reading a file
+from anywhere runs no code from it.
 """
 
 from __future__ import annotations
@@ -132,9 +132,8 @@ def _those(names: Sequence[str]) -> str:
     return f"eval domain{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
-def write_law(path: str | Path, found: LawFile) -> None:
-    """Write LAW.json, whole or not at all."""
-    path = Path(path)
+def law_json(found: LawFile) -> dict[str, Any]:
+    """What LAW.json holds, as plain values."""
     extra = {
         "format": FORMAT,
         "raymix": __version__,
@@ -148,7 +147,13 @@ def write_law(path: str | Path, found: LawFile) -> None:
         extra["elsewhere"] = found.elsewhere.to_json()
     if found.reach is not None:
         extra["reach"] = found.reach.to_json()
-    text = json.dumps(extra | found.law.to_json(), allow_nan=False)
+    return extra | found.law.to_json()
+
+
+def write_law(path: str | Path, found: LawFile) -> None:
+    """Write LAW.json, whole or not at all."""
+    path = Path(path)
+    text = json.dumps(law_json(found), allow_nan=False)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_text(text, encoding="utf-8")

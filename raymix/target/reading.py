@@ -161,9 +161,9 @@ def far_notes(n_params: float, n_tokens: float, most_params: float, most_tokens:
     notes = []
     if n_tokens > FAR_TOKENS * most_tokens:
         times = n_tokens / most_tokens
-        notes.append(f"{times:.1f} times the tokens of the longest run: expect losses to be off by some %")
+        notes.append(f"{times:,.1f} times the tokens of the longest run: expect losses to be off by some %")
     if n_params > FAR_PARAMS * most_params:
-        notes.append(f"{n_params / most_params:.0f} times the largest size trained: train a larger one")
+        notes.append(f"{n_params / most_params:,.0f} times the largest size trained: train a larger one")
     return notes
 
 
