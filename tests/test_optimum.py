@@ -171,14 +171,16 @@ def test_near_optimal_set_of_many_domains_takes_few_steps_for_each() -> None:
 
 
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_near_optimal_set_is_not_held_at_the_optimum_by_a_guardrail_that_it_touches(seed: int) -> None:
+@pytest.mark.parametrize("n_guards", [1, 2])
+def test_near_optimal_set_is_not_held_at_the_optimum_by_guardrails_that_it_touches(seed: int, n_guards: int) -> None:
     """SLSQP leaves 1e-10 nats between a guardrail and its answer, which was drawn back to where that is 0."""
     _, free = problem(seed, 5)
     polytope = Polytope.box([0] * 5, [1] * 5)
     even_K, best_K = np.full(5, 1 / 5), minimise(free, polytope).mixture_K
-    paid = int(np.argmax(free.losses(best_K)[0] - free.losses(even_K)[0]))
+    even_M = free.losses(even_K)[0]
+    paid = np.argsort(even_M - free.losses(best_K)[0])[:n_guards]
     ceiling_M = np.full(5, np.inf)
-    ceiling_M[paid] = free.losses(even_K)[0][paid]
+    ceiling_M[paid] = even_M[paid]
     objective = replace(free, ceiling_M=ceiling_M, prior_K=even_K)
     optimum = minimise(objective, polytope)
     assert objective.rooms(optimum.mixture_K).min() < 1e-6
@@ -186,7 +188,7 @@ def test_near_optimal_set_is_not_held_at_the_optimum_by_a_guardrail_that_it_touc
     around = Polytope.box(*(np.maximum(optimum.mixture_K + side, 0.0).tolist() for side in (-0.03, 0.03)))
     samples = simplex.sample(around, 4000, np.random.default_rng(0), steps=100)
     kept = (objective.values(samples) <= optimum.value + 0.02) & (objective.rooms(samples) >= 0).all(axis=1)
-    assert kept.sum() > 30
+    assert kept.sum() > 20
     assert (samples[kept] >= low_K - 2e-3).all()
     assert (samples[kept] <= high_K + 2e-3).all()
 

@@ -19,7 +19,7 @@ from raymix.target.objective import ObjectiveAtScale
 from raymix.target.optimum import FLOORS, NO_ROOM, Optimum, constraints_of, floored, on_simplex
 
 POINTS = (16, *[4] * 8)  # per round of a search along a line, which ends within 2^-20 of its length
-LEAST_UNIT = 1e-3  # of a share, of the largest: shares that bounds hold have no length of their own
+LEAST_UNIT = 1e-4  # of a share: one that bounds hold has no length of its own
 ROUNDING = 1e-8  # nats: what SLSQP leaves between its answer and a limit
 
 Room = Callable[[Array], Array]
@@ -34,21 +34,24 @@ def near_optimal(
     Each bound moves one share from the optimum as far as the others can make up for it (exact for convex laws).
     """
     inner, K, best_K = floored(polytope, FLOORS[0]), polytope.n_domains, optimum.mixture_K
+    if min(1 - polytope.lower_K.sum(), polytope.upper_K.sum() - 1) < NO_ROOM:
+        return best_K.copy(), best_K.copy()
     rise = max(slack, optimum.gap, 1e-9)
     limit = float(objective.levels(best_K).max()) + rise
 
-    def room(mix_BK: Array) -> Array:
-        mix_BK = on_simplex(inner, mix_BK)
-        above_B = limit - objective.levels(mix_BK).max(axis=1)
-        return np.asarray(np.minimum(above_B, objective.rooms(mix_BK).min(axis=1, initial=np.inf))) + ROUNDING
+    def above(mix_BK: Array) -> Array:
+        return np.asarray(limit - objective.levels(on_simplex(inner, mix_BK)).max(axis=1)) + ROUNDING
 
-    cost_BK = np.vstack([np.eye(K), -np.eye(K)])  # of w_k, the least first
-    start_BK = _last_inside(room, best_K, np.stack([simplex.vertex_along(inner, cost_K) for cost_K in cost_BK]))
-    own = np.arange(K)
-    unit_K = np.abs(start_BK[K + own, own] - start_BK[own, own]) / 2
-    if unit_K.max() < NO_ROOM:
-        return best_K.copy(), best_K.copy()
-    unit_K = np.maximum(unit_K, LEAST_UNIT * unit_K.max())
+    def room(mix_BK: Array) -> Array:
+        guarded_B = objective.rooms(on_simplex(inner, mix_BK)).min(axis=1, initial=np.inf) + ROUNDING
+        return np.asarray(np.minimum(above(mix_BK), guarded_B))
+
+    cost_BK, own = np.vstack([np.eye(K), -np.eye(K)]), np.arange(K)  # of w_k, the least first
+    corner_BK = np.stack([simplex.vertex_along(inner, cost_K) for cost_K in cost_BK])
+    start_BK = _last_inside(room, best_K, corner_BK)
+    # A guardrail that the optimum touches leaves no straight way, and many a bent one.
+    way_BK = start_BK if objective.ceiling_M is None else _last_inside(above, best_K, corner_BK)
+    unit_K = np.maximum(np.abs(way_BK[K + own, own] - way_BK[own, own]) / 2, LEAST_UNIT)
     ends = [_furthest(objective, inner, start_K, cost_K, limit, rise, unit_K)
             for start_K, cost_K in zip(start_BK, cost_BK, strict=True)]  # fmt: skip
     end_BK = np.where(np.isfinite(ends).all(axis=1, keepdims=True), ends, start_BK)
