@@ -10,7 +10,7 @@ import raymix
 
 ROOT = Path(raymix.__file__).parent
 FLOORS = [
-    {"simplex", "yaml12", "counts"},
+    {"simplex", "polytope", "yaml12", "counts"},
     {"space", "space_parts", "space_polytope", "space_recipe", "space_study", "space_checks"}
     | {"exchange", "observations", "copies", "stages"},
     {"laws"},

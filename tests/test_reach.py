@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from raymix.laws import make_law
+from raymix.laws import reach as laws_reach
 from raymix.laws.base import Array
+from raymix.laws.reach import MOST, Reach, widening
 from raymix.observations import Observations
-from raymix.space import Scale
+from raymix.space import Scale, SearchSpace
 from raymix.tables.advise import Wanted, advise
-from raymix.tables.choose import own_domains
+from raymix.tables.choose import own_domains, rows_of
 from raymix.tables.law_file import LawFile, Trained, read_law, write_law
 from raymix.tables.predictions import predict_table
-from raymix.tables.reach import MOST, Reach
+from raymix.target.recommend import fit_law, recommend
 
 DATA = Path(os.environ.get("RAYMIX_DATA") or Path(__file__).parents[2] / "shared" / "data")
 NAMES = ("a", "b", "c")
@@ -40,7 +42,7 @@ def runs_of(mix_BK: Array, seed: int = 0) -> Observations:
 
 def fitted(runs: Observations, name: str = "union") -> LawFile:
     law = make_law(name).fit(runs.mix_BK, runs.scale_B2, runs.loss_BM)
-    reach = Reach.of(runs, None, name)
+    reach = Reach.of(rows_of(runs, None), name)
     return LawFile(law, runs.domains, runs.eval_domains, np.full(2, 0.5), Trained.on(runs), {}, None, reach)
 
 
@@ -68,6 +70,37 @@ def test_a_law_that_errs_on_its_extremes_is_less_sure_beyond_them_alone() -> Non
     assert x.high / x.mean == pytest.approx(np.exp(1.645 * sd), rel=1e-3)
 
 
+def space_where(least: float) -> SearchSpace:
+    """Of the domains of `runs_of`, with so much of the first at least."""
+    scale = {"n_params": 1e8, "n_tokens": 1e9}
+    domains = [{"name": name, "min_share": least if name == "a" else 0.0} for name in NAMES]
+    evals = [{"name": name} for name in ("x", "y")]
+    return SearchSpace.parse(
+        {"name": "s", "domains": domains, "eval_domains": evals, "ladder": [scale], "target": scale}
+    )
+
+
+def test_a_study_is_less_sure_of_what_it_recommends_outside_its_mixtures() -> None:
+    space, runs = space_where(0.95), runs_of(BENT)
+    law = fit_law(space, runs)
+    found, _ = recommend(space, runs, law)
+    mix_1K = np.array([list(found.mixture.values())])
+    (factor,) = widening(rows_of(runs, None), law.name, mix_1K)
+    assert 1.2 < factor <= MOST
+    half = 1.645 * law.sd(mix_1K, [1e8, 1e9])[0, 0] * factor
+    assert found.losses["x"].high / found.losses["x"].mean == pytest.approx(np.exp(half), rel=1e-6)
+    assert [note for note in found.law["notes"] if f"{factor:.2g} times as wide" in note]
+
+
+def test_a_study_that_recommends_inside_its_mixtures_fits_no_law_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(laws_reach, "_widening", lambda *_: pytest.fail("a law was fitted once more"))
+    space, runs = space_where(0.0), runs_of(BENT)
+    law = fit_law(space, runs)
+    found, _ = recommend(space, runs, law)
+    half = 1.645 * law.sd(np.array([list(found.mixture.values())]), [1e8, 1e9])[0, 0]
+    assert found.losses["x"].high / found.losses["x"].mean == pytest.approx(np.exp(half), rel=1e-6)
+
+
 def test_a_law_that_holds_there_is_as_sure_as_before() -> None:
     rng = np.random.default_rng(2)
     mix_BK = rng.dirichlet(np.ones(3), 40)
@@ -83,16 +116,16 @@ def test_a_law_that_holds_there_is_as_sure_as_before() -> None:
 
 
 def test_few_mixtures_say_nothing() -> None:
-    assert Reach.of(runs_of(BENT[:11]), None, "union").widen == 1
+    assert Reach.of(rows_of(runs_of(BENT[:11]), None), "union").widen == 1
 
 
 def test_the_order_of_rows_and_domains_changes_nothing() -> None:
-    one = Reach.of(runs_of(BENT), None, "union")
+    one = Reach.of(rows_of(runs_of(BENT), None), "union")
     rows = runs_of(BENT)
-    again = Reach.of(rows.select(np.random.default_rng(0).permutation(len(rows))), None, "union")
+    again = Reach.of(rows_of(rows.select(np.random.default_rng(0).permutation(len(rows))), None), "union")
     assert again.widen == pytest.approx(one.widen, rel=1e-9)
     other = Observations(rows.table, NAMES[::-1], rows.eval_domains)
-    assert Reach.of(other, None, "union").widen == pytest.approx(one.widen, rel=1e-6)
+    assert Reach.of(rows_of(other, None), "union").widen == pytest.approx(one.widen, rel=1e-6)
 
 
 def test_reach_is_written_and_read_and_damage_is_named(tmp_path: Path) -> None:
@@ -120,7 +153,7 @@ def test_intervals_of_the_farthest_published_mixtures_hold_more() -> None:
     order = np.argsort(((root_BK - root_BK.mean(axis=0)) ** 2).sum(axis=1))
     inner, far, own_M = runs.select(order[:192]), runs.select(order[192:]), own_domains(runs.domains, runs.eval_domains)
     law = make_law("union").fit(inner.mix_BK, inner.scale_B2, inner.loss_BM, None, own_M)
-    weights_M, reach = np.full(13, 1 / 13), Reach.of(inner, own_M, "union")
+    weights_M, reach = np.full(13, 1 / 13), Reach.of(rows_of(inner, own_M), "union")
     found = LawFile(law, runs.domains, runs.eval_domains, weights_M, Trained.on(inner), {}, None, reach)
     error_BM = np.abs(np.log(law.predict(far.mix_BK, far.scale_B2) / far.loss_BM))
     sd_BM = law.sd(far.mix_BK, far.scale_B2)

@@ -86,11 +86,11 @@ def fit(
     """Fit a law to runs. With a target larger than every run, laws are also judged on sizes held out."""
     from raymix.copies import without_copies
     from raymix.formats import import_runs
+    from raymix.laws.reach import Reach
     from raymix.screens.law import show_fit
     from raymix.tables.advise import unit_notes
-    from raymix.tables.choose import choose_law, own_domains
+    from raymix.tables.choose import choose_law, own_domains, rows_of
     from raymix.tables.law_file import LawFile, Trained, write_law
-    from raymix.tables.reach import Reach
 
     with _usage(), Screen(as_json) as screen:
         check_out(out, (".json",))
@@ -103,7 +103,7 @@ def fit(
         candidates = None if law == "auto" else [law]
         choice = choose_law(runs, own_M, _target(n_params, n_tokens), candidates, weights_M)
         trained, why = Trained.on(runs), _choice_json(choice)
-        reach = Reach.of(runs, own_M, choice.name)
+        reach = Reach.of(rows_of(runs, own_M), choice.name)
         found = LawFile(choice.law, runs.domains, runs.eval_domains, weights_M, trained, why, choice.elsewhere, reach)
         write_law(out, found)
         own = {name: runs.domains[k] for name, k in zip(runs.eval_domains, own_M, strict=True) if k >= 0}

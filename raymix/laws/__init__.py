@@ -2,10 +2,11 @@
 
 Read in this order: `base` (what a law is), `union` (the default), `union_forms` and `exposure` (its formula), `fitted`
 (rows in, predictions out), `fit` (the solver all laws share), `intervals` (how sure a fit is), `hedged` (the default
-where sizes vary), `residual` (the Gaussian process on top), then `bootstrap` and `select` (how far to believe it). The
-published families are `separable` (what they share) and a file each: `exponential`, `log_linear`, `log_feature`,
-`effective_data`, `joint_exposure`, `chinchilla`, `bimix`, `apple`, `dcpt`, `power` (AutoScale's; `ddo` and `autoscale`
-are its method); `nested` is a pipeline of step, size and mixing laws, `average` blends any laws.
+where sizes vary), `residual` (the Gaussian process on top, `process` and `process_mean` its parts), then `bootstrap`,
+`select` and `reach` (how far to believe it). The published families are `separable` (what they share) and a file each:
+`exponential`, `log_linear`, `log_feature`, `effective_data`, `joint_exposure`, `chinchilla`, `bimix`, `apple`, `dcpt`,
+`power` (AutoScale's; `ddo` and `autoscale` are its method); `nested` is a pipeline of step, size and mixing laws,
+`average` blends any laws.
 """
 
 from typing import Any

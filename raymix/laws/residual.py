@@ -20,14 +20,11 @@ from numpy.typing import ArrayLike
 
 from raymix.laws.base import Array, Flags, Law, Table, as_mixtures, as_scales, as_table
 from raymix.laws.bootstrap import fresh
-from raymix.laws.fitted import CHUNK, chunks
 from raymix.laws.hedged import HedgedUnion
 from raymix.laws.process import (
-    ROOT5,
     SHARE_SCALE,
     Sites,
     choose_hyper,
-    distance,
     feature_slope,
     features,
     mixture_kernel,
@@ -35,6 +32,7 @@ from raymix.laws.process import (
     solve,
     stretches,
 )
+from raymix.laws.process_mean import Mean
 from raymix.laws.repetition import at_rows
 from raymix.laws.rows import canonical_order, usable_rows, whole_runs
 
@@ -100,20 +98,15 @@ class ResidualGP:
     def predict(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """Losses (B, M) in nats per token."""
         mix, scale = self._queries(mix_BK, scale_B2)
-        loss_BM = self.law_.predict(mix, scale)
-        for rows in chunks(len(mix), CHUNK // 4):
-            loss_BM[rows] *= np.exp(self._residual(mix[rows], scale[rows]))
-        return loss_BM
+        return self.law_.predict(mix, scale) * np.exp(self._mean.value(self._phi(mix), np.log(scale)))
 
     def gradient(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """dL/dr (B, M, K) = exp(g) (dL^/dr + L^ dg/dr)."""
         mix, scale = self._queries(mix_BK, scale_B2)
-        loss_BM, slope_BMK = self.law_.predict(mix, scale), self.law_.gradient(mix, scale)
-        for rows in chunks(len(mix), CHUNK // 4):
-            g_BM = self._residual(mix[rows], scale[rows])
-            g_slope_BMK = self._residual_slope(mix[rows], scale[rows])
-            slope_BMK[rows] += loss_BM[rows][..., None] * g_slope_BMK
-            slope_BMK[rows] *= np.exp(g_BM)[..., None]
+        g_BM, slope_BMK = self._mean.value_and_slope(self._phi(mix), np.log(scale))
+        slope_BMK *= feature_slope(mix)[:, None] * self.law_.predict(mix, scale)[..., None]
+        slope_BMK += self.law_.gradient(mix, scale)
+        slope_BMK *= np.exp(g_BM)[..., None]
         return slope_BMK
 
     def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
@@ -175,28 +168,9 @@ class ResidualGP:
     def _phi(self, mix_BK: Array) -> Array:
         return np.asarray(features(mix_BK) - self.center_K_)
 
-    def _residual(self, mix_BK: Array, scale_B2: Array) -> Array:
-        """g = k alpha (B, M); a new run shares no run noise with those seen."""
-        phi_BK, phi_RK = self._phi(mix_BK), self.sites_.phi_RK
-        nearness_BR = scale_kernel(np.log(scale_B2), self.sites_.log_scale_R2, self.hyper_H_)
-        g_BM = np.empty((len(mix_BK), self.alpha_RM_.shape[1]))
-        for m, (stretch_K, alpha_R) in enumerate(zip(self.stretch_MK_, self.alpha_RM_.T, strict=True)):
-            mixture_BR = mixture_kernel(phi_BK * stretch_K, phi_RK * stretch_K, self.hyper_H_)
-            g_BM[:, m] = (mixture_BR * nearness_BR) @ alpha_R
-        return g_BM
-
-    def _residual_slope(self, mix_BK: Array, scale_B2: Array) -> Array:
-        """dg/dr (B, M, K); the Matern part has slope -5/3 (1 + root5 s) exp(-root5 s) (phi - phi') / ell^2."""
-        phi_BK, phi_RK = self._phi(mix_BK), self.sites_.phi_RK
-        ell, w = np.exp(self.hyper_H_[:2])
-        nearness_BR = scale_kernel(np.log(scale_B2), self.sites_.log_scale_R2, self.hyper_H_)
-        slope_BMK = np.empty((len(mix_BK), self.alpha_RM_.shape[1], mix_BK.shape[1]))
-        for m, (stretch_K, alpha_R) in enumerate(zip(self.stretch_MK_, self.alpha_RM_.T, strict=True)):
-            s_BR = distance(phi_BK * stretch_K, phi_RK * stretch_K) / ell
-            pull_BR = -5 / 3 * (1 + ROOT5 * s_BR) * np.exp(-ROOT5 * s_BR) / ell**2 * nearness_BR * alpha_R
-            towards_BR = w * nearness_BR * alpha_R - pull_BR
-            slope_BMK[:, m] = stretch_K**2 * (pull_BR.sum(axis=1, keepdims=True) * phi_BK + towards_BR @ phi_RK)
-        return np.asarray(slope_BMK * feature_slope(mix_BK)[:, None, :])
+    @property
+    def _mean(self) -> Mean:
+        return Mean(self.sites_, self.hyper_H_, self.stretch_MK_, self.alpha_RM_)
 
 
 def _effects(law: Law, table: Table, predicted_BM: Array) -> Array:

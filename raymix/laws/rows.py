@@ -4,6 +4,7 @@ import numpy as np
 
 from raymix.laws.base import Array, Flags, Ints, Table
 
+WARMUP, ROWS_PER_RUN = 0.1, 8  # the rows that laws are fitted on by default, and judged by
 SAME_SCALE = 0.01  # sizes or token counts within 1% count as one: recipes round widths and steps
 
 

@@ -28,8 +28,9 @@ from raymix.study.confirm import Confirmation, confirmation, confirmed_mixture, 
 from raymix.study.evidence import take_evidence
 from raymix.study.files import FORMAT, as_written, read_identity, read_space, upgrade, write_identity, write_space
 from raymix.study.ledger import Ledger
-from raymix.study.row import ON_THE_WAY, WITHOUT_RESULT, check_columns, told_by_hand
+from raymix.study.row import WITHOUT_RESULT, told_by_hand
 from raymix.study.stopping import stopped
+from raymix.study.telling import check_rows, told_again, told_row
 from raymix.study.trial import Trial
 from raymix.target.held_out import HeldOut
 from raymix.target.recommend import Recommendation, fit_law, recommend, target_at
@@ -203,19 +204,9 @@ class Study:
         Raises:
             ValueError: unknown trial, eval domain, domain or metric; a loss or metric is missing, or above its best.
         """
-        known = [eval_domain.name for eval_domain in self.space.eval_domains]
-        for kind, given_, names in (("eval domain", losses, known), ("metric", metrics or {}, self.space.metric_names)):
-            for name in sorted(set(given_) - set(names)):
-                article = "an" if kind[0] == "e" else "a"
-                raise ValueError(f"{name!r} is not {article} {kind} of this study ({', '.join(names)})")
-        if tokens_seen is not None and not isinstance(tokens_seen, Mapping):
-            raise ValueError(f"tokens_seen is {tokens_seen!r}, it must be tokens by domain; n_tokens is their sum")
-        row: dict[str, Any] = {f"loss/{name}": loss for name, loss in losses.items()} | {"status": status}
-        row |= {f"metric/{name}": value for name, value in (metrics or {}).items()}
-        row |= {f"tokens/{name}": tokens for name, tokens in (tokens_seen or {}).items()}
+        measured = told_row(self.space, losses, metrics, tokens_seen)
         given = {"n_params": n_params, "n_tokens": n_tokens, "seconds": seconds, "flops": flops}
-        row |= {key: value for key, value in given.items() if value is not None}
-        check_columns(self.space, row)
+        row = measured | {"status": status} | {key: value for key, value in given.items() if value is not None}
         with self.writing(TURN) as ledger, told_by_hand():
             ledger.observe(trial_id, row)
 
@@ -227,25 +218,10 @@ class Study:
         Raises:
             ValueError: as `tell`, or a row's mixture is not that of its trial; the message begins with the row.
         """
-        columns = {f"loss/{name}" for name in self.space.eval_names}
         given = [{key: value for key, value in row.items() if value is not None} for row in rows]
         with self.writing(TURN) as ledger:
-            ended, again = {trial_id for trial_id in ledger.trials if ledger.status(trial_id)}, 0
-            for number, row in enumerate(given, 1):
-                unknown = sorted(key for key in row if key.startswith("loss/") and key not in columns)
-                if unknown:
-                    known = ", ".join(self.space.eval_names)
-                    raise ValueError(f"row {number}: {unknown[0]} is not an eval domain of this study ({known})")
-                if "trial_id" not in row:
-                    raise ValueError(f"row {number}: the trial_id is missing")
-                try:
-                    with told_by_hand():
-                        ledger.check(str(row["trial_id"]), row)
-                except ValueError as error:
-                    raise ValueError(f"row {number}: {error}") from None
-                again += str(row["trial_id"]) in ended
-                if row.get("status") not in ON_THE_WAY:
-                    ended.add(str(row["trial_id"]))
+            check_rows(ledger, given)
+            again = told_again(ledger, given)
             ledger.observe_all([(str(row["trial_id"]), row) for row in given])
             failed = sum(ledger.status(str(row["trial_id"])) in WITHOUT_RESULT for row in given)
         return failed, again

@@ -27,7 +27,16 @@ from raymix.target.held_out import ENOUGH
 from raymix.target.near_optimal import near_optimal
 from raymix.target.objective import ObjectiveAtScale, objective_of
 from raymix.target.optimum import Optimum, minimise
-from raymix.target.reading import Reading, epochs_of, far_notes, guessed_scale, repeat_notes, set_around, verdict
+from raymix.target.reading import (
+    Reading,
+    epochs_of,
+    far_notes,
+    guessed_scale,
+    repeat_notes,
+    set_around,
+    verdict,
+    wider_words,
+)
 from raymix.target.recommend import Recommendation, baseline_mixtures
 
 N_DRAWS = 100
@@ -92,8 +101,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     laws = sample(objective.law, N_DRAWS, np.random.default_rng([seed, 2]))
     drawn = None if laws is None else [replace(objective, law=law) for law in laws]
     mix_QK = np.stack([optimum.mixture_K, *baselines.values()])
-    read = Reading.of(objective, mix_QK, drawn)
-    read = replace(read, sd_QM=read.sd_QM * found.widening(mix_QK)[:, None])
+    read = Reading.of(objective, mix_QK, drawn).widened(found.widening(mix_QK))
     compared = read.baselines({name: space.shares(mix_K) for name, mix_K in baselines.items()})
     beyond = share_notes(found, optimum.mixture_K[None])
     guessed = [*_guessed_scale(found, wanted.scale), *beyond]
@@ -218,8 +226,7 @@ def _said(found: LawFile) -> str:
     """What holds of intervals there."""
     if found.reach is None or found.reach.widen == 1:
         return "errors may be larger than the intervals there"
-    return (f"intervals there are {found.reach.widen:.2g} times as wide, by what the law erred on its own farthest "
-            "mixtures left out; errors may be larger still")  # fmt: skip
+    return wider_words(found.reach.widen)
 
 
 def _near(objective: ObjectiveAtScale, polytope: Polytope, optimum: Optimum, slack: float) -> Polytope:

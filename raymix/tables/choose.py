@@ -29,7 +29,15 @@ from numpy.typing import ArrayLike
 from raymix.laws import LAWS, Law, make_law
 from raymix.laws.base import Array, Flags, Ints, Table, as_table
 from raymix.laws.repetition import at_rows
-from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, mixture_numbers, usable_rows
+from raymix.laws.rows import (
+    ROWS_PER_RUN,
+    SAME_SCALE,
+    WARMUP,
+    canonical_order,
+    distinct,
+    mixture_numbers,
+    usable_rows,
+)
 from raymix.laws.select import mixture_folds
 from raymix.observations import Observations
 from raymix.space import Scale
@@ -50,7 +58,6 @@ FOLDS = 5
 MIN_MIXTURES = 5  # one per fold: below, nothing is chosen
 MAX_MIXTURES = 240  # used to choose; the fit itself uses all. Of 160 too few are left in a fold to tell powers
 FAR_BEHIND = 1.5  # times the error of the first candidate so far: a law with more is dropped, to save time
-WARMUP, ROWS_PER_RUN = 0.1, 8  # the rows that laws are fitted on by default, and judged by
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,11 @@ def own_domains(domains: Sequence[str], eval_domains: Sequence[str]) -> Ints:
         alike = exact or [k for k, domain in enumerate(plain) if domain == _plain(name)]
         own.append(alike[0] if len(alike) == 1 else -1)
     return np.array(own, dtype=np.int64)
+
+
+def rows_of(usable: Observations, own_M: ArrayLike | None) -> Table:
+    """What laws are fitted to."""
+    return as_table(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.model_B, own_M, usable.unique_BK)
 
 
 def choose_law(
@@ -105,7 +117,7 @@ def choose_law(
         name = usable.eval_domains[int(np.argmin(known))]
         raise ValueError(f"eval domain {name!r} has no loss in any row: drop the column loss/{name}, or fit the others "
                          "alone (--eval NAME, as often as needed)")  # fmt: skip
-    every = as_table(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.model_B, own_M, usable.unique_BK)
+    every = rows_of(usable, own_M)
     names = _suited(every, target) if candidates is None else tuple(dict.fromkeys(candidates))
     _check_names(names)
     weights = np.full(every.loss_BM.shape[1], 1.0) if weights_M is None else np.asarray(weights_M, dtype=np.float64)

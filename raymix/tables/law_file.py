@@ -26,15 +26,14 @@ from raymix import __version__
 from raymix.laws import Law, law_from_json
 from raymix.laws.base import Array, Flags
 from raymix.laws.intervals import outside
+from raymix.laws.reach import Reach, above_most
 from raymix.laws.rows import SAME_SCALE, distinct
 from raymix.observations import Observations
 from raymix.space import Scale
-from raymix.tables.reach import Reach
 
 FORMAT = 1
 NUMBERED = "eval domain "  # begins a note of a law on one of them
 SOME = 3  # eval domains that a note names
-ROUNDING = 1e-6  # of a share
 ANY_SCALE = (1e8, 1e9)  # where a law is tried that does not say what it was trained on
 
 
@@ -67,8 +66,12 @@ class Trained:
 
     def beyond(self, mix_BK: Array) -> Array:
         """How much of each mixture (B,) is share of a domain beyond the largest that any run had."""
-        most_K = np.array([high for _, high in self.shares] or 1.0)
-        return np.asarray(np.maximum(mix_BK - most_K, 0.0).sum(axis=1))
+        return above_most(mix_BK, self.most_K)
+
+    @property
+    def most_K(self) -> Array:
+        """Largest share of every domain; 1 where the file does not say."""
+        return np.array([high for _, high in self.shares] or 1.0)
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,7 @@ class LawFile:
         """The factor (B,) of an sd: that of `reach` outside the mixtures of the runs, else 1."""
         if self.reach is None or self.trained is None:
             return np.ones(len(mix_BK))
-        beyond_B = self.reach.beyond(mix_BK) | (self.trained.beyond(mix_BK) > ROUNDING)
-        return np.where(beyond_B, self.reach.widen, 1.0)
+        return np.where(self.reach.beyond(mix_BK, self.trained.most_K), self.reach.widen, 1.0)
 
     def at(self, scale: Scale) -> LawFile:
         """The same with the law that is read at this scale, and why it is."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,6 +67,10 @@ class Reading:
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # see `gain`
             drawn_SQM = None if drawn is None else np.stack([each.losses(mix_QK) for each in drawn])
         return cls(objective, objective.losses(mix_QK), sd_QM, drawn_SQM)
+
+    def widened(self, factor_Q: Array) -> Reading:
+        """The same with the sd of each mixture so many times as wide (see `laws.reach`)."""
+        return replace(self, sd_QM=self.sd_QM * factor_Q[:, None])
 
     def losses(self, eval_names: Sequence[str]) -> dict[str, Interval]:
         """Of every eval domain at the recommended mixture, for a new run."""
@@ -165,6 +169,12 @@ def far_notes(n_params: float, n_tokens: float, most_params: float, most_tokens:
     if n_params > FAR_PARAMS * most_params:
         notes.append(f"{n_params / most_params:,.0f} times the largest size trained: train a larger one")
     return notes
+
+
+def wider_words(factor: float) -> str:
+    """Of intervals at a mixture outside those trained (see `laws.reach`)."""
+    return (f"intervals there are {factor:.2g} times as wide, by what the law erred on its own farthest "
+            "mixtures left out; errors may be larger still")  # fmt: skip
 
 
 def guessed_scale(scale: Scale, params: tuple[float, float], tokens: tuple[float, float]) -> list[str]:

@@ -1,6 +1,7 @@
 """The law read at the target: which mixture, how good, how sure, and when to abstain.
 
-Intervals are those of `reading`, with laws refitted to bootstrap samples of whole trials as draws.
+Intervals are those of `reading`, with laws refitted to bootstrap samples of whole trials as draws; of losses outside
+the mixtures trained they are wider (`laws.reach`).
 
 Letters: B rows, K training domains, M eval domains.
 """
@@ -17,6 +18,7 @@ from raymix import simplex
 from raymix.copies import copies, copy_words
 from raymix.exchange import NUMBERS
 from raymix.laws import HedgedUnion, Law, ResidualGP
+from raymix.laws.reach import widening
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import Rung, SearchSpace, SpaceError, Target
@@ -36,6 +38,7 @@ from raymix.target.reading import (
     repeat_notes,
     set_around,
     verdict,
+    wider_words,
 )
 from raymix.target.refits import refitted, rows_of
 
@@ -129,7 +132,8 @@ def recommend(
     target = target or space.target
     usable = table.usable()
     polytope = space.polytope(target)
-    optimum, objective = answer(space, law, rows_of(space, usable), target)
+    rows = rows_of(space, usable)
+    optimum, objective = answer(space, law, rows, target)
     rng = np.random.default_rng([seed, 1])
     drawn = refitted(objective, space, usable, N_DRAWS, rng)
     score, held_out = score_law(space, table, law)
@@ -144,7 +148,10 @@ def recommend(
     params, tokens = zip(least_2.tolist(), most_2.tolist(), strict=True)
     guessed = [*guessed_scale(target.scale, params, tokens), *untried]
     others = baseline_mixtures(space, target)
-    read = Reading.of(objective, np.stack([optimum.mixture_K, *others.values()]), drawn)
+    mix_QK = np.stack([optimum.mixture_K, *others.values()])
+    wider_Q = widening(rows, law.name, mix_QK)
+    notes += [f"the mixture lies outside those trained: {wider_words(wider_Q[0])}"] if wider_Q[0] > 1 else []
+    read = Reading.of(objective, mix_QK, drawn).widened(wider_Q)
     baselines = read.baselines({name: space.shares(mix_K) for name, mix_K in others.items()})
     recommendation = Recommendation(
         mixture=space.shares(optimum.mixture_K),

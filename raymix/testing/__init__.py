@@ -7,6 +7,7 @@ def test_my_law() -> None:
 """
 
 from raymix.testing.designers import check_designer
-from raymix.testing.laws import LAW_CHECKS, SyntheticRuns, World, check_law, synthetic_runs, world
+from raymix.testing.laws import LAW_CHECKS, check_law
+from raymix.testing.synthetic import SyntheticRuns, World, synthetic_runs, world
 
 __all__ = ["LAW_CHECKS", "SyntheticRuns", "World", "check_designer", "check_law", "synthetic_runs", "world"]

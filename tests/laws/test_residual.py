@@ -3,9 +3,20 @@
 from functools import partial
 
 import numpy as np
+import pytest
 
 from raymix.laws import ResidualGP, TiedUnion, law_from_json
-from raymix.laws.process import LEAST, PRIOR_MEAN_H, Sites, hyper_cost, parts_of, stretches
+from raymix.laws.process import (
+    LEAST,
+    PRIOR_MEAN_H,
+    Sites,
+    hyper_cost,
+    mixture_kernel,
+    parts_of,
+    scale_kernel,
+    stretches,
+)
+from raymix.laws.process_mean import AT_ONCE, Mean
 from raymix.laws.rows import whole_runs
 from raymix.testing import synthetic_runs
 
@@ -21,6 +32,27 @@ def test_hyper_parameter_gradient_is_exact() -> None:
     for step_H, slope in zip(1e-6 * np.eye(7), slope_H, strict=True):
         ahead, behind = (cost(hyper_H + side * step_H)[0] for side in (1, -1))
         assert abs((ahead - behind) / 2e-6 - slope) < 1e-6
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_mean_of_all_eval_domains_at_once_is_that_of_each(alike: bool) -> None:
+    """Value by the kernel of each eval domain, slope by differences; of more queries than are read at once."""
+    rng = np.random.default_rng(1)
+    phi_RK, log_R2, alpha_RM = rng.random((40, 5)), rng.normal(size=(40, 2)), rng.normal(size=(40, 3))
+    stretch_MK = np.ones((3, 5)) if alike else rng.uniform(0.3, 2, (3, 5))
+    hyper_H = PRIOR_MEAN_H + 0.2 * rng.normal(size=7)
+    mean = Mean(Sites(phi_RK, log_R2, np.arange(40)), hyper_H, stretch_MK, alpha_RM)
+    n = AT_ONCE // (3 * 40) + 10
+    phi_BK, log_B2 = rng.random((n, 5)), rng.normal(size=(n, 2))
+    g_BM, slope_BMK = mean.value_and_slope(phi_BK, log_B2)
+    near_BR = scale_kernel(log_B2, log_R2, hyper_H)
+    for m, v_K in enumerate(stretch_MK):
+        want_B = (mixture_kernel(phi_BK * v_K, phi_RK * v_K, hyper_H) * near_BR) @ alpha_RM[:, m]
+        np.testing.assert_allclose(g_BM[:, m], want_B, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(mean.value(phi_BK, log_B2), g_BM, rtol=1e-10, atol=1e-12)
+    for k, step_K in enumerate(1e-6 * np.eye(5)):
+        ahead_BM, behind_BM = (mean.value(phi_BK + side * step_K, log_B2) for side in (1, -1))
+        np.testing.assert_allclose(slope_BMK[..., k], (ahead_BM - behind_BM) / 2e-6, atol=1e-5)
 
 
 def test_process_removes_a_bias_the_law_cannot_express() -> None:

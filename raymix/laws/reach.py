@@ -17,23 +17,28 @@ Distance is Hellinger's: between the square roots of shares. Letters: B rows, K 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from raymix.laws import make_law
-from raymix.laws.base import Array, Flags, Table, as_table
+from raymix.laws.base import Array, Flags, Table
 from raymix.laws.intervals import Z90, outside
 from raymix.laws.repetition import at_rows
-from raymix.laws.rows import SAME_SCALE, canonical_order, mixture_numbers, usable_rows
-from raymix.observations import Observations
-from raymix.tables.choose import ROWS_PER_RUN, WARMUP
+from raymix.laws.rows import (
+    ROWS_PER_RUN,
+    SAME_SCALE,
+    WARMUP,
+    canonical_order,
+    mixture_numbers,
+    usable_rows,
+)
 
 LEFT_OUT = 0.25  # of the mixtures, at once: as many as were kept back where this was measured
 ENOUGH = 12  # mixtures, of which three are left out: fewer tell next to nothing
 MOST = 3.0  # f: a handful of mixtures decides
+ROUNDING = 1e-6  # of a share
 
 
 @dataclass(frozen=True)
@@ -47,14 +52,15 @@ class Reach:
     widen: float
 
     @classmethod
-    def of(cls, usable: Observations, own_M: ArrayLike | None, name: str) -> Self:
-        """Of the law `name` on the rows it was fitted to."""
-        columns = (usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.model_B, own_M, usable.unique_BK)
-        table = canonical_order(as_table(*columns))
-        root_QK = np.sqrt(np.unique(table.mix_BK, axis=0))
-        center_K = root_QK.mean(axis=0)
-        reach = cls(tuple(center_K.tolist()), float(_distance(root_QK, center_K).max()), 1.0)
-        return cls(reach.center, reach.radius, _widening(table, name, center_K) if len(root_QK) >= ENOUGH else 1.0)
+    def of(cls, table: Table, name: str) -> Self:
+        """Of the law `name` on the rows it was fitted to; costs one fit."""
+        return replace(cls.around(table), widen=_widening(table, name))
+
+    @classmethod
+    def around(cls, table: Table) -> Self:
+        """Where the mixtures lie alone, with factor 1."""
+        root_QK, center_K = _middle(table)
+        return cls(tuple(center_K.tolist()), float(_distance(root_QK, center_K).max()), 1.0)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], n_domains: int) -> Self:
@@ -68,13 +74,33 @@ class Reach:
         """Plain values."""
         return asdict(self)
 
-    def beyond(self, mix_BK: Array) -> Flags:
-        """Which mixtures (B,) are farther from the middle than any trained; rounding does not count."""
-        return np.asarray(_distance(np.sqrt(mix_BK), np.array(self.center)) > self.radius * (1 + 1e-6) + 1e-9)
+    def beyond(self, mix_BK: Array, most_K: Array) -> Flags:
+        """Which mixtures (B,) are farther from the middle than any trained, or have more of a domain than any had.
+
+        `most_K` are the largest shares trained; rounding does not count.
+        """
+        farther_B = _distance(np.sqrt(mix_BK), np.array(self.center)) > self.radius * (1 + 1e-6) + 1e-9
+        return np.asarray(farther_B | (above_most(mix_BK, most_K) > ROUNDING))
 
 
-def _widening(table: Table, name: str, center_K: Array) -> float:
-    """f of the law `name`; 1 where it cannot be fitted to the inner mixtures, or none left out is at their scales."""
+def widening(table: Table, name: str, mix_QK: Array) -> Array:
+    """The factor (Q,) of an sd of the law `name` fitted to these rows; fits again only if a mixture lies outside."""
+    reach = Reach.around(table)
+    beyond_Q = reach.beyond(mix_QK, table.mix_BK.max(axis=0))
+    return np.where(beyond_Q, _widening(table, name), 1.0) if beyond_Q.any() else np.ones(len(mix_QK))
+
+
+def above_most(mix_BK: Array, most_K: Array) -> Array:
+    """How much of each mixture (B,) is share of a domain beyond the largest trained."""
+    return np.asarray(np.maximum(mix_BK - most_K, 0.0).sum(axis=1))
+
+
+def _widening(table: Table, name: str) -> float:
+    """f; 1 where mixtures are few, the inner ones cannot be fitted, or none left out is at their scales."""
+    table = canonical_order(table)
+    root_QK, center_K = _middle(table)
+    if len(root_QK) < ENOUGH:
+        return 1.0
     table = table.take(np.flatnonzero(usable_rows(table, WARMUP, ROWS_PER_RUN).any(axis=0)))
     mixture_B = mixture_numbers(table.mix_BK)
     first_Q = np.unique(mixture_B, return_index=True)[1]
@@ -92,6 +118,12 @@ def _widening(table: Table, name: str, center_K: Array) -> float:
     if not np.isfinite(z_BM).any():
         return 1.0
     return float(np.clip(np.nanquantile(z_BM, 0.9) / Z90, 1.0, MOST))
+
+
+def _middle(table: Table) -> tuple[Array, Array]:
+    """Square roots of the shares of the distinct mixtures (Q, K), and their mean (K,)."""
+    root_QK = np.sqrt(np.unique(table.mix_BK, axis=0))
+    return root_QK, root_QK.mean(axis=0)
 
 
 def _distance(root_QK: Array, center_K: Array) -> Array:
