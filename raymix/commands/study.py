@@ -73,7 +73,7 @@ def confirm(
 
 
 def export(
-    study: StudyPath,
+    study: Annotated[str, typer.Argument(metavar="DIR", help="The study, or what raymix optimize wrote (.json).")],
     to: Annotated[str, typer.Option("--to", metavar="TARGET", help="optuna, or a trainer: hf-datasets, megatron, ...")],
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="optuna: sqlite:///x.db, or a journal .log")
@@ -87,13 +87,13 @@ def export(
     packed: Annotated[bool, typer.Option("--packed", help="Every row is one packed sequence.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Hand the study over: its mixture to a trainer, or its trials to Optuna."""
+    """Hand over a mixture to a trainer, or the trials of a study to Optuna."""
     from raymix.formats import read_available
     from raymix.formats.export import read_paths
     from raymix.formats.exporters import export_study
     from raymix.study import Study
 
-    work = Study.open(study)
+    work = Path(study) if study.endswith(".json") and not Path(study).is_dir() else Study.open(study)
     try:
         said = export_study(
             work,

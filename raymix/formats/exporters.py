@@ -3,7 +3,8 @@
     optuna    finished trials as an Optuna study: raymix/formats/optuna_study.py
     others    the recommended mixture in the terms of a trainer: raymix/formats/export/
 
-`raymix export DIR --to TARGET` calls `export_study`. A new target is a function and an entry.
+`raymix export DIR --to TARGET` calls `export_study`. A new target is a function and an entry. What `raymix optimize`
+wrote is a mixture without a study: `export_file`.
 """
 
 from __future__ import annotations
@@ -15,16 +16,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from raymix.formats.export import TARGETS, Blend, blend_of, export, write_files
+from pydantic import BaseModel, Field, ValidationError
+
+from raymix.formats.export import TARGETS, Blend, ExportError, blend_of, export, write_files
 from raymix.formats.optuna_study import export_optuna
-from raymix.formats.sheet import nearest
+from raymix.formats.sheet import existing, nearest, read_text
 from raymix.results import up_to_date
+from raymix.simplex import as_mixture
 from raymix.store import StoreError
 from raymix.study import Study
 from raymix.study.files import folder_name
 
 Exporter = Callable[..., list[str]]
 """`(study, **options)`: options are keyword arguments; returns sentences that say what was written where."""
+
+
+class _Scale(BaseModel):
+    n_params: float = Field(gt=0, allow_inf_nan=False)
+    n_tokens: float = Field(gt=0, allow_inf_nan=False)
+
+
+class _Found(BaseModel):
+    """What of a recommendation.json a trainer needs."""
+
+    mixture: dict[str, float] = Field(min_length=1)
+    scale: _Scale
+    epochs: dict[str, float | None] = {}
+    verdict: dict[str, str] = {}
 
 
 def export_mixture(
@@ -42,16 +60,52 @@ def export_mixture(
         ExportError: the trainer's format cannot express it, or needs to know more.
         StoreError: the study has no recommendation yet, or a damaged one.
     """
-    found = _recommended(study)
     tokenizer = study.space.tokenizer.name or "trained on the study's own text"
     details = {"paths": paths or {}, "tokens_per_row": tokens_per_row or {}, "packed": packed, "seed": study.seed}
-    blend = blend_of(found, tokenizer=tokenizer, **details)
-    folder, files = out or Path(f"{folder_name(study.space.name)}-{target}"), export(blend, target)
+    blend = blend_of(_recommended(study), tokenizer=tokenizer, **details)
+    said = _written(blend, target, out or Path(f"{folder_name(study.space.name)}-{target}"))
+    if not up_to_date(study):
+        said.append(f"It was recommended before the last change: raymix report {shlex.quote(study.store.where)}")
+    return said
+
+
+def export_file(
+    path: Path,
+    *,
+    target: str,
+    out: Path | None = None,
+    paths: Mapping[str, tuple[str, ...]] | None = None,
+    tokens_per_row: Mapping[str, float] | None = None,
+    packed: bool = False,
+) -> list[str]:
+    """The same of a recommendation.json that belongs to no study, as `raymix optimize` writes it.
+
+    Raises:
+        ExportError: as `export_mixture`; or the file is no recommendation.
+    """
+    try:
+        found = _Found.model_validate_json(read_text(existing(path)))
+        as_mixture(list(found.mixture.values()), list(found.mixture))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ExportError(f"{path}: this is no recommendation ({where or 'JSON'}: {first['msg']}); raymix optimize "
+                          "writes one") from None  # fmt: skip
+    except ValueError as error:
+        raise ExportError(f"{path}: {error}") from None
+    blend = blend_of(found.model_dump(), paths=paths or {}, tokens_per_row=tokens_per_row or {}, packed=packed)
+    return _written(blend, target, out or Path(f"{path.stem}-{target}"))
+
+
+def _written(blend: Blend, target: str, folder: Path) -> list[str]:
+    """Write the files of a trainer; what was written, and the verdict where it is not to use the mixture."""
+    files = export(blend, target)
     write_files(folder, files)
-    return [
-        f"{', '.join(files)} written to {folder}: weights count {TARGETS[target].unit}; {TARGETS[target].trap}",
-        *_caveats(study, blend),
-    ]
+    about = TARGETS[target]
+    said = [f"{', '.join(files)} written to {folder}: weights count {about.unit}; {about.trap}"]
+    if blend.verdict.get("answer", "use it") != "use it":
+        said.append(f"The verdict on this mixture was: {blend.verdict['answer']}: {blend.verdict.get('reason')}")
+    return said
 
 
 def _recommended(study: Study) -> dict[str, Any]:
@@ -68,36 +122,29 @@ def _recommended(study: Study) -> dict[str, Any]:
     return found
 
 
-def _caveats(study: Study, blend: Blend) -> list[str]:
-    """What somebody who trains with this mixture should have heard before."""
-    said = []
-    if blend.verdict.get("answer", "use it") != "use it":
-        said.append(f"The verdict on this mixture was: {blend.verdict['answer']}: {blend.verdict.get('reason')}")
-    if not up_to_date(study):
-        said.append(f"It was recommended before the last change: raymix report {shlex.quote(study.store.where)}")
-    return said
-
-
 EXPORTERS: dict[str, Exporter] = {
     "optuna": export_optuna,
     **{name: partial(export_mixture, target=name) for name in TARGETS},
 }
 
 
-def export_study(study: Study, to: str, **options: Any) -> list[str]:
-    """Hand a study over; options that are None count as not given.
+def export_study(study: Study | Path, to: str, **options: Any) -> list[str]:
+    """Hand over a study, or the mixture of a recommendation.json; options that are None count as not given.
 
     Raises:
         ValueError: an unknown target or option, or a missing one; or what the target refuses.
     """
     if to not in EXPORTERS:
         raise ValueError(f"there is no target {to!r}; {nearest(to, EXPORTERS)}")
+    if isinstance(study, Path) and to not in TARGETS:
+        raise ValueError(f"the target {to} takes a study, and {study} is the mixture of one file")
+    exporter = partial(export_file, target=to) if isinstance(study, Path) else EXPORTERS[to]
     given = {name: value for name, value in options.items() if value is not None}
-    known = {p.name: p for p in inspect.signature(EXPORTERS[to]).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    known = {p.name: p for p in inspect.signature(exporter).parameters.values() if p.kind is p.KEYWORD_ONLY}
     for name in given:
         if name not in known or name == "target":
             raise ValueError(f"the target {to} has no option --{name.replace('_', '-')}")
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in given:
             raise ValueError(f"the target {to} needs --{name.replace('_', '-')}")
-    return EXPORTERS[to](study, **given)
+    return exporter(study, **given)

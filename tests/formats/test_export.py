@@ -1,6 +1,7 @@
 """An export, read back, is the mixture; what a trainer cannot express is refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -209,3 +210,38 @@ def test_a_damaged_recommendation_names_the_command_that_writes_it_anew(
     finally:
         study.store.write("recommendation.json", kept)
     assert "recommendation.json: damaged; this writes it anew: raymix report" in str(done.exception)
+
+
+def test_what_optimize_wrote_is_handed_over_without_a_study(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = study.store.read_json("recommendation.json") | {"verdict": {"answer": "confirm first", "reason": "far"}}
+    (tmp_path / "best.json").write_text(json.dumps(found))
+    done = CliRunner().invoke(app, ["export", "best.json", "--to", "megatron"])
+    assert done.exit_code == 0, done.output
+    assert "confirm first: far" in " ".join(done.output.split())
+    assert exported(study, "--to", "megatron", "-o", tmp_path / "study").exit_code == 0
+    for file in (tmp_path / "study").iterdir():
+        if file.name != "mixture.json":  # it says which tokenizer
+            assert (tmp_path / "best-megatron" / file.name).read_text() == file.read_text()
+    assert json.loads((tmp_path / "best-megatron" / "mixture.json").read_text())["shares_of_tokens"] == found["mixture"]
+
+
+@pytest.mark.parametrize(
+    ("text", "to", "says"),
+    [
+        ("{bad", "olmix", r"best.json: this is no recommendation \(JSON: .*raymix optimize writes one"),
+        ('{"law": "m4"}', "olmix", r"best.json: this is no recommendation \(mixture: Field required\)"),
+        ('{"mixture": {"a": "much"}, "scale": {"n_params": 1, "n_tokens": 1}}', "olmix", r"\(mixture.a: "),
+        ('{"mixture": {"a": 0.4}, "scale": {"n_params": 1, "n_tokens": 1}}', "olmix", "best.json: .* must sum to 1"),
+        ('{"mixture": {"a": 1}, "scale": {"n_params": 0, "n_tokens": 1}}', "olmix", r"\(scale.n_params: "),
+        ('{"mixture": {"a": 1}, "scale": {"n_params": 1, "n_tokens": 1}}', "optuna", "optuna takes a study"),
+    ],
+)
+def test_a_file_that_is_no_recommendation_is_refused(tmp_path: Path, text: str, to: str, says: str) -> None:
+    (tmp_path / "best.json").write_text(text)
+    done = CliRunner().invoke(app, ["export", str(tmp_path / "best.json"), "--to", to, "-o", str(tmp_path / "out")])
+    assert isinstance(done.exception, SpaceError)  # exit code 2 through main()
+    assert re.search(says, str(done.exception))
+    assert not (tmp_path / "out").exists()
