@@ -39,7 +39,7 @@ from raymix.target.reading import (
 )
 from raymix.target.recommend import Recommendation, baseline_mixtures
 
-N_DRAWS = 100
+N_DRAWS = 400
 FAR_BELOW = 100  # times below the least scale trained: a wish in another unit (millions, steps), not a scale
 LEAST = {"n_params": 1e3, "n_tokens": 1e4}  # no language model is smaller, none is trained on less
 FAR_SHARE = 0.1  # of a mixture, beyond the largest share of a domain in any run
