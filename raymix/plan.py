@@ -19,8 +19,8 @@ from raymix.design.schedule import shorter_rungs
 from raymix.proxy import Batches, resolve, seconds_per_step
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
+from raymix.study.affordable import seeds_and_scale
 from raymix.study.budget import HOUR, planned_trials
-from raymix.study.confirm import seeds_and_scale
 from raymix.study.ledger import Ledger
 from raymix.target.recommend import baseline_mixtures, below_ladder
 

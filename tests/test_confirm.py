@@ -21,6 +21,7 @@ from raymix.results import results
 from raymix.space import Rung, Scale, SpaceError
 from raymix.space_study import Confirm
 from raymix.store import Store
+from raymix.study.affordable import largest_affordable
 from raymix.study.agenda import next_trials, over
 from raymix.study.budget import spent
 from raymix.study.confirm import (
@@ -28,7 +29,6 @@ from raymix.study.confirm import (
     confirmation,
     confirmed_mixture,
     due,
-    largest_affordable,
     plan_confirmation,
     proposal,
     weighed,

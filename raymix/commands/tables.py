@@ -17,19 +17,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raymix.commands.options import (
+    check_known,
+    named_numbers,
+    numbers_in,
+    pair,
+    scale_of,
+    shares_of,
+    target_of,
+    weights_of,
+)
 from raymix.commands.places import check_out
 from raymix.screens.screen import Screen
 
 if TYPE_CHECKING:
     from raymix.observations import Observations
-    from raymix.space import Scale
     from raymix.tables.choose import Choice
     from raymix.tables.law_file import LawFile
 
 log = logging.getLogger(__name__)
 
 TABLES = (".csv", ".parquet")
-WEIGHT_FILES = (".csv", ".tsv", ".gz", ".parquet", ".json", ".yaml", ".yml")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
 Out = typer.Option("-o", "--out", help="Where to write.")
@@ -60,7 +68,7 @@ def import_table(
 
     with _usage(), Screen(as_json) as screen:
         check_out(out, TABLES)
-        table = import_runs(format, src, **dict(_pair(text, "--option") for text in option))
+        table = import_runs(format, src, **dict(pair(text, "--option") for text in option))
         table.write(out)
         said = unit_notes(table.scale_B2)
         if found := copies(table.usable()):
@@ -97,11 +105,11 @@ def fit(
         runs, twice = without_copies(_only(_minimising(import_runs("exchange", table), metric), evals).usable())
         for words in [*twice, *unit_notes(runs.scale_B2)]:
             log.warning("%s: %s", table, words)
-        given = None if weights is None else _named_numbers(weights, runs.eval_domains, "eval domain", "--weights")
-        weights_M = _weights(given, runs.eval_domains, runs.metrics)
+        given = None if weights is None else named_numbers(weights, runs.eval_domains, "eval domain", "--weights")
+        weights_M = weights_of(given, runs.eval_domains, runs.metrics)
         own_M = own_domains(runs.domains, runs.eval_domains)
         candidates = None if law == "auto" else [law]
-        choice = choose_law(runs, own_M, _target(n_params, n_tokens), candidates, weights_M)
+        choice = choose_law(runs, own_M, target_of(n_params, n_tokens), candidates, weights_M)
         trained, why = Trained.on(runs), _choice_json(choice)
         reach = Reach.of(rows_of(runs, own_M), choice.name)
         found = LawFile(choice.law, runs.domains, runs.eval_domains, weights_M, trained, why, choice.elsewhere, reach)
@@ -153,13 +161,13 @@ def optimize(
         if max_epochs is not None and available is None:
             raise ValueError("--max-epochs needs --available: an epoch is a pass over the tokens at hand")
         wanted = Wanted(
-            _scale(n_params, n_tokens),
-            _file_of(available, found.domains, "domain", tokens=True) or {},
+            scale_of(n_params, n_tokens),
+            numbers_in(available, found.domains, "domain", tokens=True) or {},
             max_epochs if max_epochs is not None or available is None else 4.0,  # arXiv 2305.16264: little lost to 4
-            _shares(least, found.domains, "--min"),
-            _shares(most, found.domains, "--max"),
-            _file_of(prior, found.domains, "domain"),
-            _file_of(objective, found.eval_domains, "eval domain"),
+            shares_of(least, found.domains, "--min"),
+            shares_of(most, found.domains, "--max"),
+            numbers_in(prior, found.domains, "domain"),
+            numbers_in(objective, found.eval_domains, "eval domain"),
         )
         recommendation = advise(found, wanted)
         out.write_text(json.dumps(recommendation.to_json(), indent=2, allow_nan=False), encoding="utf-8")
@@ -174,20 +182,6 @@ def _usage() -> Iterator[None]:
     except ValueError as error:
         print(f"raymix: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-
-
-def _pair(text: str, what: str) -> tuple[str, str]:
-    name, found, value = text.rpartition("=") if what != "--option" else text.partition("=")
-    if not (name and found):
-        raise ValueError(f"{what} {text!r}: write name=value")
-    return name.strip(), value.strip()
-
-
-def _number(text: str, name: str, what: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{what}: {name} is {text!r}, it must be a number") from None
 
 
 def _queries(found: LawFile, path: Path) -> Observations:
@@ -209,7 +203,7 @@ def _only(table: Observations, evals: Sequence[str]) -> Observations:
     """The table with these eval domains alone."""
     if not table.eval_domains:
         raise ValueError("the table has no column loss/<eval domain>, so there is nothing to fit a law to")
-    _check_known(evals, table.eval_domains, "eval domain", "--eval")
+    check_known(evals, table.eval_domains, "eval domain", "--eval")
     return replace(table, eval_domains=tuple(dict.fromkeys(evals))) if evals else table
 
 
@@ -217,87 +211,12 @@ def _minimising(table: Observations, given: Sequence[str]) -> Observations:
     """The table with what is minimised in place of these metrics."""
     from raymix.space import Metric
 
-    better = dict(_pair(text, "--metric") for text in given)
-    _check_known(list(better), table.metrics, "metric", "--metric")
+    better = dict(pair(text, "--metric") for text in given)
+    check_known(list(better), table.metrics, "metric", "--metric")
     for name, word in better.items():
         if word not in ("high", "low"):
             raise ValueError(f"--metric {name}={word}: write {name}=high or {name}=low, whichever is better")
     return table.minimising(Metric.model_validate({"name": name, "better": word}) for name, word in better.items())
-
-
-def _check_known(names: Sequence[str], known: Sequence[str], kind: str, what: str) -> None:
-    from raymix.formats.sheet import nearest
-
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{what}: {name!r} is not a{'n' if kind[0] == 'e' else ''} {kind}; {nearest(name, known)}")
-
-
-def _named_numbers(text: str, known: Sequence[str], kind: str, what: str) -> dict[str, float]:
-    """`name=w,name=w`, or the numbers in a file; names of a file that are not known do not matter."""
-    if Path(text).suffix in WEIGHT_FILES and "=" not in text:
-        from raymix.formats import read_weights
-
-        numbers = {name: value for name, value in read_weights(text).items() if name in known}
-        if not sum(numbers.values()) > 0:
-            raise ValueError(f"{text}: no {kind} of the table has a weight above 0 ({', '.join(known[:12])})")
-        return numbers
-    pairs = [_pair(part, what) for part in text.split(",")]
-    _check_known([name for name, _ in pairs], known, kind, what)
-    numbers = {name: _number(value, name, what) for name, value in pairs}
-    if len(numbers) < len(pairs):
-        raise ValueError(f"{what}: a name stands twice in {text!r}")
-    return numbers
-
-
-def _weights(given: dict[str, float] | None, eval_domains: Sequence[str], metrics: Sequence[str]) -> Any:
-    """Weights (M,) that sum to 1: 0 where one is left out; if none are given equal, of metrics 0 beside losses."""
-    import numpy as np
-
-    losses = [name for name in eval_domains if name not in metrics] or eval_domains
-    given = dict.fromkeys(losses, 1.0) if given is None else given
-    weights_M = np.array([given.get(name, 0.0) for name in eval_domains])
-    if not (np.isfinite(weights_M).all() and (weights_M >= 0).all() and weights_M.sum() > 0):
-        raise ValueError("--weights: weights are numbers of at least 0, not all 0")
-    return weights_M / weights_M.sum()
-
-
-def _file_of(path: Path | None, known: Sequence[str], kind: str, tokens: bool = False) -> dict[str, float] | None:
-    from raymix.formats import read_available, read_weights
-
-    if path is None:
-        return None
-    numbers = read_available(path) if tokens else read_weights(path)
-    _check_known(list(numbers), known, kind, str(path))
-    return numbers
-
-
-def _shares(given: Sequence[str], domains: Sequence[str], what: str) -> dict[str, float]:
-    pairs = [_pair(text, what) for text in given]
-    _check_known([name for name, _ in pairs], domains, "domain", what)
-    shares = {name: _number(value, name, what) for name, value in pairs}
-    if len(shares) < len(pairs):
-        raise ValueError(f"{what}: a domain stands twice; keep one of {', '.join(given)}")
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise ValueError(f"{what}: the share of {name!r} is {share:g}, it must lie in 0..1")
-    return shares
-
-
-def _scale(n_params: float, n_tokens: float) -> Scale:
-    from raymix.space import Scale
-
-    if not (0 < n_params < float("inf") and 0 < n_tokens < float("inf")):
-        raise ValueError(f"--n-params {n_params:g}, --n-tokens {n_tokens:g}: both must be numbers above 0")
-    return Scale(n_params, n_tokens)
-
-
-def _target(n_params: float | None, n_tokens: float | None) -> Scale | None:
-    if n_params is None and n_tokens is None:
-        return None
-    if n_params is None or n_tokens is None:
-        raise ValueError("a target is both --n-params and --n-tokens, or neither")
-    return _scale(n_params, n_tokens)
 
 
 def _choice_json(choice: Choice) -> dict[str, Any]:

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from raymix.design import Proposal, rungs
+from raymix.design import Proposal
 from raymix.design.stock import unique_at
 from raymix.laws import Law
 from raymix.simplex import Array
 from raymix.space import Rung, Scale, SpaceError
 from raymix.space_parts import Objective
 from raymix.space_study import Confirm
-from raymix.study.budget import CLOSE, flops_left, spent
+from raymix.study.affordable import affordable
 from raymix.study.gain import Gain, Guard, all_guard_words, guard_words, guards, seen, words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
@@ -96,7 +96,7 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
             raise SpaceError(f"nothing to confirm: {why}")
         return skip_confirmation(ledger, why)
     mixtures = {PROPOSAL: space.shares(best_K)} | {name: space.shares(others[name]) for name in apart}
-    seeds, scale = _affordable(ledger, wanted, automatic)
+    seeds, scale = affordable(ledger, wanted, automatic)
     if scale is None:
         where = f" at {_of(wanted.scale.model_dump())}" if wanted.scale else ""
         return skip_confirmation(ledger, f"what is left of the budget does not pay for one pair of runs{where}")
@@ -226,50 +226,6 @@ def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommenda
         return replace(found, verdict={"answer": "use it", "reason": reason})
     kept = {"answer": "keep the baseline: gain within noise", "baseline": "prior"}
     return replace(found, verdict={**kept, "reason": f"{reason}; the confirmed interval includes 0"})
-
-
-def _affordable(ledger: Ledger, wanted: Confirm, automatic: bool) -> tuple[int, Scale | None]:
-    if not automatic:
-        return wanted.seeds, wanted.scale.scale if wanted.scale else rungs(ledger.space)[-1]
-    most = ledger.space.budget.limits().get("trials", math.inf) - spent(ledger).trials
-    return seeds_and_scale(ledger, wanted, flops_left(ledger), most)
-
-
-def seeds_and_scale(ledger: Ledger, wanted: Confirm, flops: float, trials: float) -> tuple[int, Scale | None]:
-    """How many seeds at which scale so much pays for; 0 and None where it does not pay for one of each mixture.
-
-    Fewer seeds only where a scale that is named, or the smallest rung, is too dear for all.
-    """
-    arms, named = 1 + len(wanted.baselines), wanted.scale.scale if wanted.scale else None
-    for seeds in range(min(wanted.seeds, int(min(trials, 1e6)) // arms), 0, -1):
-        each = flops / (seeds * arms) * CLOSE
-        scale = named or largest_affordable(ledger, each)
-        if scale is not None and ledger.flops_of(scale) <= each:
-            return seeds, scale
-    return 0, None
-
-
-def largest_affordable(ledger: Ledger, flops: float) -> Scale | None:
-    """The dearest scale that one run of `flops` pays for; None if not even the smallest rung.
-
-    That is the dearest rung affordable; beyond the largest one, as far as it goes on the straight line (in logs)
-    from there to the target. Without a limit in FLOPs or hours it is the largest rung.
-    """
-    ladder, target = rungs(ledger.space), ledger.space.target.scale
-    affordable = [scale for scale in ladder if ledger.flops_of(scale) <= flops]
-    if not affordable or affordable[-1] != ladder[-1] or math.isinf(flops):
-        return affordable[-1] if affordable else None
-    if ledger.flops_of(target) <= flops:
-        return max(target, ladder[-1], key=ledger.flops_of)
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if ledger.flops_of(_between(ladder[-1], target, middle)) <= flops else (low, middle)
-    return _between(ladder[-1], target, low)
-
-
-def _between(start: Scale, end: Scale, t: float) -> Scale:
-    return Scale(*(float(a ** (1 - t) * b**t) for a, b in zip(start, end, strict=True)))
 
 
 def _objective(ledger: Ledger, plan: Mapping[str, Any]) -> Objective:
