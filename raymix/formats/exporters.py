@@ -4,7 +4,7 @@
     others    the recommended mixture in the terms of a trainer: raymix/formats/export/
 
 `raymix export DIR --to TARGET` calls `export_study`. A new target is a function and an entry. What `raymix optimize`
-wrote is a mixture without a study: `export_file`.
+wrote is a mixture without a study; trainers take that too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from raymix.formats.export import TARGETS, Blend, ExportError, blend_of, export, write_files
+from raymix.formats.export import TARGETS, ExportError, blend_of, export, write_files
 from raymix.formats.optuna_study import export_optuna
 from raymix.formats.sheet import existing, nearest, read_text
 from raymix.results import up_to_date
@@ -46,7 +46,7 @@ class _Found(BaseModel):
 
 
 def export_mixture(
-    study: Study,
+    source: Study | Path,
     *,
     target: str,
     out: Path | None = None,
@@ -54,35 +54,32 @@ def export_mixture(
     tokens_per_row: Mapping[str, float] | None = None,
     packed: bool = False,
 ) -> list[str]:
-    """The mixture of recommendation.json in the files of a trainer, and a summary of units and epochs beside them.
+    """The mixture of a recommendation.json in the files of a trainer, and a summary of units and epochs beside them.
 
     Raises:
-        ExportError: the trainer's format cannot express it, or needs to know more.
+        ExportError: the trainer's format cannot express it, or needs to know more; or the file is no recommendation.
         StoreError: the study has no recommendation yet, or a damaged one.
     """
-    tokenizer = study.space.tokenizer.name or "trained on the study's own text"
-    details = {"paths": paths or {}, "tokens_per_row": tokens_per_row or {}, "packed": packed, "seed": study.seed}
-    blend = blend_of(_recommended(study), tokenizer=tokenizer, **details)
-    said = _written(blend, target, out or Path(f"{folder_name(study.space.name)}-{target}"))
-    if not up_to_date(study):
-        said.append(f"It was recommended before the last change: raymix report {shlex.quote(study.store.where)}")
+    details: dict[str, Any] = {"paths": paths or {}, "tokens_per_row": tokens_per_row or {}, "packed": packed}
+    if isinstance(source, Path):
+        blend, name = blend_of(_in_file(source), **details), source.stem
+    else:
+        tokenizer = source.space.tokenizer.name or "trained on the study's own text"
+        blend = blend_of(_recommended(source), tokenizer=tokenizer, seed=source.seed, **details)
+        name = folder_name(source.space.name)
+    folder, files = out or Path(f"{name}-{target}"), export(blend, target)
+    write_files(folder, files)
+    about = TARGETS[target]
+    said = [f"{', '.join(files)} written to {folder}: weights count {about.unit}; {about.trap}"]
+    if blend.verdict.get("answer", "use it") != "use it":
+        said.append(f"The verdict on this mixture was: {blend.verdict['answer']}: {blend.verdict.get('reason')}")
+    if not isinstance(source, Path) and not up_to_date(source):
+        said.append(f"It was recommended before the last change: raymix report {shlex.quote(source.store.where)}")
     return said
 
 
-def export_file(
-    path: Path,
-    *,
-    target: str,
-    out: Path | None = None,
-    paths: Mapping[str, tuple[str, ...]] | None = None,
-    tokens_per_row: Mapping[str, float] | None = None,
-    packed: bool = False,
-) -> list[str]:
-    """The same of a recommendation.json that belongs to no study, as `raymix optimize` writes it.
-
-    Raises:
-        ExportError: as `export_mixture`; or the file is no recommendation.
-    """
+def _in_file(path: Path) -> dict[str, Any]:
+    """What a trainer needs of a recommendation.json that belongs to no study."""
     try:
         found = _Found.model_validate_json(read_text(existing(path)))
         as_mixture(list(found.mixture.values()), list(found.mixture))
@@ -93,19 +90,7 @@ def export_file(
                           "writes one") from None  # fmt: skip
     except ValueError as error:
         raise ExportError(f"{path}: {error}") from None
-    blend = blend_of(found.model_dump(), paths=paths or {}, tokens_per_row=tokens_per_row or {}, packed=packed)
-    return _written(blend, target, out or Path(f"{path.stem}-{target}"))
-
-
-def _written(blend: Blend, target: str, folder: Path) -> list[str]:
-    """Write the files of a trainer; what was written, and the verdict where it is not to use the mixture."""
-    files = export(blend, target)
-    write_files(folder, files)
-    about = TARGETS[target]
-    said = [f"{', '.join(files)} written to {folder}: weights count {about.unit}; {about.trap}"]
-    if blend.verdict.get("answer", "use it") != "use it":
-        said.append(f"The verdict on this mixture was: {blend.verdict['answer']}: {blend.verdict.get('reason')}")
-    return said
+    return found.model_dump()
 
 
 def _recommended(study: Study) -> dict[str, Any]:
@@ -138,13 +123,12 @@ def export_study(study: Study | Path, to: str, **options: Any) -> list[str]:
         raise ValueError(f"there is no target {to!r}; {nearest(to, EXPORTERS)}")
     if isinstance(study, Path) and to not in TARGETS:
         raise ValueError(f"the target {to} takes a study, and {study} is the mixture of one file")
-    exporter = partial(export_file, target=to) if isinstance(study, Path) else EXPORTERS[to]
     given = {name: value for name, value in options.items() if value is not None}
-    known = {p.name: p for p in inspect.signature(exporter).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    known = {p.name: p for p in inspect.signature(EXPORTERS[to]).parameters.values() if p.kind is p.KEYWORD_ONLY}
     for name in given:
         if name not in known or name == "target":
             raise ValueError(f"the target {to} has no option --{name.replace('_', '-')}")
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in given:
             raise ValueError(f"the target {to} needs --{name.replace('_', '-')}")
-    return exporter(study, **given)
+    return EXPORTERS[to](study, **given)
