@@ -115,8 +115,30 @@ def test_missing_study_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_an_address_in_a_path_is_refused() -> None:
-    with pytest.raises(StoreError, match="loses a slash"):
+    with pytest.raises(StoreError, match="a Path loses one of an address"):
         Store(Path("s3://bucket/study"))
+
+
+@pytest.mark.parametrize("name", ["my study", "a#b", "a?b", "100%", "\u7db2"])
+def test_a_file_address_is_the_folder_it_names(tmp_path: Path, name: str) -> None:
+    """What followed # or ? was cut off, so that two studies were one; %20 stayed as it is written."""
+    filled(tmp_path / name, 2)
+    assert len(Store((tmp_path / name).as_uri()).records()) == 2
+    assert len(Store(f"file://{tmp_path / name}").records()) == 2
+    assert len(Store(f"file://localhost{tmp_path / name}").records()) == 2
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("file://runs/mine", "file:///"),  # was /mine
+        ("s3:/bucket/name", "a slash is missing"),  # was a folder s3:
+        ("", "the study has no name"),  # was the folder one is in
+    ],
+)
+def test_what_is_no_address_makes_no_folder(where: str, says: str) -> None:
+    with pytest.raises(NoStudyError, match=says):
+        Store(where)
 
 
 def test_a_pickled_copy_reads_and_has_no_lock(tmp_path: Path) -> None:
