@@ -134,9 +134,11 @@ def test_a_file_address_is_the_folder_it_names(tmp_path: Path, name: str) -> Non
         ("file://runs/mine", "file:///"),  # was /mine
         ("s3:/bucket/name", "a slash is missing"),  # was a folder s3:
         ("", "the study has no name"),  # was the folder one is in
+        ("s3://bucket/a#b?scheme=http", "write %23 for #"),  # was s3://bucket/a
+        ("s3://bucket//name", "an empty part"),  # was "study.json: damaged"
     ],
 )
-def test_what_is_no_address_makes_no_folder(where: str, says: str) -> None:
+def test_what_is_no_address_is_no_study(where: str, says: str) -> None:
     with pytest.raises(NoStudyError, match=says):
         Store(where)
 

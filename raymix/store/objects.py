@@ -140,7 +140,11 @@ class LocalObjects:
 
 
 class RemoteObjects:
-    """Objects below a prefix of a bucket."""
+    """Objects below a prefix of a bucket.
+
+    Raises:
+        StoreError: the address is none, or out of reach.
+    """
 
     def __init__(self, address: str) -> None:
         from pyarrow import ArrowException
@@ -148,6 +152,11 @@ class RemoteObjects:
 
         self.address = address
         self.where = without_secrets(address)
+        parts = urlsplit(address)
+        if "#" in address:
+            raise NoStudyError(f"{self.where}: what follows # would be lost: write %23 for #")
+        if "//" in parts.path:
+            raise NoStudyError(f"{self.where}: an empty part between two slashes, which a store does not take")
         try:
             self._fs, path = FileSystem.from_uri(_with_options(address))
         except (ArrowException, OSError, ValueError) as error:
