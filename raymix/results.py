@@ -23,6 +23,8 @@ from raymix.target.held_out import HeldOut
 from raymix.target.recommend import NotEnoughTrialsError, Recommendation
 from raymix.target.refits import rows_of
 
+LEARNT = ("law.json", "recommendation.json", "confirmation.json")
+
 
 def results(study: Study) -> Recommendation:
     """What `write_results` gives; read back where nothing has changed since it was written."""
@@ -70,7 +72,7 @@ def _parquet(table: Observations) -> bytes:
 def write_results(study: Study) -> Recommendation:
     """observations.parquet, law.json, recommendation.json and report.html.
 
-    Without enough trials for a law, the table and the report are still written.
+    Without enough trials for a law, the table and the report are still written, and what others had taught is removed.
 
     Raises:
         NotEnoughTrialsError: as `fit_law`; it names the page.
@@ -82,6 +84,8 @@ def write_results(study: Study) -> Recommendation:
     try:
         found, held_out, law = study.read_law()
     except NotEnoughTrialsError as error:
+        for name in LEARNT:
+            store.objects.delete(name)
         store.write("report.html", render(space, table, None, None, state).encode(errors="xmlcharrefreplace"))
         raise NotEnoughTrialsError(f"{error}. Page: {store.url('report.html')}") from None
     confirmed = study.confirmation()
