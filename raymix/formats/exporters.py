@@ -26,6 +26,7 @@ from raymix.simplex import as_mixture
 from raymix.store import StoreError
 from raymix.study import Study
 from raymix.study.files import folder_name
+from raymix.target.reading import stage_notes
 
 Exporter = Callable[..., list[str]]
 """`(study, **options)`: options are keyword arguments; returns sentences that say what was written where."""
@@ -64,6 +65,7 @@ def export_mixture(
     details = {"paths": paths or {}, "tokens_per_row": tokens_per_row or {}, "packed": packed, "seed": study.seed}
     blend = blend_of(_recommended(study), tokenizer=tokenizer, **details)
     said = _written(blend, target, out or Path(f"{folder_name(study.space.name)}-{target}"))
+    said += stage_notes(study.space)
     if not up_to_date(study):
         said.append(f"It was recommended before the last change: raymix report {shlex.quote(study.store.where)}")
     return said
