@@ -5,12 +5,17 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from raymix.store import Store, StoreError, store
-from raymix.store.errors import NoStudyError
+from raymix.store.errors import InUseError, NoStudyError
+from raymix.store.lease import Lease
+from raymix.store.objects import LocalObjects
 
 
 def filled(path: Path, n: int = 5, group: int = 1) -> Store:
@@ -101,6 +106,31 @@ def test_second_writer_is_told_who_holds_the_study(tmp_path: Path) -> None:
         process.wait()
     with Store(tmp_path).locked():  # the kernel freed it
         pass
+
+
+def test_of_two_claims_at_once_one_waits_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both held the study, and the first stopped at its next record: asks of several processes failed in an S3."""
+    slow, fast = Lease(LocalObjects(tmp_path)), Lease(LocalObjects(tmp_path))
+    looked, write, main = threading.Event(), slow.objects.write, threading.current_thread()
+
+    def slow_write(name: str, content: bytes) -> None:
+        looked.set()  # a claim on its way; `fast` has not claimed yet
+        time.sleep(0.15)
+        write(name, content)
+
+    monkeypatch.setattr("secrets.token_hex", lambda n: ("f" if threading.current_thread() is not main else "0") * 2 * n)
+    slow.objects.write = slow_write  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(slow.acquire)
+        looked.wait()
+        try:
+            with pytest.raises(InUseError, match="this study is being run by"):
+                fast.acquire()
+            assert second.result() > fast.claim
+            slow.check()
+        finally:
+            for lease in (slow, fast):
+                lease.release()
 
 
 def test_not_a_number_never_reaches_a_record(tmp_path: Path) -> None:
