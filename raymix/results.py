@@ -13,12 +13,17 @@ from pydantic import TypeAdapter
 
 from raymix import __version__
 from raymix.laws import law_from_json
+from raymix.laws.reach import Reach
 from raymix.observations import Observations
 from raymix.report.page import render
+from raymix.space import SearchSpace
 from raymix.study import Study
 from raymix.tables.law_file import LawFile, Trained, law_json
 from raymix.target.held_out import HeldOut
 from raymix.target.recommend import NotEnoughTrialsError, Recommendation
+from raymix.target.refits import rows_of
+
+LEARNT = ("law.json", "recommendation.json", "confirmation.json")
 
 
 def results(study: Study) -> Recommendation:
@@ -67,7 +72,7 @@ def _parquet(table: Observations) -> bytes:
 def write_results(study: Study) -> Recommendation:
     """observations.parquet, law.json, recommendation.json and report.html.
 
-    Without enough trials for a law, the table and the report are still written.
+    Without enough trials for a law, the table and the report are still written, and what others had taught is removed.
 
     Raises:
         NotEnoughTrialsError: as `fit_law`; it names the page.
@@ -79,6 +84,8 @@ def write_results(study: Study) -> Recommendation:
     try:
         found, held_out, law = study.read_law()
     except NotEnoughTrialsError as error:
+        for name in LEARNT:
+            store.objects.delete(name)
         store.write("report.html", render(space, table, None, None, state).encode(errors="xmlcharrefreplace"))
         raise NotEnoughTrialsError(f"{error}. Page: {store.url('report.html')}") from None
     confirmed = study.confirmation()
@@ -101,5 +108,26 @@ def _law_file(study: Study, law: dict[str, Any], found: Recommendation, held_out
     error, noise = (None if (value := found.law[key]) is None else value / usual for key in ("error", "noise"))
     score = {"name": law["law"], "held_out": "mixtures", "weighted_error": error, "noise": noise, **ranks}
     choice = {"name": law["law"], "why": "the law of a study", "scores": [score]}
-    trained = Trained.on(study.table().usable())
-    return LawFile(law_from_json(law), space.domain_names, space.eval_names, space.weights_M, trained, choice)
+    usable = study.table().usable()
+    reach = Reach.of(rows_of(space, usable), law["law"])
+    return LawFile(
+        law_from_json(law), space.domain_names, space.eval_names, space.weights_M, Trained.on(usable), choice,
+        reach=reach, not_here=_not_in_a_law(space),
+    )  # fmt: skip
+
+
+def _not_in_a_law(space: SearchSpace) -> tuple[str, ...]:
+    """Keys by which the space decides a mixture, beside the weights that the file has."""
+    objective, recipe = space.objective, space.recipe
+    asked = {
+        f"objective.reduce: {objective.reduce}": objective.reduce != "mean",
+        "objective.guardrails": objective.guardrails,
+        "objective.pull": objective.pull,
+        "constraints.groups": space.constraints.groups,
+        "min_share": any(domain.min_share > 0 for domain in space.domains),
+        "max_share": any(domain.max_share < 1 for domain in space.domains),
+        "available_tokens": np.isfinite(space.available_K).any(),
+        "prior": any(domain.prior is not None for domain in space.domains),
+        "recipe.stages": any(stage.mixture is not None for stage in recipe.stages),
+    }
+    return tuple(key for key, value in asked.items() if value)

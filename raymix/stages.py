@@ -32,9 +32,7 @@ def seen(stages: Sequence[Stage]) -> list[Stage]:
     """
     tokens_K, rows = np.zeros(len(stages[0].mixture_K)) if stages else np.zeros(0), []
     for i, stage in enumerate(stages):
-        mix_K = np.asarray(stage.mixture_K, float)
-        if mix_K.shape != tokens_K.shape or not (mix_K >= 0).all() or abs(mix_K.sum() - 1) > SUM_TOLERANCE:
-            raise ValueError(f"stage {i}: {len(tokens_K)} shares from 0 to 1 that sum to 1 are needed, got {mix_K}")
+        mix_K = _mixture(stage, len(tokens_K), f"stage {i}")
         if not 0 < stage.n_tokens < np.inf:
             raise ValueError(f"stage {i}: n_tokens is {stage.n_tokens}, it must be above 0")
         tokens_K = tokens_K + mix_K / mix_K.sum() * stage.n_tokens
@@ -46,7 +44,7 @@ def stages(rows: Sequence[Stage]) -> list[Stage]:
     """The stages behind cumulative rows: `seen`, backwards.
 
     Raises:
-        ValueError: tokens do not grow from row to row, or a domain's tokens fall.
+        ValueError: as `this_stage`.
     """
     before = [Stage(np.zeros_like(row.mixture_K), 0.0) for row in rows[:1]]
     return [this_stage(start, end) for start, end in zip([*before, *rows[:-1]], rows, strict=True)]
@@ -56,14 +54,24 @@ def this_stage(before: Stage, row: Stage) -> Stage:
     """What was trained on between two cumulative rows of a run, `before` first.
 
     Raises:
-        ValueError: tokens do not grow, or a domain's tokens fall.
+        ValueError: a mixture is none, tokens do not grow, or a domain's tokens fall.
     """
     n_tokens = row.n_tokens - before.n_tokens
-    if n_tokens <= 0:
+    if not 0 < n_tokens < np.inf:
         raise ValueError(f"n_tokens goes from {before.n_tokens:g} to {row.n_tokens:g}: a stage must add tokens")
-    drawn_K = np.asarray(row.mixture_K, float) * row.n_tokens - np.asarray(before.mixture_K, float) * before.n_tokens
+    drawn_K = _mixture(row, len(row.mixture_K), "the later row") * row.n_tokens
+    if before.n_tokens > 0:
+        drawn_K = drawn_K - _mixture(before, len(drawn_K), "the earlier row") * before.n_tokens
     if (drawn_K < -SUM_TOLERANCE * row.n_tokens).any():
         k = int(np.argmin(drawn_K))
         raise ValueError(f"domain {k} has {-drawn_K[k]:.4g} tokens less than before: these rows are not of one run")
     drawn_K = np.maximum(drawn_K, 0.0)
     return Stage(drawn_K / drawn_K.sum(), float(n_tokens))
+
+
+def _mixture(stage: Stage, n_domains: int, which: str) -> Array:
+    """Its shares (K,), checked."""
+    mix_K = np.asarray(stage.mixture_K, float)
+    if mix_K.shape != (n_domains,) or not (mix_K >= 0).all() or not abs(mix_K.sum() - 1) <= SUM_TOLERANCE:
+        raise ValueError(f"{which}: {n_domains} shares from 0 to 1 that sum to 1 are needed, got {mix_K}")
+    return mix_K

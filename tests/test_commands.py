@@ -13,9 +13,12 @@ from typer.testing import CliRunner, Result
 from raymix import SearchSpace, Study
 from raymix.cli import app
 from raymix.commands.places import check_out
+from raymix.laws.reach import Reach
 from raymix.observations import Observations
 from raymix.results import write_results
 from raymix.tables.law_file import read_law
+from raymix.target.recommend import NotEnoughTrialsError
+from raymix.target.refits import rows_of
 
 DATA = Path(os.environ.get("RAYMIX_DATA") or Path(__file__).parents[2] / "shared" / "data")
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no published runs in {DATA}; set RAYMIX_DATA to theirs")
@@ -420,6 +423,52 @@ def test_the_law_of_a_study_is_minimised_by_the_objective_and_noise_of_the_study
         "optimize", tmp_path / "s" / "law.json", "--n-params", 4e6, "--n-tokens", 1e12, "-o", tmp_path / "best.json"
     )
     assert any("times the tokens of the longest run" in note for note in far["law"]["notes"])
+
+
+def test_what_a_study_asks_and_its_law_file_cannot_say_is_named(tmp_path: Path) -> None:
+    """Else the optimum of the weighted mean, outside bounds and guardrails, looks like that of the study."""
+    space = {
+        "name": "s",
+        "domains": [{"name": name, "max_share": 0.6} for name in DOMAINS],
+        "eval_domains": [*DOMAINS],
+        "objective": {"reduce": "worst", "guardrails": {"web": 0.0}},
+        "constraints": {"groups": [{"domains": ["web", "code"], "max": 0.5}]},
+        "target": {"n_params": 4e6, "n_tokens": 1e9},
+    }
+    study = Study.create(SearchSpace.parse(space), tmp_path / "s")
+    for trial in study.ask(14):
+        found = losses(np.array([trial.mixture[name] for name in DOMAINS]), trial.n_params, trial.n_tokens)
+        study.tell(trial.trial_id, dict(zip(DOMAINS, (found + np.array([0.0, 0.3, 0.1])).tolist(), strict=True)))
+    write_results(study)
+    law, scale = tmp_path / "s" / "law.json", ("--n-params", 4e6, "--n-tokens", 1e9)
+    notes = ask("optimize", law, *scale, "-o", tmp_path / "best.json")["law"]["notes"]
+    (said,) = [note for note in notes if "raymix report DIR" in note]
+    assert "objective.reduce: worst, objective.guardrails, constraints.groups, max_share: none of it counts" in said
+    assert read_law(law).reach == Reach.of(rows_of(study.space, study.table().usable()), "hedged_union")
+
+
+def test_what_was_learnt_from_runs_taken_back_is_no_longer_there(tmp_path: Path) -> None:
+    """Else the page says that nothing is recommended and raymix export hands it over."""
+    space = {
+        "name": "s",
+        "domains": [*DOMAINS],
+        "eval_domains": [*DOMAINS],
+        "target": {"n_params": 4e6, "n_tokens": 1e9},
+    }
+    study = Study.create(SearchSpace.parse(space), tmp_path / "s")
+    trials = study.ask(6)
+    for trial in trials:
+        found = losses(np.array([trial.mixture[name] for name in DOMAINS]), trial.n_params, trial.n_tokens)
+        study.tell(trial.trial_id, dict(zip(DOMAINS, found.tolist(), strict=True)))
+    write_results(study)
+    for trial in trials:
+        study.fail(trial.trial_id, "a bug in the trainer")
+    with pytest.raises(NotEnoughTrialsError, match="a bug in the trainer"):
+        write_results(study)
+    assert not [name for name in ("law.json", "recommendation.json") if (tmp_path / "s" / name).exists()]
+    assert "No recommendation" in (tmp_path / "s" / "report.html").read_text(encoding="utf-8")
+    failed = raymix("export", tmp_path / "s", "--to", "megatron")
+    assert "nothing was recommended" in str(failed.exception)
 
 
 def test_sizes_in_millions_and_steps_for_tokens_are_asked_about(

@@ -248,6 +248,10 @@ def test_continual_run_after_a_base_model() -> None:
         (lambda: seen([Stage(np.array([0.5, 0.5]), 0)]), "n_tokens is 0"),
         (lambda: stages([Stage(np.array([1.0]), 2e9), Stage(np.array([1.0]), 1e9)]), "must add tokens"),
         (lambda: stages([Stage(np.array([1.0, 0.0]), 2e9), Stage(np.array([0.5, 0.5]), 3e9)]), "not of one run"),
+        (lambda: stages([Stage(np.array([np.nan, 0.5]), 2e9)]), "shares from 0 to 1"),
+        (lambda: stages([Stage(np.array([0.9, 0.9]), 2e9)]), "the later row: 2 shares from 0 to 1 that sum to 1"),
+        (lambda: stages([Stage(np.array([1.0]), np.nan)]), "must add tokens"),
+        (lambda: this_stage(Stage(np.ones(1), 1e9), Stage(np.array([0.5, 0.5]), 2e9)), "the earlier row: 2 shares"),
     ],
 )
 def test_impossible_stages_are_refused(call: Any, message: str) -> None:

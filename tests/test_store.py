@@ -5,12 +5,17 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from raymix.store import Store, StoreError, store
-from raymix.store.errors import NoStudyError
+from raymix.store.errors import InUseError, NoStudyError
+from raymix.store.lease import Lease
+from raymix.store.objects import LocalObjects
 
 
 def filled(path: Path, n: int = 5, group: int = 1) -> Store:
@@ -103,6 +108,31 @@ def test_second_writer_is_told_who_holds_the_study(tmp_path: Path) -> None:
         pass
 
 
+def test_of_two_claims_at_once_one_waits_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both held the study, and the first stopped at its next record: asks of several processes failed in an S3."""
+    slow, fast = Lease(LocalObjects(tmp_path)), Lease(LocalObjects(tmp_path))
+    looked, write, main = threading.Event(), slow.objects.write, threading.current_thread()
+
+    def slow_write(name: str, content: bytes) -> None:
+        looked.set()  # a claim on its way; `fast` has not claimed yet
+        time.sleep(0.15)
+        write(name, content)
+
+    monkeypatch.setattr("secrets.token_hex", lambda n: ("f" if threading.current_thread() is not main else "0") * 2 * n)
+    slow.objects.write = slow_write  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(slow.acquire)
+        looked.wait()
+        try:
+            with pytest.raises(InUseError, match="this study is being run by"):
+                fast.acquire()
+            assert second.result() > fast.claim
+            slow.check()
+        finally:
+            for lease in (slow, fast):
+                lease.release()
+
+
 def test_not_a_number_never_reaches_a_record(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         Store(tmp_path).append("row", {"loss": float("nan")})
@@ -115,8 +145,32 @@ def test_missing_study_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_an_address_in_a_path_is_refused() -> None:
-    with pytest.raises(StoreError, match="loses a slash"):
+    with pytest.raises(StoreError, match="a Path loses one of an address"):
         Store(Path("s3://bucket/study"))
+
+
+@pytest.mark.parametrize("name", ["my study", "a#b", "a?b", "100%", "\u7db2"])
+def test_a_file_address_is_the_folder_it_names(tmp_path: Path, name: str) -> None:
+    """What followed # or ? was cut off, so that two studies were one; %20 stayed as it is written."""
+    filled(tmp_path / name, 2)
+    assert len(Store((tmp_path / name).as_uri()).records()) == 2
+    assert len(Store(f"file://{tmp_path / name}").records()) == 2
+    assert len(Store(f"file://localhost{tmp_path / name}").records()) == 2
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("file://runs/mine", "file:///"),  # was /mine
+        ("s3:/bucket/name", "a slash is missing"),  # was a folder s3:
+        ("", "the study has no name"),  # was the folder one is in
+        ("s3://bucket/a#b?scheme=http", "write %23 for #"),  # was s3://bucket/a
+        ("s3://bucket//name", "an empty part"),  # was "study.json: damaged"
+    ],
+)
+def test_what_is_no_address_is_no_study(where: str, says: str) -> None:
+    with pytest.raises(NoStudyError, match=says):
+        Store(where)
 
 
 def test_a_pickled_copy_reads_and_has_no_lock(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from raymix.simplex import as_mixture
 from raymix.store import StoreError
 from raymix.study import Study
 from raymix.study.files import folder_name
+from raymix.target.reading import stage_notes
 
 Exporter = Callable[..., list[str]]
 """`(study, **options)`: options are keyword arguments; returns sentences that say what was written where."""
@@ -73,8 +74,14 @@ def export_mixture(
     said = [f"{', '.join(files)} written to {folder}: weights count {about.unit}; {about.trap}"]
     if blend.verdict.get("answer", "use it") != "use it":
         said.append(f"The verdict on this mixture was: {blend.verdict['answer']}: {blend.verdict.get('reason')}")
-    if not isinstance(source, Path) and not up_to_date(source):
-        said.append(f"It was recommended before the last change: raymix report {shlex.quote(source.store.where)}")
+    return said if isinstance(source, Path) else said + _of_study(source)
+
+
+def _of_study(study: Study) -> list[str]:
+    """What somebody who trains with its mixture should have heard before."""
+    said = stage_notes(study.space)
+    if not up_to_date(study):
+        said.append(f"It was recommended before the last change: raymix report {shlex.quote(study.store.where)}")
     return said
 
 

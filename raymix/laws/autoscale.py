@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq, minimize_scalar
 
-from raymix.laws.ddo import name_of, positive
+from raymix.laws.ddo import named, positive
 from raymix.simplex import Array
 
 BOUND_TOLERANCE = 1e-3  # relative: published quantities that sit on their bound repeat it to 1e-9, rounded ones to 1e-4
@@ -39,6 +39,8 @@ def autoscale(n1_K: ArrayLike, n2_K: ArrayLike, steps: float = 1.0, offsets: Arr
         ValueError: a quantity is not above 0, the scales are equal or in the wrong order, or the result is below 0.
     """
     n1, n2, n0 = _two_scales(n1_K, n2_K, offsets)
+    if not np.isfinite(steps):
+        raise ValueError(f"steps is {steps}: it must be a number")
     n_K = _along(n1, n2, n0, 1.0 + steps)
     if (n_K <= 0).any():
         k = int(np.argmax(n_K <= 0))
@@ -121,12 +123,19 @@ def check(
     is the sd of log N* at one scale; `transfer` what a token of another domain is worth beside a domain's own.
 
     Raises:
-        ValueError: as `autoscale_to`, where the formula has no meaning at all.
+        ValueError: as `autoscale_to`, where the formula has no meaning at all; noise, transfer, bounds or names are
+            none.
     """
     n1, n2, n0 = _two_scales(n1_K, n2_K, offsets)
+    lower, upper = (np.broadcast_to(np.asarray(share, float), n1.shape) for share in (lower_K, upper_K))
+    if not ((lower >= 0) & (lower <= upper) & (upper <= 1)).all():
+        raise ValueError(f"bounds of shares, not of tokens, lie in 0 <= lower <= upper <= 1: got {lower} and {upper}")
+    for what, value in (("noise", noise), ("transfer", transfer)):
+        if value is not None and not 0 <= value < np.inf:
+            raise ValueError(f"the {what} is {value:g}: it must be a number of at least 0")
     t, growth = time_of(n1, n2, total), total / n2.sum()
     sd = 0.0 if noise is None else log_sd(t, noise)
-    found = _per_domain(n1, n2, n0, np.asarray(lower_K, float), np.asarray(upper_K, float), names)
+    found = _per_domain(n1, n2, n0, lower, upper, named(names, len(n1)))
     if transfer is not None and transfer >= MAX_TRANSFER:
         found.append(
             f"a token of another domain counts for {transfer:.2g} of a domain's own (limit {MAX_TRANSFER:g}): "
@@ -147,7 +156,7 @@ def check(
 
 
 def _per_domain(
-    n1_K: Array, n2_K: Array, n0_K: Array, lower_K: Array, upper_K: Array, names: Sequence[str] | None
+    n1_K: Array, n2_K: Array, n0_K: Array, lower_K: Array, upper_K: Array, name_K: Sequence[str]
 ) -> list[str]:
     """Sentences on domains at a bound of their share, shrinking, or with a large offset."""
     small_K, share_2K = np.minimum(n1_K, n2_K), np.stack([n1_K / n1_K.sum(), n2_K / n2_K.sum()])
@@ -157,17 +166,17 @@ def _per_domain(
         for at, which in enumerate(("first", "second")):
             if low_2K[at, k] or high_2K[at, k]:
                 found.append(
-                    f"{name_of(names, k)} is at a bound of its share ({share_2K[at, k]:.4g}) at the {which} scale: "
+                    f"{name_K[k]} is at a bound of its share ({share_2K[at, k]:.4g}) at the {which} scale: "
                     "its quantity follows the bound; hold its share, or fit a law"
                 )
         if n2_K[k] <= n1_K[k]:
             found.append(
-                f"{name_of(names, k)} shrinks from {n1_K[k]:.4g} to {n2_K[k]:.4g} as the budget grows: noise or "
+                f"{name_K[k]} shrinks from {n1_K[k]:.4g} to {n2_K[k]:.4g} as the budget grows: noise or "
                 "transfer, for no optimum of separate power laws does that"
             )
         if abs(n0_K[k]) > MAX_OFFSET * small_K[k]:
             found.append(
-                f"{name_of(names, k)} has an offset of {n0_K[k]:.4g}, above {MAX_OFFSET:.0%} of its quantity: "
+                f"{name_K[k]} has an offset of {n0_K[k]:.4g}, above {MAX_OFFSET:.0%} of its quantity: "
                 "give the offsets to the formula (exact where no bound is met), or fit a law"
             )
     return found

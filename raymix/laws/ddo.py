@@ -23,6 +23,7 @@ from scipy.optimize import brentq, least_squares, minimize_scalar
 from raymix.simplex import Array, normalise
 
 DOWN, UP = 1 / 5, 3.0  # factors of the runs released with arXiv 2407.20177; its text says 1/3
+BASE_NOISE = 0.2  # of its loss: a base run repeated is 1 within this; losses in nats or perplexities are not
 TINY_POWER, LARGE_POWER = 1e-9, 1e6  # range searched for b
 
 
@@ -67,18 +68,15 @@ def fit_ddo(x_KX: ArrayLike, y_KX: ArrayLike, names: Sequence[str] | None = None
     to a floor near 0. We take the first, as published.
 
     Raises:
-        ValueError: fewer than three quantities, or points on no such curve; the message names the domain.
+        ValueError: fewer than three quantities, losses not relative to the base, or points on no such curve; the
+            message names the domain.
     """
     y = np.array(y_KX, dtype=np.float64, ndmin=2)
     x = np.broadcast_to(np.asarray(x_KX, float), y.shape)
     fits = []
-    for k, (x_X, y_X) in enumerate(zip(x, y, strict=True)):
-        x_X, y_X = _sorted_points(x_X, y_X, name_of(names, k))
-        abc = (
-            _through_three(x_X, y_X, name_of(names, k))
-            if len(x_X) == 3
-            else _least_squares(x_X, y_X, name_of(names, k))
-        )
+    for x_X, y_X, name in zip(x, y, named(names, len(y)), strict=True):
+        x_X, y_X = _sorted_points(x_X, y_X, name)
+        abc = _through_three(x_X, y_X, name) if len(x_X) == 3 else _least_squares(x_X, y_X, name)
         fits.append([*abc, float(np.abs((x_X + abc[0]) ** -abc[1] + abc[2] - y_X).max())])
     a_K, b_K, c_K, error_K = np.array(fits).T
     return DDOFit(a_K, b_K, c_K, error_K)
@@ -92,6 +90,9 @@ def _sorted_points(x_X: Array, y_X: Array, name: str) -> tuple[Array, Array]:
         raise ValueError(f"{name}: quantities are finite and >= 0, relative losses finite and > 0")
     if len(np.unique(x_X)) < 3:
         raise ValueError(f"{name}: {len(np.unique(x_X))} different quantities: (x + a)^-b + c needs three or more")
+    base = y_X[x_X == 1].mean() if (x_X == 1).any() else 1.0
+    if abs(base - 1) > BASE_NOISE:
+        raise ValueError(f"{name}: the loss at quantity 1, the base run, is {base:.4g}: divide losses by that run's")
     return x_X, y_X
 
 
@@ -190,6 +191,8 @@ def water_fill(
     b, lower, upper, w = (np.broadcast_to(np.asarray(v, float), a.shape) for v in (b_K, lower_K, upper_K, weights))
     if not (np.isfinite([a, b, w]).all() and (b > 0).all() and (w > 0).all()):
         raise ValueError("water filling needs finite a, b > 0 and weights > 0 for every domain")
+    if not np.isfinite(total):
+        raise ValueError(f"the total is {total}: it must be a number")
     low_K = np.maximum(np.maximum(lower, 0.0), -a)
     least, most = float(low_K.sum()), float(upper.sum())
     if not ((low_K <= upper).all() and least <= total * (1 + 1e-12) and most >= total * (1 - 1e-12)):
@@ -230,8 +233,11 @@ def positive(value: ArrayLike, what: str) -> Array:
     return array
 
 
-def name_of(names: Sequence[str] | None, k: int) -> str:
-    return f"domain {k}" if names is None else str(names[k])
+def named(names: Sequence[str] | None, n_domains: int) -> list[str]:
+    """What sentences call the domains."""
+    if names is not None and len(names) != n_domains:
+        raise ValueError(f"{len(names)} names for {n_domains} domains: one of each")
+    return [f"domain {k}" if names is None else str(names[k]) for k in range(n_domains)]
 
 
 def listed(values: Array) -> str:

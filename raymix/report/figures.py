@@ -78,7 +78,7 @@ def share_panel(rows: Sequence[tuple[str, float]], near: Mapping[str, Any], colo
     return {"data": [own, others, ends], "layout": layout}
 
 
-def heldout_panel(column: Mapping[str, Sequence[Any]], noise: Any) -> Spec:
+def heldout_panel(column: Mapping[str, Sequence[Any]], noise: Any, unit: str) -> Spec:
     """Predicted against observed objective of held-out trials of one scale, with y = x and the noise around it."""
     dots = _heldout_dots(column)
     error = dots["error_y"]
@@ -93,8 +93,8 @@ def heldout_panel(column: Mapping[str, Sequence[Any]], noise: Any) -> Spec:
             "line": {"color": "@muted", "width": 1, "dash": "dot"}}  # fmt: skip
     layout = _layout(330, left=60, right=10)
     both = {"range": [low, high], "dtick": _step(high - low), "tick0": 0}
-    layout["xaxis"] = _axis("observed objective, nats per token", **both)
-    layout["yaxis"] = _axis("predicted objective, nats per token", **both)
+    layout["xaxis"] = _axis(f"observed objective, {label(unit)}", **both)
+    layout["yaxis"] = _axis(f"predicted objective, {label(unit)}", **both)
     layout["annotations"] = _beyond(max(at) for at in zip(dots["x"], dots["y"], strict=True) if max(at) > most)
     if words.known(noise):
         path = f"M{low},{low - noise}L{high},{high - noise}L{high},{high + noise}L{low},{low + noise}Z"
@@ -116,7 +116,7 @@ def _heldout_dots(column: Mapping[str, Sequence[Any]]) -> Spec:
     }  # fmt: skip
 
 
-def loss_panel(observations: Observations, trials: Sequence[Trial], column: int, best: Trial | None) -> Spec:
+def loss_panel(observations: Observations, trials: Sequence[Trial], column: int, best: Trial | None, unit: str) -> Spec:
     """Losses of one eval domain over tokens: a thin line per trial, the best trial on top."""
     all_sizes = sizes(list(trials))
     data = []
@@ -127,7 +127,7 @@ def loss_panel(observations: Observations, trials: Sequence[Trial], column: int,
         data.append(_loss_lines(observations, [best], column, "@accent", 2.6))
     layout = _layout(232, left=44, right=12)
     layout["xaxis"] = _axis("tokens trained on", type="log", **_log_ticks(observations.scale_B2[:, 1]))
-    layout["yaxis"] = _axis("nats per token", nticks=5)
+    layout["yaxis"] = _axis(label(unit), nticks=5)
     losses = [y for line in data for y in line["y"] if y is not None]
     most = _most(losses)
     if any(y > most for y in losses):
@@ -189,7 +189,9 @@ def _log_ticks(values: Any) -> Spec:
     return {"tickvals": kept, "ticktext": [words.human(t) for t in kept], "range": [low - pad, high + pad]}
 
 
-def trials_figure(trials: Sequence[Trial], names: Sequence[str], order: Sequence[str], best: Trial | None) -> Spec:
+def trials_figure(
+    trials: Sequence[Trial], names: Sequence[str], order: Sequence[str], best: Trial | None, unit: str
+) -> Spec:
     """Mixtures tried: a stacked bar per trial from the top down, its objective beside it.
 
     Failed trials are hatched, and stopped ones pale like them.
@@ -224,7 +226,7 @@ def trials_figure(trials: Sequence[Trial], names: Sequence[str], order: Sequence
         for value, at in shown_at if value > most
     ]  # fmt: skip
     layout["xaxis"] = _axis("share of tokens, %", range=[0, 100], domain=[0, 0.64], nticks=5, showgrid=False)
-    layout["xaxis2"] = _axis("objective,<br>nats per token", domain=[0.71, 1], nticks=4, anchor="y")
+    layout["xaxis2"] = _axis(f"objective,<br>{label(unit)}", domain=[0.71, 1], nticks=4, anchor="y")
     layout["xaxis2"]["visible"] = bool(shown_at)
     shown = row > 11
     layout["yaxis"] = _axis("", range=[max(y, default=0) + 0.7, -0.7], showgrid=False, tickvals=y if shown else [],

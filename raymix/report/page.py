@@ -85,6 +85,8 @@ def render(
         heldout=judged(groups), replicated=_replicated(trials),
         evidence=_evidence(found, observations, trials),
         reasons=_reasons([t for t in trials if t.failed]), stops=_reasons([t for t in trials if t.stopped]),
+        unit=words.unit(space), objective=words.objective(space), worst=space.objective.reduce == "worst",
+        fitted={name: words.fitted(space, name) for name in space.eval_names},
         weights=dict(zip(space.eval_names, space.weights_M.tolist(), strict=True)),
         loss_panels=[(f"loss-{i}", n) for i, n in enumerate(observations.eval_domains) if f"loss-{i}" in drawn],
         figures=drawn, data=_safe_json(drawn), plotly=Markup(bundle),
@@ -121,15 +123,17 @@ def _figures(
     space: SearchSpace, observations: Observations, found: Mapping[str, Any], groups: Sequence[tuple[Scale, Columns]],
     trials: list[Trial], order: Sequence[str],
 ) -> dict[str, figures.Spec]:  # fmt: skip
-    drawn = _share_panels(space, found, order)
+    drawn, unit = _share_panels(space, found, order), words.unit(space)
     for i, (_, columns) in enumerate(groups):
-        drawn[f"heldout-{i}"] = figures.heldout_panel(columns, (found.get("law") or {}).get("noise"))
+        drawn[f"heldout-{i}"] = figures.heldout_panel(columns, (found.get("law") or {}).get("noise"), unit)
     for column in range(min(len(observations.eval_domains), PANELS)):
-        spec = figures.loss_panel(observations, trials, column, best_trial(trials))
+        name = observations.eval_domains[column]
+        axis = words.fitted(space, name) if name in space.metric_names else "nats per token"
+        spec = figures.loss_panel(observations, trials, column, best_trial(trials), axis)
         if spec["data"]:
             drawn[f"loss-{column}"] = spec
     if trials and set(observations.domains) == set(space.domain_names):
-        drawn["trials"] = figures.trials_figure(trials, observations.domains, order, best_trial(trials))
+        drawn["trials"] = figures.trials_figure(trials, observations.domains, order, best_trial(trials), unit)
     return drawn
 
 

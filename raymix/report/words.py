@@ -9,6 +9,7 @@ from typing import Any
 from raymix.counts import UNKNOWN
 from raymix.counts import human as human
 from raymix.counts import known as known
+from raymix.space import SearchSpace
 from raymix.target.held_out import ENOUGH, SOME_ORDER
 
 MINUS, DASH, ELLIPSIS = "\u2212", "\u2013", "\u2026"
@@ -90,6 +91,32 @@ def short(name: str, length: int = 22) -> str:
 def count(n: int, thing: str) -> str:
     """`1 trial`, `2 trials`."""
     return f"{n:,} {thing}{'' if n == 1 else 's'}"
+
+
+def fitted(space: SearchSpace, name: str) -> str:
+    """An eval domain by its name; a metric where high is better by what is minimised, the rest up to its best."""
+    best = {metric.name: metric.best for metric in space.metrics if metric.better == "high"}
+    return f"{best[name]:g} {MINUS} {name}" if name in best else name
+
+
+def unit(space: SearchSpace) -> str:
+    """Of the objective."""
+    counted = [name for name, weight in zip(space.eval_names, space.weights_M, strict=True) if weight > 0]
+    metrics = [fitted(space, name) for name in counted if name in space.metric_names]
+    if not metrics:
+        return "nats per token"
+    if len(metrics) < len(counted):
+        return "nats and metrics together"
+    return metrics[0] if len(metrics) == 1 else "in units of the metrics"
+
+
+def objective(space: SearchSpace) -> str:
+    """How the objective is one number."""
+    n = int((space.weights_M > 0).sum())
+    if n == 1:
+        return f"of {space.eval_names[int(space.weights_M.argmax())]}"
+    how = "largest" if space.objective.reduce == "worst" else "weighted mean"
+    return f"{how} of {n} {'losses and metrics' if space.metrics else 'eval domains'}"
 
 
 def change(mixture: Mapping[str, float], reference: Mapping[str, float], name: str) -> str:

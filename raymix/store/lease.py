@@ -1,10 +1,11 @@
 """One driver per study: a lock that the kernel frees on a disk, a lease that can be taken over on an object store.
 
 pyarrow.fs has no conditional put, so the lease needs none. A driver claims the study by writing an object of its own,
-`driver/000002-5f3a9c1e.json` (one more than the highest claim, and something random), and lists the claims: the
-highest holds the study, the others are refused. Before it acknowledges a record it lists them again: a driver that was
-taken over while it slept finds the higher claim and stops, and what it wrote in between carries its own claim in its
-name and does not count (`log.py`). That needs only that a listing shows what was written before it, and no clock.
+`driver/000002-5f3a9c1e.json` (one more than the highest claim, and something random), waits `SETTLE` seconds for who
+claims in the same moment, and lists the claims: the highest holds the study, the others are refused. Before it
+acknowledges a record it lists them again: a driver that was taken over while it slept finds the higher claim and stops,
+and what it wrote in between carries its own claim in its name and does not count (`log.py`). That needs only that a
+listing shows what was written before it, and no clock.
 
 Time is needed for one thing, to see that a holder is dead: it rewrites `driver/<claim>.beat`, and who wants the study
 waits `PATIENCE` seconds of its own clock for the beat to change. Clocks are never compared.
@@ -32,6 +33,7 @@ from raymix.store.objects import Objects
 log = logging.getLogger(__name__)
 
 PATIENCE = 30.0  # seconds without a beat after which a holder counts as dead
+SETTLE = 0.3  # seconds from a claim to the look that decides, in which who had not seen it yet has claimed too
 FOLDER = "driver"
 CLAIM = re.compile(r"(\d{6})-[0-9a-f]{8}\.json")
 
@@ -85,10 +87,13 @@ class Lease:
         highest = max(self._claims(), default=None)
         if highest is not None and not self._is_free(highest):
             raise in_use(self.objects.where, self._holder(highest))
+        if (now := max(self._claims(), default=None)) != highest:  # while we looked whether it is free
+            raise in_use(self.objects.where, self._holder(now or ""))
         number = int(highest[:6]) + 1 if highest else 1
         self.claim = f"{number:06d}-{secrets.token_hex(4)}"
         about = {"holder": _me(), "machine": _machine(), "process": os.getpid(), "start": _start_of(os.getpid())}
         self.objects.write(f"{FOLDER}/{self.claim}.json", json.dumps(about).encode())
+        time.sleep(SETTLE)
         self.check()
         self._beat(0)
         self._thread = threading.Thread(target=self._beats, name="raymix-lease", daemon=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from raymix.store.errors import NoStudyError, StoreError, unreadable, unwritable
 from raymix.store.retries import retried
@@ -63,13 +63,16 @@ def open_objects(where: str | Path) -> Objects:
         StoreError: the address cannot be understood.
     """
     text = str(where)
-    if isinstance(where, Path) and COLLAPSED.match(text):
-        raise StoreError(f"{text}: a Path loses a slash of an address; give it as text")
-    if "://" not in text:
-        return LocalObjects(Path(where))
+    if not text:
+        raise NoStudyError("the study has no name: give a directory, or an address such as s3://bucket/name")
+    if COLLAPSED.match(text):
+        raise NoStudyError(f"{text}: a slash is missing; a Path loses one of an address, so give it as text")
     if text.startswith("file://"):
-        return LocalObjects(Path(urlsplit(text).path))
-    return RemoteObjects(text)
+        host, slash, path = text.removeprefix("file://").partition("/")
+        if not slash or host not in ("", "localhost"):
+            raise NoStudyError(f"{text}: write file:///the/whole/path, or the path alone")
+        return LocalObjects(Path(unquote(f"/{path}")))
+    return RemoteObjects(text) if "://" in text else LocalObjects(Path(where))
 
 
 class LocalObjects:
@@ -137,7 +140,11 @@ class LocalObjects:
 
 
 class RemoteObjects:
-    """Objects below a prefix of a bucket."""
+    """Objects below a prefix of a bucket.
+
+    Raises:
+        StoreError: the address is none, or out of reach.
+    """
 
     def __init__(self, address: str) -> None:
         from pyarrow import ArrowException
@@ -145,6 +152,11 @@ class RemoteObjects:
 
         self.address = address
         self.where = without_secrets(address)
+        parts = urlsplit(address)
+        if "#" in address:
+            raise NoStudyError(f"{self.where}: what follows # would be lost: write %23 for #")
+        if "//" in parts.path:
+            raise NoStudyError(f"{self.where}: an empty part between two slashes, which a store does not take")
         try:
             self._fs, path = FileSystem.from_uri(_with_options(address))
         except (ArrowException, OSError, ValueError) as error:

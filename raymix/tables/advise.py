@@ -122,6 +122,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
             "notes": [
                 *found.notes,
                 *notes_at(found, wanted.scale),
+                *_not_counted(found),
                 *beyond,
                 *repeat_notes(space, objective, optimum.mixture_K),
             ],
@@ -130,6 +131,16 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
         verdict=verdict(reference, compared[reference].gain, noise, _order(found), guessed),
         evidence=_evidence(found),
     )
+
+
+def _not_counted(found: LawFile) -> list[str]:
+    """What the study of this law also asks of a mixture."""
+    if not found.not_here:
+        return []
+    return [
+        f"the study of this law also has {', '.join(found.not_here)}: none of it counts here but what options say "
+        "again; raymix report DIR, or study.recommend(scale) for another scale, counts all"
+    ]
 
 
 def best_mixture(space: SearchSpace, law: Law, noise: float) -> tuple[Optimum, dict[str, Any]]:

@@ -6,9 +6,9 @@
     weights, trained, choice       of the objective; sizes, tokens and runs seen; how the law was chosen
     reach                          how far the mixtures of the runs reach, and how sure the law is beyond them
     elsewhere                      the law to read at other scales than the runs', where `law` is for theirs alone
+    not_here                       of a study: what its space asks of a mixture beside the weights, by key
 
-Only the first two groups are needed; the law.json of a study has no reach. Plain JSON, never pickle: reading a file
-from anywhere runs no code from it.
+Only the first two groups are needed. Plain JSON, never pickle: reading a file from anywhere runs no code from it.
 """
 
 from __future__ import annotations
@@ -90,6 +90,8 @@ class LawFile:
     """Read in place of `law` at scales outside those of the runs (see `choose.Choice`)."""
     reach: Reach | None = None
     """None in files of before it was written."""
+    not_here: tuple[str, ...] = ()
+    """Keys of a study's space that its recommendation counts, and that nobody can read from this file."""
 
     @property
     def notes(self) -> list[str]:
@@ -149,6 +151,8 @@ def law_json(found: LawFile) -> dict[str, Any]:
         extra["elsewhere"] = found.elsewhere.to_json()
     if found.reach is not None:
         extra["reach"] = found.reach.to_json()
+    if found.not_here:
+        extra["not_here"] = list(found.not_here)
     return extra | found.law.to_json()
 
 
@@ -184,13 +188,14 @@ def read_law(path: str | Path) -> LawFile:
         weights_M = _weights(raw.get("weights"), eval_domains)
         choice = dict(raw.get("choice") or {})
         reach = None if raw.get("reach") is None else Reach.from_json(raw["reach"], len(domains))
+        not_here = tuple(str(key) for key in raw.get("not_here") or ())
         elsewhere = None if raw.get("elsewhere") is None else law_from_json(raw["elsewhere"])
         if elsewhere is not None:
             _try_out(elsewhere, len(domains), len(eval_domains), trained)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path}: the law in this file is damaged: {what}") from None
-    return LawFile(law, domains, eval_domains, weights_M, trained, choice, elsewhere, reach)
+    return LawFile(law, domains, eval_domains, weights_M, trained, choice, elsewhere, reach, not_here)
 
 
 def _parsed(path: Path) -> dict[str, Any]:

@@ -193,6 +193,18 @@ def guessed_scale(scale: Scale, params: tuple[float, float], tokens: tuple[float
     return notes
 
 
+def stage_notes(space: SearchSpace) -> list[str]:
+    """Where stages of the recipe have mixtures of their own: that ours is not that of the whole run."""
+    fixed = [part for part in space.recipe.stages if part.mixture is not None]
+    if not fixed:
+        return []
+    named = [(part.tokens, ", ".join(f"{name}={share:g}" for name, share in (part.mixture or {}).items()))
+             for part in fixed]  # fmt: skip
+    left = 1 - sum(part.tokens for part in fixed)
+    said = "; ".join(f"{tokens:.0%} {mixture}" for tokens, mixture in named)
+    return [f"the mixture is that of {left:.0%} of the tokens: recipe.stages fixes the others, {said}"]
+
+
 def repeat_notes(space: SearchSpace, objective: ObjectiveAtScale, mix_K: Array) -> list[str]:
     """What the law cannot know of repeats, where the mixture has any."""
     epochs_K, parts = space.seen_K(mix_K) * objective.scale[1] / space.available_K, parts_of(objective.law)

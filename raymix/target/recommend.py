@@ -37,6 +37,7 @@ from raymix.target.reading import (
     guessed_scale,
     repeat_notes,
     set_around,
+    stage_notes,
     verdict,
     wider_words,
 )
@@ -143,7 +144,7 @@ def recommend(
     most_2, least_2 = usable.scale_B2.max(axis=0), usable.scale_B2.min(axis=0)
     untried = _untried(usable, optimum.mixture_K)
     notes = [*law.notes_, *far_notes(*target.scale, *most_2), *(f"{words}: confirm it first" for words in untried)]
-    notes += repeat_notes(space, objective, optimum.mixture_K) + _unused_rungs(space, usable)
+    notes += stage_notes(space) + repeat_notes(space, objective, optimum.mixture_K) + _unused_rungs(space, usable)
     notes += [*below_ladder(space, target), *_copies(usable)]
     params, tokens = zip(least_2.tolist(), most_2.tolist(), strict=True)
     guessed = [*guessed_scale(target.scale, params, tokens), *untried]

@@ -109,6 +109,7 @@ def test_whatever_drivers_do_at_once_acknowledged_records_are_kept_and_counted_o
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Lease, "_is_free", lambda self, claim: True)  # everybody thinks the others dead
         patch.setattr(lease, "PATIENCE", 1000.0)
+        patch.setattr(lease, "SETTLE", 0.0)  # one thread: nobody acts while another waits
         while left:
             next_step()
         for driver in drivers:

@@ -16,7 +16,7 @@ from raymix.cli import app
 from raymix.formats.export import TARGETS, Blend, ExportError, blend_of, export, write_files
 from raymix.formats.export.blend import rounded
 from raymix.results import write_results
-from raymix.space import SpaceError
+from raymix.space import SearchSpace, SpaceError
 from tests import worlds
 
 SHARES = {"web": 0.6123456789, "code": 0.2876543211, "books": 0.1, "forum": 0.0}
@@ -188,6 +188,18 @@ def test_a_mixture_that_was_not_recommended_is_said_to_be_none(study: Study, tmp
         study.store.write_json("recommendation.json", found)
     assert "keep the baseline: gain within noise" in said
     assert json.loads((tmp_path / "b" / "mixture.json").read_text())["verdict"] == verdict
+
+
+def test_a_mixture_of_some_stages_is_not_handed_over_as_that_of_the_run(tmp_path: Path) -> None:
+    raw = {"name": "s", "domains": ["web", "code"], "eval_domains": ["x"], "target": {"n_params": 1e8, "n_tokens": 1e9}}
+    stages = [{"tokens": 0.3, "mixture": {"web": 1}}, {"tokens": 0.7}]
+    work = Study.create(SearchSpace.parse(raw | {"recipe": {"stages": stages}}), tmp_path / "s")
+    for trial in work.ask(6):
+        work.tell(trial.trial_id, {"x": 2 - 0.5 * trial.mixture["code"] + 0.001 * trial.seed})
+    found = write_results(work)
+    (said,) = [note for note in found.law["notes"] if "recipe.stages" in note]
+    assert said.startswith("the mixture is that of 70% of the tokens: recipe.stages fixes the others, 30% web=1")
+    assert said in " ".join(exported(work, "--to", "megatron", "-o", tmp_path / "out").output.split())
 
 
 def test_a_mixture_older_than_the_rows_is_said_to_be(study: Study, tmp_path: Path) -> None:

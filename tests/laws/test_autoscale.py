@@ -157,6 +157,7 @@ def test_water_filling_in_plain_tokens_and_at_full_bounds() -> None:
 @given(a=st.floats(1.5, 8), b=st.floats(1.0, 2.0), c=st.floats(0.5, 1.0))
 @settings(max_examples=15, deadline=None, derandomize=True)
 def test_ddo_fit_recovers_the_curve(a: float, b: float, c: float) -> None:
+    c = min(max(c, 0.91 - (1 + a) ** -b), 1.09 - (1 + a) ** -b)  # 1 at the base, but for noise
     truth = ddo.DDOFit(np.array([a]), np.array([b]), np.array([c]), np.zeros(1))
     for x in (np.array([0.2, 1.0, 3.0]), np.array([3.0, 0.2, 0.5, 1.0, 2.0])):
         y_KX = truth.predict(x[:, None]).T
@@ -216,6 +217,14 @@ def test_guards_speak_of_what_is_wrong_and_only_of_that() -> None:
         (lambda: asc.autoscale_to([1.0, 2.0], [2.0, 3.0], 0.0), "above 0"),
         (lambda: asc.autoscale_to([1.0, 2.0], [3.0, 1.5], 0.5), "beyond reach"),
         (lambda: asc.autoscale_to([1.0, 2.0], [3.0, 2.0], 1.9), "beyond reach"),
+        (lambda: asc.autoscale([1.0, 2.0], [2.0, 3.0], np.nan), "steps is nan"),
+        (lambda: asc.check([1.0, 2.0], [2.0, 3.0], 6.0, noise=np.nan), "the noise is nan"),
+        (lambda: asc.check([1.0, 2.0], [2.0, 3.0], 6.0, noise=-0.2), "the noise is -0.2"),
+        (lambda: asc.check([1.0, 2.0], [2.0, 3.0], 6.0, transfer=np.nan), "the transfer is nan"),
+        (lambda: asc.check([1.0, 2.0], [2.0, 3.0], 6.0, lower_K=[np.nan, 0.0]), "bounds of shares"),
+        (lambda: asc.check([1.0, 2.0], [2.0, 3.0], 6.0, upper_K=[2.0, 3.0]), "bounds of shares"),
+        (lambda: asc.check([1.0, 2.0], [2.0, 1.9], 6.0, names=["web"]), "1 names for 2 domains"),
+        (lambda: ddo.water_fill([1, 1], [1, 1], np.inf), "total is inf"),
         (lambda: ddo.water_fill([1, 1], [1, 1], 1.0, 1.0), "bounds"),
         (lambda: ddo.water_fill([1, 1], [1, 1], 9.0, 0.0, 2.0), "bounds"),
         (lambda: ddo.water_fill([1, 1], [1, 0], 1.0), "b > 0"),
@@ -223,9 +232,11 @@ def test_guards_speak_of_what_is_wrong_and_only_of_that() -> None:
         (lambda: ddo.perturbations([1, -2]), "base quantity of domain 1"),
         (lambda: ddo.fit_ddo([0.2, 1, 3], [[1.0, 1.1, 0.9]], ["law"]), "law: the loss does not fall"),
         (lambda: ddo.fit_ddo([0.2, 1, 3], [[1.01, 1.0, 0.9]], ["law"]), "law: the loss falls faster"),
-        (lambda: ddo.fit_ddo([0.2, 1, 3], [[30.0, 15.0, 1.0]], ["law"]), "law: .*too large"),
+        (lambda: ddo.fit_ddo([0.2, 1, 3], [[15.0, 1.0, 0.1]], ["law"]), "law: .*too large"),
         (lambda: ddo.fit_ddo([0.2, 1], [[1.1, 1.0]], ["law"]), "law: 2 different quantities"),
         (lambda: ddo.fit_ddo([0.2, 1, 2, 3], [[1.0, 1.1, 1.2, 1.3]], ["law"]), "law: the loss does not fall"),
+        (lambda: ddo.fit_ddo([0.2, 1, 3], [[3.3, 3.0, 2.9]], ["law"]), "law: the loss at quantity 1, .* is 3"),
+        (lambda: ddo.fit_ddo([0.2, 1, 3], [[1.1, 1.0, 0.9]] * 2, ["law"]), "1 names for 2 domains"),
         (lambda: ddo.fit_ddo([0.2, 1, np.nan], [[1.1, 1.0, 0.9]], ["law"]), "law: quantities are finite"),
     ],
 )

@@ -273,6 +273,41 @@ def test_a_mixture_to_confirm_first_is_no_recommendation_yet(tmp_path: Path) -> 
     assert page.index("Until then: prior") < page.index("Optimum under the law, to be confirmed")
 
 
+def with_objective(**changes: Any) -> dict[str, Any]:
+    """The study with another objective; its last eval domain may be called a metric."""
+    study = make_study()
+    raw = study["space"].model_dump(mode="json", exclude_none=True)
+    if "metrics" in changes:
+        raw["eval_domains"] = raw["eval_domains"][:-1]
+    return study | {"space": SearchSpace.parse(raw | changes)}
+
+
+def test_the_page_says_that_the_worst_loss_counts(tmp_path: Path) -> None:
+    """Weights stood there, as if a mean of the losses were meant."""
+    page = written(tmp_path, **with_objective(objective={"reduce": "worst", "weights": {"web": 1, "code": 1}}))
+    assert "<bdi>largest of 2 eval domains</bdi>" in page
+    table = page[page.index("Predicted loss at the target") :]
+    assert '<th scope="col">in the objective</th>' in table
+    assert re.findall(r"</bdi></th><td>(\w+)</td>", table)[:6] == ["yes", "yes", "no", "no", "no", "no"]
+
+
+def test_what_is_no_loss_is_not_called_nats(tmp_path: Path) -> None:
+    """An accuracy of 58% read as a loss of .42 nats per token."""
+    metric = {"metrics": [{"name": "exams", "better": "high"}], "objective": {"weights": {"exams": 1}}}
+    page = written(tmp_path, **with_objective(**metric))
+    text, specs = page.split('<script type="application/json"')[0], drawn(page)
+    assert re.findall("[^>]*nats per token[^<]*", text) == [
+        "Predicted loss at the target, nats per token; of a metric what is minimised",
+        "Losses in nats per token, shares of tokens, parameters without embeddings. Written by raymix; this page loads "
+        "nothing from anywhere.",
+    ]
+    assert '<span class="unit"><bdi>1 \u2212 exams</bdi></span>' in text
+    assert '<th scope="row"><bdi>1 \u2212 exams</bdi></th><td>100%</td>' in text
+    assert specs["loss-0"]["layout"]["yaxis"]["title"]["text"] == "nats per token"
+    assert specs["loss-5"]["layout"]["yaxis"]["title"]["text"] == "1 \u2212 exams"
+    assert specs["heldout-0"]["layout"]["xaxis"]["title"]["text"] == "observed objective, 1 \u2212 exams"
+
+
 def test_failed_trial_is_kept_as_row() -> None:
     study = make_study()
     trials = list_trials(study["space"], study["observations"])
