@@ -14,6 +14,7 @@ number.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,15 @@ NEGATIVE = 1e-6  # a share below 0 by less is rounding of whoever computed it, a
 MAX_SEED = 2**63
 NUMBERS = ("n_params", "n_tokens", "seconds", "flops")
 NANS = ("nan", "-nan")  # of a CSV file: a loss that was measured and is none, not one that is missing
+ADDRESS = re.compile(r"[a-z][a-z0-9]+:/")
 LABELS = ("trial_id", "status", "reason", "seed")
 Labels = tuple[str, str, str, int]
+
+
+def absent(path: Path, what: str = "file") -> str:
+    """Of a file that is not there; of an address, which lost a slash as a path, that it is none of a file here."""
+    said = f"there is no such {what}"
+    return f"{said}: tables and laws are read from a disk" if ADDRESS.match(str(path)) else said
 
 
 def read_table(path: str | Path) -> pa.Table:
@@ -49,7 +57,7 @@ def read_table(path: str | Path) -> pa.Table:
     if path.is_dir():
         raise SpaceError(f"{path}: this is a folder; name a file in it")
     if not path.is_file():
-        raise SpaceError(f"{path}: there is no such file")
+        raise SpaceError(f"{path}: {absent(path)}")
     try:
         if path.suffix == ".parquet":
             return pyarrow.parquet.read_table(path)

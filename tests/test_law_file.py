@@ -128,3 +128,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_law(path, broken)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/law.json", "gs://bucket/law.json"])
+def test_a_law_in_an_object_store_is_said_to_be_out_of_reach(path: str) -> None:
+    with pytest.raises(ValueError, match="there is no such file: tables and laws are read from a disk"):
+        read_law(Path(path))

@@ -165,6 +165,7 @@ def test_a_file_address_is_the_folder_it_names(tmp_path: Path, name: str) -> Non
         ("s3:/bucket/name", "a slash is missing"),  # was a folder s3:
         ("", "the study has no name"),  # was the folder one is in
         ("s3://bucket/a#b?scheme=http", "write %23 for #"),  # was s3://bucket/a
+        ("s3://bucket/a b", "cannot be opened"),  # was the exit code of work that failed
         ("s3://bucket//name", "an empty part"),  # was "study.json: damaged"
     ],
 )

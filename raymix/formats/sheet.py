@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from raymix.exchange import delimiter_hint
+from raymix.exchange import absent, delimiter_hint
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -89,7 +89,7 @@ def existing(path: str | Path, folder: bool = False) -> Path:
     """
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"{path}: there is no such file{' or folder' if folder else ''}")
+        raise ValueError(f"{path}: {absent(path, 'file or folder' if folder else 'file')}")
     if path.is_dir() and not folder:
         raise ValueError(f"{path}: this is a folder; name a file in it")
     return path

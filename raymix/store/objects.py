@@ -159,7 +159,9 @@ class RemoteObjects:
             raise NoStudyError(f"{self.where}: an empty part between two slashes, which a store does not take")
         try:
             self._fs, path = FileSystem.from_uri(_with_options(address))
-        except (ArrowException, OSError, ValueError) as error:
+        except ValueError as error:  # also Arrow's: it cannot be read as an address
+            raise NoStudyError(f"{self.where}: this address cannot be opened: {error}") from None
+        except (ArrowException, OSError) as error:
             raise StoreError(f"{self.where}: this address cannot be opened: {error}") from None
         self._root = path.rstrip("/")
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from raymix import __version__
+from raymix.exchange import absent
 from raymix.laws import Law, law_from_json
 from raymix.laws.base import Array, Flags
 from raymix.laws.intervals import outside
@@ -202,7 +203,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise ValueError(f"{path}: this is a folder; name the file that raymix fit wrote")
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; raymix fit writes one")
+        raise ValueError(f"{path}: {absent(path)}; raymix fit writes one")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except UnicodeDecodeError:
