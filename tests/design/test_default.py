@@ -107,6 +107,16 @@ def test_gain_is_the_fall_in_variance_after_the_trial() -> None:
         assert gain >= 0
     assert question.after(feature_BMS[0]).gain(feature_BMS)[0] < gain_B[0], "the second time tells less"
     assert question.after(feature_BMS[0]).entropy(feature_BMS)[0] < question.entropy(feature_BMS)[0]
+    one, other = question.entropy(feature_BMS)
+    both = [one + question.after(feature_BMS[0]).entropy(feature_BMS)[1]]
+    both.append(other + question.after(feature_BMS[1]).entropy(feature_BMS)[0])
+    assert both[0] == pytest.approx(both[1]), "what two trials tell of the law does not depend on their order"
+
+
+def test_a_trial_costs_its_training_and_its_evaluation() -> None:
+    """6 N D to train, 2 N per token evaluated, of each eval domain at each checkpoint."""
+    asked = space(4, recipe={"eval_tokens": 1000, "checkpoints": 3})
+    assert fidelity.flops(asked, Scale(1e6, 1e8)) == pytest.approx(6 * 1e6 * 1e8 + 2 * 1e6 * 1000 * 4 * 3)
 
 
 def _assigned(n: int, table_runs: list[Proposal], rungs: int = 2) -> list[Scale]:
