@@ -101,11 +101,6 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8], "big")
 
 
-def as_document_table(rows: list[tuple[int, int, int, int]]) -> DocumentTable:
-    """From (origin, content, tokens, bytes) of each document."""
-    return from_records(np.asarray(rows, dtype=COLUMNS))
-
-
 def from_records(table: NDArray[Any]) -> DocumentTable:
     """From an array of `COLUMNS`."""
     return DocumentTable(*(np.ascontiguousarray(table[name]) for name, _ in COLUMNS))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from raymix.corpus import Corpus, CorpusError, Document, prepare
-from raymix.corpus.split import as_document_table, held_out_origins, identify
+from raymix.corpus.split import COLUMNS, DocumentTable, from_records, held_out_origins, identify
 from raymix.corpus.tokenizer import Encoder
 from raymix.space import SearchSpace, SpaceError
 
@@ -50,28 +50,32 @@ def test_text_in_two_domains_is_on_the_same_side_in_both(
     assert not held & (decoded(corpus, corpus.train("a")) | decoded(corpus, corpus.train("b")))
 
 
+def of_rows(rows: list[tuple[int, int, int, int]]) -> DocumentTable:
+    return from_records(np.asarray(rows, dtype=COLUMNS))
+
+
 def test_what_one_domain_holds_out_no_domain_trains_on() -> None:
     rows = [(*identify(Document(f"text {i}", f"file {i}")), 100, 400) for i in range(100)]
-    away = held_out_origins({"docs": as_document_table(rows)}, 200)
+    away = held_out_origins({"docs": of_rows(rows)}, 200)
     assert 8 <= len(away) <= 20
-    assert np.array_equal(np.sort(as_document_table(rows).origin)[: len(away)], away)
+    assert np.array_equal(np.sort(of_rows(rows).origin)[: len(away)], away)
 
 
 def test_large_domain_holds_out_no_more_than_it_needs() -> None:
     rows = [(*identify(Document(f"text {i}", f"file {i}")), 100, 400) for i in range(5000)]
-    assert len(held_out_origins({"web": as_document_table(rows)}, 100)) == 16  # 16 x eval_tokens, not 5%
+    assert len(held_out_origins({"web": of_rows(rows)}, 100)) == 16  # 16 x eval_tokens, not 5%
 
 
 @pytest.mark.parametrize("huge", range(20))
 def test_one_huge_document_is_trained_on_wherever_its_hash_lies(huge: int) -> None:
     rows = [(i, i, 1_000_000 if i == huge else 100, 400) for i in range(40)]
-    away = held_out_origins({"books": as_document_table(rows)}, 200)
+    away = held_out_origins({"books": of_rows(rows)}, 200)
     assert huge not in away and len(away) == 32  # 16 x eval_tokens
 
 
 def test_of_a_few_large_documents_the_smallest_is_held_out() -> None:
     rows = [(0, 0, 900, 4), (1, 1, 300, 4), (2, 2, 700, 4)]
-    assert held_out_origins({"books": as_document_table(rows)}, 200).tolist() == [1]
+    assert held_out_origins({"books": of_rows(rows)}, 200).tolist() == [1]
 
 
 def test_overlap_of_an_eval_source_is_refused_with_count_and_example(
