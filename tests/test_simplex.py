@@ -118,6 +118,21 @@ def test_unimax_gives_small_domains_their_cap_and_splits_the_rest() -> None:
     np.testing.assert_allclose(simplex.unimax(np.asarray([60.0, 5.0, 200.0]), 100, 2), [0.45, 0.10, 0.45])
 
 
+def test_unimax_is_even_where_it_can_be_and_follows_the_caps_where_it_cannot() -> None:
+    available_K = np.asarray([60.0, 5.0, 200.0])
+    np.testing.assert_allclose(simplex.unimax(available_K, 12, 2), 1 / 3)
+    np.testing.assert_allclose(simplex.unimax(available_K, 1e6, 2), available_K / 265)
+
+
+def test_distances_and_temperatures_by_hand() -> None:
+    left_K, right_K = np.asarray([0.64, 0.36, 0.0]), np.asarray([0.16, 0.36, 0.48])
+    assert simplex.total_variation(left_K, right_K) == pytest.approx(0.48)
+    found_BR = simplex.hellinger(np.stack([left_K, np.eye(3)[2]]), np.stack([right_K, left_K]))
+    # root of 1 - sum of roots of products: .8 x .4 + .6 x .6 = .68
+    np.testing.assert_allclose(found_BR, np.sqrt([[1 - 0.68, 0.0], [1 - np.sqrt(0.48), 1.0]]), atol=1e-7)
+    np.testing.assert_allclose(simplex.temperature(np.asarray([4.0, 1.0, 0.0]), 0.5), [2 / 3, 1 / 3, 0])
+
+
 def test_spread_takes_far_points_first() -> None:
     corners = np.eye(3)
     middle = np.full((1, 3), 1 / 3)

@@ -8,6 +8,7 @@ from raymix.design import Halving, Perturbations, RandomDirichlet, SpaceFilling
 from raymix.design.evidence import best_seen
 from raymix.design.halving import grid
 from raymix.design.random_dirichlet import dirichlet, into
+from raymix.design.schedule import rungs, scale_of
 from raymix.design.space_filling import concentrated
 from raymix.observations import Observations
 from raymix.simplex import Polytope
@@ -101,6 +102,13 @@ def test_filling_takes_corners_and_mixtures_in_turn() -> None:
     assert corner_BK.any(axis=1).tolist() == [i % 2 == 0 and first <= i < 8 for i in range(12)]
     assert corner_BK.sum(axis=0).max() == 1, "no corner twice"
     assert len(np.unique(mix_BK.round(9), axis=0)) == 12 - asked.budget.replicates
+
+
+def test_a_fixed_schedule_takes_the_larger_rungs_in_turn_after_the_first_round() -> None:
+    asked = space(3, rungs=3)
+    order = [rungs(asked).index(scale_of(asked, position)) for position in range(18)]
+    assert order == [0] * 8 + [1, 0, 2, 0, 1, 0, 2, 0, 1, 0]
+    assert {scale_of(space(3), position) for position in range(18)} == {space(3).ladder[0].scale}
 
 
 def test_the_best_seen_is_not_the_one_that_ran_longest() -> None:
