@@ -76,7 +76,7 @@ def _lowest(table: DocumentTable, eval_tokens: int) -> Ids:
     before = np.cumsum(tokens) - tokens
     wanted = (before < goal) | (np.arange(len(origins)) < DOCUMENTS)
     allowed = before + tokens <= AT_MOST * total
-    return origins[: int((wanted & allowed).cumprod().sum())]
+    return origins[: int((wanted & allowed).sum())]  # either holds up to some place, and not beyond
 
 
 def check_overlap(trained: Mapping[str, Ids], evaluated: Mapping[str, Ids]) -> tuple[int, str, int] | None:

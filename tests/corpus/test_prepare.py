@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raymix.corpus import Corpus, CorpusError, Document, prepare
 from raymix.corpus.split import COLUMNS, DocumentTable, from_records, held_out_origins, identify
@@ -57,7 +59,8 @@ def of_rows(rows: list[tuple[int, int, int, int]]) -> DocumentTable:
 def test_what_one_domain_holds_out_no_domain_trains_on() -> None:
     rows = [(*identify(Document(f"text {i}", f"file {i}")), 100, 400) for i in range(100)]
     away = held_out_origins({"docs": of_rows(rows)}, 200)
-    assert 8 <= len(away) <= 20
+    assert len(away) == 8  # 5% are 5, and 1.5 x eval_tokens 3
+    assert len(held_out_origins({"docs": of_rows(rows)}, 1000)) == 15
     assert np.array_equal(np.sort(of_rows(rows).origin)[: len(away)], away)
 
 
@@ -71,6 +74,24 @@ def test_one_huge_document_is_trained_on_wherever_its_hash_lies(huge: int) -> No
     rows = [(i, i, 1_000_000 if i == huge else 100, 400) for i in range(40)]
     away = held_out_origins({"books": of_rows(rows)}, 200)
     assert huge not in away and len(away) == 32  # 16 x eval_tokens
+
+
+@given(st.lists(st.integers(1, 400), min_size=2, max_size=60), st.integers(1, 2000), st.integers(0, 2**32 - 1))
+def test_a_domain_holds_out_enough_and_at_most_a_fifth(sizes: list[int], eval_tokens: int, seed: int) -> None:
+    """Origins in the order of their places: eight, or one and a half times what evaluation reads, and the next not."""
+    place_O = np.sort(np.random.default_rng(seed).choice(2**40, len(sizes), replace=False))
+    away = held_out_origins({"a": of_rows([(int(p), i, sizes[i], 4) for i, p in enumerate(place_O)])}, eval_tokens)
+    size_O, limit = np.array(sizes), 0.2 * sum(sizes)
+    held_O = np.isin(place_O, away)
+    if (size_O > limit).all():
+        assert size_O[held_O].tolist() == [size_O.min()]
+        return
+    assert size_O[held_O].sum() <= limit and size_O[held_O].max(initial=0) <= limit
+    small_O = np.flatnonzero(size_O <= limit)
+    assert np.array_equal(np.flatnonzero(held_O), small_O[: held_O.sum()])
+    following = size_O[small_O[held_O.sum() :]][:1].sum()
+    enough = held_O.sum() >= 8 and size_O[held_O].sum() >= 1.5 * eval_tokens
+    assert enough or following == 0 or size_O[held_O].sum() + following > limit
 
 
 def test_of_a_few_large_documents_the_smallest_is_held_out() -> None:
