@@ -93,6 +93,18 @@ def test_tight_caps_are_sampled(k: int) -> None:
     assert mix_BK.std(axis=0).min() > 0.05 / k  # it moves, though at most 0.2 / k is free
 
 
+def test_inside_is_within_sum_bounds_and_groups() -> None:
+    polytope = Polytope(np.array([0.1, 0, 0]), np.array([1, 0.5, 1]), np.array([[0, 1.0, 1.0]]), np.array([0.8]))
+    outside = [[0.3, 0.3, 0.3], [0.4, 0.4, 0.3], [0.05, 0.4, 0.55], [0.2, 0.6, 0.2], [0.15, 0.4, 0.45]]
+    assert polytope.contains(np.array([[0.2, 0.4, 0.4], *outside])).tolist() == [True] + [False] * 5
+    assert polytope.contains(np.array([0.2 - 1e-10, 0.4, 0.4 + 1e-10])).all(), "but for rounding"
+
+
+def test_a_floor_stops_where_a_bound_leaves_no_room_for_it() -> None:
+    floored = Polytope.box([0.2, 0, 0], [1, 0.01, 1]).floored(0.05)
+    assert floored.lower_K.tolist() == [0.2, 0.01, 0.05]
+
+
 def test_infeasible_bounds_are_refused() -> None:
     with pytest.raises(ValueError, match="no mixture satisfies"):
         simplex.interior_point(Polytope.box([0.6, 0.6], [1, 1]))
