@@ -125,13 +125,13 @@ def versions() -> str:
     return ", ".join(found)
 
 
-def one_thread() -> None:
-    """Start again with one thread, unless the threads are chosen: libraries read this when they load."""
+def one_thread(module: str) -> None:
+    """Start a benchmark again with one thread, unless the threads are chosen: libraries read this when they load."""
     if "OMP_NUM_THREADS" not in os.environ:
-        command = [sys.executable, "-m", "benchmarks.laws", *sys.argv[1:]]
+        command = [sys.executable, "-m", module, *sys.argv[1:]]
         os.execve(sys.executable, command, {**os.environ, **dict.fromkeys(THREADS, "1")})
 
 
 if __name__ == "__main__":
-    one_thread()
+    one_thread("benchmarks.laws")
     main()

@@ -29,7 +29,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.laws import THREADS, machine
+from benchmarks.laws import machine, one_thread
 from benchmarks.published import PARTS
 from benchmarks.search_methods import METHODS, Method, rungs_of
 from benchmarks.search_page import curves, page
@@ -244,13 +244,6 @@ def quick_store() -> Path:
     return Path(tempfile.mkdtemp(prefix="raymix-search-")) / "search.jsonl"
 
 
-def one_thread() -> None:
-    """Start again with one thread per process, unless the threads are chosen: libraries read this when they load."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        command = [sys.executable, "-m", "benchmarks.search", *sys.argv[1:]]
-        os.execve(sys.executable, command, {**os.environ, **dict.fromkeys(THREADS, "1")})
-
-
 if __name__ == "__main__":
-    one_thread()
+    one_thread("benchmarks.search")
     main()

@@ -28,8 +28,8 @@ import pyarrow.parquet
 from raymix.simplex import Array
 from raymix.yaml12 import SpaceError
 
-# The first two carry usable losses; start: those of a model that a run goes on from, before its first token.
-STATUSES = ("checkpoint", "done", "stopped", "failed", "start")
+USABLE = ("checkpoint", "done")  # statuses of rows that a law may see
+STATUSES = (*USABLE, "stopped", "failed", "start")  # start: of a model that a run goes on from, before its first token
 # Mixtures off by more are refused, up to 1% is rounding of the publisher and renormalised; in binary 1.01 - 1 > .01.
 SUM_ERROR = 0.01 + 1e-9
 NEGATIVE = 1e-6  # a share below 0 by less is rounding of whoever computed it, and 0
@@ -168,7 +168,7 @@ def check_rows(table: pa.Table, domains: Sequence[str]) -> None:
     unknown = sorted(set(table["status"].to_pylist()) - set(STATUSES))
     if unknown:
         raise ValueError(f"status {unknown[0]!r} is not one of {', '.join(STATUSES)}")
-    usable = table.filter(pc.is_in(table["status"], pa.array(STATUSES[:2])))
+    usable = table.filter(pc.is_in(table["status"], pa.array(USABLE)))
     keys = list(
         zip(
             usable["trial_id"].to_pylist(),

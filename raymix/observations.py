@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from raymix.exchange import (
     LABELS,
-    STATUSES,
+    USABLE,
     Labels,
     check_rows,
     labels,
@@ -150,7 +150,7 @@ class Observations:
         A loss that is not positive and finite is NaN in them.
         """
         good_BM = np.isfinite(self.loss_BM) & (self.loss_BM > 0)
-        kept_B = good_BM.any(axis=1) & np.isin(self.status_B, STATUSES[:2])
+        kept_B = good_BM.any(axis=1) & np.isin(self.status_B, USABLE)
         table = self.table
         for m in np.flatnonzero((~good_BM & ~np.isnan(self.loss_BM)).any(axis=0)):
             name = f"loss/{self.eval_domains[m]}"
@@ -221,7 +221,7 @@ class Observations:
 
     @property
     def status_B(self) -> NDArray[np.str_]:
-        """Per row, one of `STATUSES`."""
+        """Per row, one of `exchange.STATUSES`."""
         return np.asarray(self.table["status"].to_pylist(), dtype=np.str_)
 
     def column(self, name: str) -> Array:

@@ -14,14 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import (
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from raymix import simplex
 from raymix.simplex import Array, Polytope
@@ -60,15 +53,8 @@ __all__ = [
     "Tokenizer",
 ]
 
-
-HOW_IT_IS_RUN = (
-    "micro_batch",
-    "compile",
-    "checkpoint_seconds",
-    "hang_seconds",
-    "keep_weights",
-    "promote",
-)  # of a recipe
+# Of a recipe:
+HOW_IT_IS_RUN = ("micro_batch", "compile", "checkpoint_seconds", "hang_seconds", "keep_weights", "promote")
 
 
 class SearchSpace(Frozen):

@@ -51,6 +51,13 @@ def test_last_row_of_a_trial_is_the_one_with_most_tokens() -> None:
     assert got.run_B.tolist() == [0, 1, 0]
 
 
+def test_rows_of_one_name_and_two_sizes_are_of_two_models() -> None:
+    sizes = [(1e5, 1e6), (4e5, 1e6), (1e5, 2e6)]
+    got = table(*(row("exp", n_params=n, n_tokens=d, status="checkpoint") for n, d in sizes), row("b"))
+    assert got.run_B.tolist() == [0, 0, 0, 1]
+    assert got.model_B.tolist() == [0, 1, 0, 2]
+
+
 def test_published_rounding_is_renormalised() -> None:
     got = table(row(**{"mixture/web": 0.251, "mixture/a/b": 0.752}))
     assert got.mix_BK.sum() == pytest.approx(1, abs=1e-15)

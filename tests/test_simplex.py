@@ -93,6 +93,18 @@ def test_tight_caps_are_sampled(k: int) -> None:
     assert mix_BK.std(axis=0).min() > 0.05 / k  # it moves, though at most 0.2 / k is free
 
 
+def test_inside_is_within_sum_bounds_and_groups() -> None:
+    polytope = Polytope(np.array([0.1, 0, 0]), np.array([1, 0.5, 1]), np.array([[0, 1.0, 1.0]]), np.array([0.8]))
+    outside = [[0.3, 0.3, 0.3], [0.4, 0.4, 0.3], [0.05, 0.4, 0.55], [0.2, 0.6, 0.2], [0.15, 0.4, 0.45]]
+    assert polytope.contains(np.array([[0.2, 0.4, 0.4], *outside])).tolist() == [True] + [False] * 5
+    assert polytope.contains(np.array([0.2 - 1e-10, 0.4, 0.4 + 1e-10])).all(), "but for rounding"
+
+
+def test_a_floor_stops_where_a_bound_leaves_no_room_for_it() -> None:
+    floored = Polytope.box([0.2, 0, 0], [1, 0.01, 1]).floored(0.05)
+    assert floored.lower_K.tolist() == [0.2, 0.01, 0.05]
+
+
 def test_infeasible_bounds_are_refused() -> None:
     with pytest.raises(ValueError, match="no mixture satisfies"):
         simplex.interior_point(Polytope.box([0.6, 0.6], [1, 1]))
@@ -116,6 +128,21 @@ def test_rounding_is_renormalised() -> None:
 def test_unimax_gives_small_domains_their_cap_and_splits_the_rest() -> None:
     # 100 tokens to spend, at most 2 epochs: 5 -> 10, then (100 - 10) / 2 = 45 each, all within 2 x 60 and 2 x 200.
     np.testing.assert_allclose(simplex.unimax(np.asarray([60.0, 5.0, 200.0]), 100, 2), [0.45, 0.10, 0.45])
+
+
+def test_unimax_is_even_where_it_can_be_and_follows_the_caps_where_it_cannot() -> None:
+    available_K = np.asarray([60.0, 5.0, 200.0])
+    np.testing.assert_allclose(simplex.unimax(available_K, 12, 2), 1 / 3)
+    np.testing.assert_allclose(simplex.unimax(available_K, 1e6, 2), available_K / 265)
+
+
+def test_distances_and_temperatures_by_hand() -> None:
+    left_K, right_K = np.asarray([0.64, 0.36, 0.0]), np.asarray([0.16, 0.36, 0.48])
+    assert simplex.total_variation(left_K, right_K) == pytest.approx(0.48)
+    found_BR = simplex.hellinger(np.stack([left_K, np.eye(3)[2]]), np.stack([right_K, left_K]))
+    # root of 1 - sum of roots of products: .8 x .4 + .6 x .6 = .68
+    np.testing.assert_allclose(found_BR, np.sqrt([[1 - 0.68, 0.0], [1 - np.sqrt(0.48), 1.0]]), atol=1e-7)
+    np.testing.assert_allclose(simplex.temperature(np.asarray([4.0, 1.0, 0.0]), 0.5), [2 / 3, 1 / 3, 0])
 
 
 def test_spread_takes_far_points_first() -> None:

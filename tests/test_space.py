@@ -188,3 +188,37 @@ def test_groups_that_bounds_imply_are_no_constraints_of_their_own() -> None:
     for min_, max_ in ((0.6, 1.0), (0.5, 0.0), (0.5, 0.2)):
         with pytest.raises(SpaceError, match="no mixture satisfies these groups"):
             polytope({"domains": ["web"], "min": min_, "max": max_})
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_mixture_is_allowed_just_where_bounds_and_groups_hold(seed: int) -> None:
+    """Rows that the bounds imply are left out, and nothing else; the space is drawn around one mixture inside."""
+    rng = np.random.default_rng(seed)
+    inside_K, names = rng.dirichlet(np.ones(4)), ["a", "b", "c", "d"]
+    low_K, high_K = inside_K * rng.uniform(0, 1, 4), np.minimum(inside_K + rng.uniform(0, 0.6, 4), 1.0)
+    member_GK = rng.random((3, 4)) < 0.5
+    sum_G = member_GK @ inside_K
+    least_G, most_G = sum_G * rng.uniform(0.5, 1, 3), np.minimum(sum_G + rng.uniform(0, 0.4, 3), 1.0)
+    groups = [
+        {"domains": [name for name, chosen in zip(names, member_K, strict=True) if chosen], "min": low, "max": high}
+        for member_K, low, high in zip(member_GK, least_G.tolist(), most_G.tolist(), strict=True)
+    ]
+    domains = [
+        {"name": name, "min_share": low, "max_share": high}
+        for name, low, high in zip(names, low_K.tolist(), high_K.tolist(), strict=True)
+    ]
+    space = SearchSpace.parse(parse_yaml(TEXT, "test") | {
+        "domains": domains, "eval_domains": ["a"], "constraints": {"groups": groups}
+    })  # fmt: skip
+    mix_BK = inside_K + rng.random((200, 1)) * (rng.dirichlet(np.ones(4), 200) - inside_K)
+    allowed_B = ((mix_BK >= low_K - 1e-9) & (mix_BK <= high_K + 1e-9)).all(axis=1)  # as `contains` has it
+    sum_BG = mix_BK @ member_GK.T
+    allowed_B &= ((sum_BG >= least_G - 1e-9) & (sum_BG <= most_G + 1e-9)).all(axis=1)
+    assert space.polytope().contains(mix_BK).tolist() == allowed_B.tolist()
+
+
+def test_bounds_may_leave_a_share_or_all_of_them_no_room() -> None:
+    fixed = parse("domains.1.min_share=0.5", "domains.2.min_share=0.2").polytope()
+    assert fixed.contains(np.array([[0.3, 0.5, 0.2], [0.4, 0.4, 0.2]])).tolist() == [True, False]
+    alone = parse("domains.0.min_share=0.5", "domains.1.min_share=0.5").polytope()
+    assert alone.contains(np.array([[0.5, 0.5, 0.0], [0.6, 0.4, 0.0]])).tolist() == [True, False]

@@ -65,7 +65,12 @@ def naming(key: Key) -> Iterator[None]:
     try:
         yield
     except SpaceError as error:
-        raise type(error)(f"{key[0]} {key[1]!r}: {error}") from None
+        raise of_domain(key, error) from None
+
+
+def of_domain(key: Key, error: SpaceError) -> SpaceError:
+    """The same error, with the domain before its words."""
+    return type(error)(f"{key[0]} {key[1]!r}: {error}")
 
 
 def check_tokenizers(space: SearchSpace) -> None:

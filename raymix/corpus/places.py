@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from raymix.space import SpaceError
+from raymix.space_parts import several
 
 PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 BUFFER = 1 << 20  # bytes unpacked at a time
@@ -38,7 +39,7 @@ def matching(patterns: str | tuple[str, ...], folder: Path) -> list[File]:
         SpaceError: one of them matches nothing, or its place cannot be reached.
     """
     found: dict[str, File] = {}
-    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+    for pattern in several(patterns):
         files = _remote(pattern) if "://" in pattern else _local(pattern, folder)
         found |= {file.path: file for file in files}
     return sorted(found.values())
@@ -60,7 +61,12 @@ def _local(pattern: str, folder: Path) -> list[File]:
     files = [Path(match) for match in matches if Path(match).is_file()]
     if not files:
         raise SpaceError(f"files {pattern!r}: no file matches (looked for {full}); correct the path or the glob")
-    return [File(str(path), path.stat().st_size, str(path.stat().st_mtime_ns)) for path in files]
+    return [on_disk(path) for path in files]
+
+
+def on_disk(path: Path) -> File:
+    """A file of this machine."""
+    return File(str(path), path.stat().st_size, str(path.stat().st_mtime_ns))
 
 
 def _remote(pattern: str) -> list[File]:

@@ -142,7 +142,7 @@ def new_folder(final: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        _sync_folder(temporary)
+        sync(temporary)
         if final.exists() and not (final / MANIFEST).exists():
             shutil.rmtree(final)  # the remains of something that was not a corpus
         try:
@@ -151,7 +151,7 @@ def new_folder(final: Path) -> Iterator[Path]:
             if not (final / MANIFEST).exists():
                 raise
         else:
-            _sync_folder(final.parent)
+            sync(final.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -184,6 +184,15 @@ def write_text(path: Path, text: str) -> None:
     with path.open("wb") as stream:
         stream.write(text.encode())
         _sync(stream)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -226,11 +235,3 @@ def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
 def _sync(stream: Any) -> None:
     stream.flush()
     os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

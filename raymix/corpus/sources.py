@@ -82,8 +82,7 @@ def listed(source: Source, folder: Path) -> list[File]:
     if source.tokens is not None:
         return tokenised.matching(source, folder)
     root = hub.local(source, folder) if source.dataset is not None else None
-    paths = sorted(path for path in root.rglob("*") if path.is_file()) if root else []
-    return [File(str(path), path.stat().st_size, str(path.stat().st_mtime_ns)) for path in paths]
+    return [places.on_disk(path) for path in sorted(root.rglob("*")) if path.is_file()] if root else []
 
 
 def fingerprint(source: Source, folder: Path, reach: bool = True) -> Any:

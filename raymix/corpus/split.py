@@ -76,7 +76,7 @@ def _lowest(table: DocumentTable, eval_tokens: int) -> Ids:
     before = np.cumsum(tokens) - tokens
     wanted = (before < goal) | (np.arange(len(origins)) < DOCUMENTS)
     allowed = before + tokens <= AT_MOST * total
-    return origins[: int((wanted & allowed).cumprod().sum())]
+    return origins[: int((wanted & allowed).sum())]  # either holds up to some place, and not beyond
 
 
 def check_overlap(trained: Mapping[str, Ids], evaluated: Mapping[str, Ids]) -> tuple[int, str, int] | None:
@@ -99,11 +99,6 @@ def require_text(kind: str, name: str, n_tokens: int, remedy: str, left: str = "
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8], "big")
-
-
-def as_document_table(rows: list[tuple[int, int, int, int]]) -> DocumentTable:
-    """From (origin, content, tokens, bytes) of each document."""
-    return from_records(np.asarray(rows, dtype=COLUMNS))
 
 
 def from_records(table: NDArray[Any]) -> DocumentTable:

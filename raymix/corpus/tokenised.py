@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from raymix.corpus.files import CHUNKS, LARGEST, SMALLEST, Chunk
 from raymix.corpus.places import File
 from raymix.space import Source, SpaceError
+from raymix.space_parts import several
 
 MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")
@@ -48,9 +49,8 @@ def matching(source: Source, folder: Path) -> list[File]:
     Raises:
         SpaceError: one of them matches nothing.
     """
-    assert source.tokens is not None
     found: dict[str, File] = {}
-    for pattern in (source.tokens,) if isinstance(source.tokens, str) else source.tokens:
+    for pattern in several(source.tokens):
         if "://" in pattern:
             raise SpaceError(f"tokens {pattern!r}: token files are memory-mapped; copy them to a local or shared disk")
         full = str(folder / pattern)

@@ -20,6 +20,7 @@ from typing import Any
 
 from raymix.corpus import parts
 from raymix.corpus.files import SMALLEST, Chunk, limited
+from raymix.corpus.keys import naming, of_domain
 from raymix.corpus.parts import Job, Part
 from raymix.corpus.shards import CorpusError
 from raymix.space import Source, SpaceError
@@ -148,10 +149,8 @@ def _give_out(feeds: dict[Any, Feed], pool: Executor, running: dict[Future[Part]
         for name in list(wanting):
             if len(running) >= most:
                 return
-            try:
+            with naming(name):
                 job = feeds[name].next()
-            except SpaceError as error:
-                raise _of_domain(name, error) from None
             if job is None:
                 wanting.remove(name)
             else:
@@ -172,7 +171,7 @@ def _take_in(feeds: dict[Any, Feed], running: dict[Future[Part], tuple[Any, int,
         except Exception as error:
             cause = getattr(error, "cause", error)  # Ray wraps what a task raised
             if isinstance(cause, SpaceError):
-                raise _of_domain(name, cause) from None
+                raise of_domain(name, cause) from None
             raise
         if not part.ids.is_file():
             raise CorpusError(
@@ -180,10 +179,6 @@ def _take_in(feeds: dict[Any, Feed], running: dict[Future[Part], tuple[Any, int,
                 "every node shares"
             )
         feeds[name].done(index, part, job.chunk.size)
-
-
-def _of_domain(name: tuple[str, str], error: SpaceError) -> SpaceError:
-    return type(error)(f"{name[0]} {name[1]!r}: {error}")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from raymix.design.evidence import objective_values
 from raymix.design.stock import losses, unique_at
 from raymix.laws import Law, ResidualGP
 from raymix.laws.posterior import SHARED, sample
@@ -27,7 +28,6 @@ from raymix.laws.repetition import stocked
 from raymix.laws.robust import eigen
 from raymix.simplex import Array
 from raymix.space import SearchSpace
-from raymix.target.objective import reduce_losses
 
 JITTER = 1e-9
 MIN_VARIANCE = 1e-12  # of log losses about the law
@@ -64,9 +64,7 @@ class Belief:
     @classmethod
     def of(cls, space: SearchSpace, law: ResidualGP, sites: Sites) -> Belief:
         """Conditioned on the sites."""
-        covariance_RR = law.kernel(sites.mix_RK, sites.scale_R2, sites.mix_RK, sites.scale_R2)
-        covariance_RR += law.noise_ * np.eye(len(covariance_RR))
-        root = linalg.cho_factor(covariance_RR, lower=True)
+        root = _factor(law, sites)
         residual_RM = sites.left_over(law.law_)
         alpha_RM = linalg.cho_solve(root, residual_RM)
         variance_M = np.maximum((residual_RM * alpha_RM).mean(axis=0), MIN_VARIANCE)
@@ -91,9 +89,7 @@ class Belief:
             np.concatenate([self.sites.log_RM, log_BM]),
             np.concatenate([self.sites.unique_RK, unique_at(self.space, scale_B2)]),
         )
-        covariance_RR = self.law.kernel(sites.mix_RK, sites.scale_R2, sites.mix_RK, sites.scale_R2)
-        covariance_RR += self.law.noise_ * np.eye(len(covariance_RR))
-        return replace(self, sites=sites, root=linalg.cho_factor(covariance_RR, lower=True))
+        return replace(self, sites=sites, root=_factor(self.law, sites))
 
     def mean(self, mix_BK: Array, scale_B2: Array) -> Array:
         """Expected log losses (B, M) at the MAP law."""
@@ -125,13 +121,11 @@ class Belief:
         half_RB = linalg.solve_triangular(self.root[0], across_BR.T, lower=True)
         variance_B = self.law.variance(mix_BK) - (half_RB**2).sum(axis=0)
         sd_BM = np.sqrt(np.maximum(variance_B, 0.0))[:, None] * self.scale_M
-        weight_M = self.space.weights_M
-        return np.asarray(self._value(mix_BK, log_BM) + (np.exp(log_BM) * sd_BM) @ weight_M)
+        return np.asarray(self._value(mix_BK, log_BM) + (np.exp(log_BM) * sd_BM) @ self.space.weights_M)
 
     def _value(self, mix_BK: Array, log_BM: Array) -> Array:
         """Reduced losses, with the pull to the prior where the space has one."""
-        weights_M, reduce = self.space.weights_M, self.space.objective.reduce
-        value_B = reduce_losses(np.exp(log_BM), weights_M, reduce)
+        value_B = objective_values(self.space, np.exp(log_BM))
         if self.space.objective.pull:
             log_ratio_BK = np.log(np.maximum(mix_BK, 1e-12) / np.maximum(self.space.prior_K(), 1e-6))
             value_B = value_B + self.space.objective.pull * (mix_BK * log_ratio_BK).sum(axis=1)
@@ -156,6 +150,13 @@ class Belief:
             log_BM = log_BM + root_BB @ z_BM * (self.scale_M * self.likelier_M)
             out.append(self._value(mix_BK, log_BM))
         return np.stack(out)
+
+
+def _factor(law: ResidualGP, sites: Sites) -> tuple[Array, bool]:
+    """`Belief.root`."""
+    covariance_RR = law.kernel(sites.mix_RK, sites.scale_R2, sites.mix_RK, sites.scale_R2)
+    factor: tuple[Array, bool] = linalg.cho_factor(covariance_RR + law.noise_ * np.eye(len(covariance_RR)), lower=True)
+    return factor
 
 
 def _root(covariance_BB: Array) -> Array:

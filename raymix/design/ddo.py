@@ -15,7 +15,7 @@ import numpy as np
 
 from raymix import simplex
 from raymix.design.base import Proposal
-from raymix.design.evidence import one_scale, prior_inside
+from raymix.design.evidence import enough, one_scale, prior_inside
 from raymix.design.numbering import numbered
 from raymix.design.random_dirichlet import into
 from raymix.design.schedule import rungs
@@ -54,7 +54,7 @@ class Perturbations:
     def recommend(self, table: Observations) -> Array:
         """See `Recommender.recommend`."""
         rows = one_scale(self.space, table)
-        if len(rows) < 4 or not np.isfinite(rows.loss_BM).any(axis=0).all():
+        if not enough(rows):
             return prior_inside(self.space)
         law = make_law("autoscale").fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, own_M=self.space.own_M)
         return minimise(objective_of(self.space, law), self.space.polytope()).mixture_K

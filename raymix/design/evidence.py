@@ -11,6 +11,7 @@ from raymix import simplex
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.answer import MIN_TRIALS
 from raymix.target.objective import reduce_losses
 
 
@@ -25,9 +26,14 @@ def one_scale(space: SearchSpace, table: Observations) -> Observations:
     return last.select(last.scale_group_B == len(count) - 1 - int(np.argmax(count[::-1])))
 
 
-def objective_values(space: SearchSpace, rows: Observations) -> Array:
-    """The objective of each row (B,), in nats."""
-    return reduce_losses(rows.loss_BM, space.weights_M, space.objective.reduce)
+def enough(rows: Observations) -> bool:
+    """Whether a law can be fitted on these rows: there are a few, and every eval domain was measured in some."""
+    return len(rows) >= MIN_TRIALS and bool(np.isfinite(rows.loss_BM).any(axis=0).all())
+
+
+def objective_values(space: SearchSpace, loss_BM: Array) -> Array:
+    """The objective of each row (B,), in nats; NaN where a loss is that it reads."""
+    return reduce_losses(loss_BM, space.weights_M, space.objective.reduce)
 
 
 def best_seen(space: SearchSpace, table: Observations) -> Array:
@@ -35,7 +41,7 @@ def best_seen(space: SearchSpace, table: Observations) -> Array:
     rows = one_scale(space, table)
     if not len(rows):
         return prior_inside(space)
-    return simplex.project(space.polytope(), rows.mix_BK[int(np.argmin(objective_values(space, rows)))])
+    return simplex.project(space.polytope(), rows.mix_BK[int(np.argmin(objective_values(space, rows.loss_BM)))])
 
 
 def prior_inside(space: SearchSpace) -> Array:

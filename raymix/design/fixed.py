@@ -1,7 +1,7 @@
 """Mixtures that nobody searched for: prior, uniform, proportional, temperature 2, UniMax.
 
 Each proposes its one mixture again and again under new seeds and recommends it. What they are is defined once, in
-`recommend.baseline_mixtures`; where a size is unknown, proportional, temperature and UniMax are the prior.
+`target.recommend.baseline_mixtures`; where a size is unknown, proportional, temperature and UniMax are the prior.
 """
 
 from __future__ import annotations

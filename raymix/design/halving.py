@@ -15,7 +15,7 @@ import numpy as np
 
 from raymix import simplex
 from raymix.design.base import Proposal
-from raymix.design.evidence import one_scale, prior_inside
+from raymix.design.evidence import enough, one_scale, prior_inside
 from raymix.design.numbering import numbered
 from raymix.design.random_dirichlet import into
 from raymix.design.schedule import rungs
@@ -60,7 +60,7 @@ class Halving:
         """See `Recommender.recommend`."""
         rows = one_scale(self.space, table)
         rows = rows.select(np.arange(min(len(rows), N_RUNS)))
-        if len(rows) < 4 or not np.isfinite(rows.loss_BM).any(axis=0).all():
+        if not enough(rows):
             return prior_inside(self.space)
         law = _kept(rows, np.random.default_rng(SEED))
         return minimise(objective_of(self.space, law), self.space.polytope()).mixture_K

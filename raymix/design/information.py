@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from raymix.design.evidence import objective_values
 from raymix.design.stock import losses
 from raymix.laws import Law
 from raymix.simplex import Array
 from raymix.space import SearchSpace
-from raymix.target.objective import reduce_losses
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Question:
         """Which of `near_QK` is best at the target?"""
         target_Q2 = np.tile(np.asarray(space.target.scale, float), (len(near_QK), 1))
         loss_SQM = np.stack([losses(space, law, near_QK, target_Q2) for law in laws])
-        value_SQ = reduce_losses(loss_SQM, space.weights_M, space.objective.reduce)
+        value_SQ = objective_values(space, loss_SQM)
         contrast_SQ = value_SQ - value_SQ.mean(axis=1, keepdims=True)
         return cls(space, laws, noise_M, _deviations(contrast_SQ), np.eye(len(laws)))
 

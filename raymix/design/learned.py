@@ -31,10 +31,10 @@ from raymix.laws.posterior import sample
 from raymix.observations import Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import SearchSpace
+from raymix.target.answer import MIN_TRIALS
 from raymix.target.objective import ObjectiveAtScale, objective_of
 from raymix.target.optimum import constraints_of, minimise, on_simplex
 
-MIN_TRIALS = 4  # below that a law only repeats its priors
 GROWTH = 1.1
 REMEMBERED = 16  # fits; forgetting one costs only time
 MAX_SITES = 256  # trials the process is conditioned on: those nearest the law's optimum

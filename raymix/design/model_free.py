@@ -2,11 +2,10 @@
 
 A mixture is parametrised by one number per domain in [0, 1]: w_k ~ -log(1 - x_k), normalised, which makes uniform x a
 uniform draw from the simplex (Devroye 1986, XI.4), or, near the prior, w_k ~ prior_k exp(LOG_REACH (2 x_k - 1)); then
-it is moved into the polytope. The Optuna study is rebuilt
-from the table at every call, so nothing is hidden; pending trials are running ones in it, at which TPE expects
-nothing good (constant liar). CMA-ES has a state that Optuna keeps beside its trials; here it is
-`cmaes`, on which Optuna's sampler is built, told the table generation by generation, with that sampler's settings.
-The answer is the best mixture seen.
+it is moved into the polytope. The Optuna study is rebuilt from the table at every call, so nothing is hidden; pending
+trials are running ones in it, at which TPE expects nothing good (constant liar). CMA-ES has a state that Optuna keeps
+beside its trials; here it is `cmaes`, on which Optuna's sampler is built, told the table generation by generation, with
+that sampler's settings. The answer is the best mixture seen.
 """
 
 from __future__ import annotations
@@ -20,14 +19,13 @@ import numpy as np
 
 from raymix import simplex
 from raymix.design.base import Proposal
-from raymix.design.evidence import best_seen, prior_inside
+from raymix.design.evidence import best_seen, objective_values, prior_inside
 from raymix.design.numbering import numbered
 from raymix.design.schedule import scale_of
 from raymix.design.space_filling import SpaceFilling, n_trials
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
-from raymix.target.objective import reduce_losses
 
 EDGE = 1e-6  # x stays this far from 1, where a share would be all of it
 LOG_REACH = 3.0  # near the prior: no share is more than e^3 times its prior before all are normalised
@@ -125,7 +123,7 @@ class ModelFree:
 
     def _values(self, last: Observations) -> Array:
         """The objective of each trial, relative to the median of its size: sizes are no merit of a mixture."""
-        value_B = reduce_losses(last.loss_BM, self.space.weights_M, self.space.objective.reduce)
+        value_B = objective_values(self.space, last.loss_BM)
         size_B = last.scale_B2[:, 0]
         for size in np.unique(size_B):
             known_B = (size_B == size) & np.isfinite(value_B)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raymix.design.base import Proposal
-from raymix.design.evidence import one_scale, prior_inside
+from raymix.design.evidence import enough, one_scale, prior_inside
 from raymix.design.random_dirichlet import RandomDirichlet
 from raymix.laws import make_law
 from raymix.observations import Observations
@@ -22,8 +22,6 @@ from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.target.objective import objective_of
 from raymix.target.optimum import minimise
-
-MIN_TRIALS = 4
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Olmix:
     def recommend(self, table: Observations) -> Array:
         """See `Recommender.recommend`."""
         rows = one_scale(self.space, table)
-        if len(rows) < MIN_TRIALS or not np.isfinite(rows.loss_BM).any(axis=0).all():
+        if not enough(rows):
             return prior_inside(self.space)
         law = make_law("log_linear").fit(rows.mix_BK, rows.scale_B2, rows.loss_BM)
         objective = replace(objective_of(self.space, law), pull=self.pull)

@@ -15,12 +15,12 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from raymix.design.base import Proposal
+from raymix.design.evidence import objective_values
 from raymix.design.numbering import TOLERANCE, nearest_rung
 from raymix.design.schedule import longer_rungs, rungs
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
-from raymix.target.objective import reduce_losses
 
 BEST = 0.25  # of the trials done at a rung
 
@@ -44,7 +44,7 @@ def promotions(
     if not ladder or not len(table):
         return []
     rung_B = nearest_rung(space, table.scale_B2)
-    value_B = reduce_losses(table.loss_BM, space.weights_M, space.objective.reduce)
+    value_B = objective_values(space, table.loss_BM)
     seed_B, ids = table.column("seed"), table.trial_ids
     ours_B = np.array([not name.startswith(REUSED) for name in ids]) & (table.status_B == "done") & (seed_B == 0)
     found = []

@@ -16,12 +16,11 @@ import numpy as np
 
 from raymix import simplex
 from raymix.design.base import Proposal
-from raymix.design.evidence import one_scale, prior_inside
+from raymix.design.evidence import objective_values, one_scale, prior_inside
 from raymix.design.random_dirichlet import RandomDirichlet, dirichlet
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
-from raymix.target.objective import reduce_losses
 
 N_CANDIDATES = 100_000
 N_BEST = 128
@@ -59,7 +58,7 @@ def predicted(space: SearchSpace, rows: Observations, mix_BK: Array, settings: d
     loss_BM = np.zeros((len(mix_BK), len(used)))
     for i in np.flatnonzero(used):
         loss_BM[:, i] = _regress(rows.mix_BK, rows.loss_BM[:, i], mix_BK, settings)
-    return reduce_losses(loss_BM, space.weights_M, space.objective.reduce)
+    return objective_values(space, loss_BM)
 
 
 def _regress(mix_RK: Array, loss_R: Array, mix_BK: Array, settings: dict[str, Any]) -> Array:

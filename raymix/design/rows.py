@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raymix.exchange import STATUSES
+from raymix.exchange import USABLE
 from raymix.observations import Observations
 from raymix.simplex import Array
 
@@ -27,7 +27,7 @@ class Rows:
     def of(cls, table: Observations) -> Rows:
         """As `Observations.usable`, as matrices."""
         positive_BM = np.isfinite(table.loss_BM) & (table.loss_BM > 0)
-        rows = np.flatnonzero(positive_BM.any(axis=1) & np.isin(table.status_B, STATUSES[:2]))
+        rows = np.flatnonzero(positive_BM.any(axis=1) & np.isin(table.status_B, USABLE))
         loss_BM = np.where(positive_BM[rows], table.loss_BM[rows], np.nan)
         _, run_B = np.unique(table.run_B[rows], return_inverse=True)
         run_B, unique_BK = np.asarray(run_B, dtype=np.int64), table.unique_BK[rows]

@@ -16,8 +16,8 @@ import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
 from raymix.laws.exposure import GRADIENT_FLOOR, Points, sigmoid
-from raymix.laws.separable import Normal, SeparableLaw, Slopes, Term, own_weights, power_law, product
-from raymix.laws.union_forms import ANY_WEIGHT, OTHER_WEIGHT, SHARE_POWER, WEIGHT_SD
+from raymix.laws.separable import Normal, SeparableLaw, Slopes, Term, power_law, product
+from raymix.laws.union_forms import ANY_WEIGHT, OTHER_WEIGHT, SHARE_POWER, WEIGHT_SD, own_weights
 
 MIX_LEVEL = np.log(0.2)  # of 1 / sum_j C_j r_j^g_j over median L, where the C_j of the own domain counts as 1
 FORM_POWER = (-0.3, 0.5)  # gA, gB: useful shares lower the loss about as N and D do
@@ -31,7 +31,7 @@ class AppleAdditive(SeparableLaw):
     convex: ClassVar[bool] = True
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
-        weight_MK = own_weights(table.own_M, self.n_domains_, OTHER_WEIGHT, 0.0, ANY_WEIGHT)
+        weight_MK = own_weights(table.own_M, self.n_domains_, OTHER_WEIGHT, ANY_WEIGHT)
         level_M1 = -(log_median_M[:, None] + MIX_LEVEL)
         powers = (np.full_like(weight_MK, SHARE_POWER[0]), SHARE_POWER[1])
         scalars = self._size_prior(log_median_M) + self._data_prior(log_median_M)
@@ -51,7 +51,7 @@ class AppleJoint(AppleAdditive):
     convex: ClassVar[bool] = False
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
-        weight_MK = own_weights(table.own_M, self.n_domains_, OTHER_WEIGHT, 0.0, ANY_WEIGHT)
+        weight_MK = own_weights(table.own_M, self.n_domains_, OTHER_WEIGHT, ANY_WEIGHT)
         forms: list[Normal] = [FORM_POWER, (weight_MK, WEIGHT_SD)]
         return super()._prior(log_median_M, table) + forms + forms
 

@@ -13,9 +13,12 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
+from raymix.simplex import Array as Array
+from raymix.simplex import normalise
+
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Few = Ints | slice  # some of the eval domains
 
 SHARE_TOLERANCE = 0.05  # 64 shares rounded to 3 decimals sum to 1 within 64 * .0005 = .032
 
@@ -134,8 +137,7 @@ def as_mixtures(mix_BK: ArrayLike, n_domains: int | None = None) -> Array:
     if wrong_B.any():
         row = int(np.argmax(wrong_B))
         raise ValueError(f"mix_BK row {row} is no mixture: sum {mix[row].sum():.4f}, least share {mix[row].min():g}")
-    mix = np.maximum(mix, 0.0)
-    return np.asarray(mix / mix.sum(axis=1, keepdims=True))
+    return normalise(mix)
 
 
 def as_scales(scale_B2: ArrayLike, n_rows: int) -> Array:

@@ -17,11 +17,8 @@ from raymix.laws.bimix import power_of_share
 from raymix.laws.exposure import GRADIENT_FLOOR, Points
 from raymix.laws.separable import Normal, SeparableLaw, Slopes, Term, level, power_law, product
 
-SHARE_LEVEL, SHARE_POWER, OFFSET = (
-    (np.log(0.2), 1.0),
-    (np.log(0.3), 0.7),
-    (np.log(0.02), 1.5),
-)  # C (+ log L), gamma, eps
+SHARE_LEVEL = (np.log(0.2), 1.0)  # log C, added to log median L
+SHARE_POWER, OFFSET = (np.log(0.3), 0.7), (np.log(0.02), 1.5)  # log gamma, log eps
 ETA = (np.log(0.3), 1.0)
 
 

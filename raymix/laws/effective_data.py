@@ -12,7 +12,8 @@ import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
 from raymix.laws.exposure import Factor, Points, log_factor_slope, sigmoid
-from raymix.laws.separable import ONE, Normal, SeparableLaw, Slopes, Term, own_weights, power_law
+from raymix.laws.separable import ONE, Normal, SeparableLaw, Slopes, Term, power_law
+from raymix.laws.union_forms import own_weights
 
 # Priors as (mean, sd); the level is added to log median L.
 LEVEL, POWER = (np.log(0.5), 1.5), (np.log(0.15), 0.7)  # log A, log g
@@ -29,7 +30,7 @@ class EffectiveData(SeparableLaw):
     reads: ClassVar[tuple[str, ...]] = ("mixture",)
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
-        weight_MK = own_weights(table.own_M, self.n_domains_, OTHER_WEIGHT, 0.0, OTHER_WEIGHT)
+        weight_MK = own_weights(table.own_M, self.n_domains_, OTHER_WEIGHT, OTHER_WEIGHT)
         return [(log_median_M + LEVEL[0], LEVEL[1]), POWER, SHARE_POWER, OFFSET, (weight_MK, WEIGHT_SD)]
 
     def _terms(self, theta_MP: Array, at: Points, active_A: Ints) -> list[Term]:

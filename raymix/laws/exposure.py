@@ -10,13 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raymix.laws.base import Array, Ints
+from raymix.laws.base import Array, Few, Ints
 from raymix.laws.repetition import Worth
 
 GRADIENT_FLOOR = 1e-9  # dF/dr is infinite at r = 0 for b < 1; it is read at this share instead
-
-
-Few = Ints | slice  # some of the eval domains
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from raymix.laws.base import Array, Flags, Ints
+from raymix.laws.base import Array, Few, Flags, Ints
 from raymix.laws.robust import tamed
 
 HUBER = 1.5  # in units of sig; 96% efficient under normal errors (Huber 1981)
@@ -30,8 +30,6 @@ NOISE_PASSES = 2
 LEAST_FREEDOM = 0.15  # of the rows are left to tell the noise, however many parameters they decide
 POOLED_SD_MIN = 0.15  # pooling never ties the eval domains closer than this
 
-
-Few = Ints | slice  # some of A
 Jacobian = Callable[[Few, Array], Array]  # d log L / d theta of a of A times weights of their rows (a, B): (a, P, B)
 Expand = Callable[[Array, Ints], tuple[Array, Jacobian]]
 

@@ -21,7 +21,7 @@ from raymix.laws.exposure import Points, points
 from raymix.laws.fit import Expand, Prior, Problem, Solution, fit_map
 from raymix.laws.repetition import at_rows, epochs
 from raymix.laws.robust import tamed
-from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, usable_rows
+from raymix.laws.rows import ROWS_PER_RUN, WARMUP, canonical_order, scales_seen, usable_rows
 
 FLOOR_CAP = 0.98  # E stays below this share of the least loss: the rest must be explained
 CHUNK = 4096  # rows predicted at a time: bounds the (M, B, K) work arrays
@@ -38,9 +38,9 @@ class FittedLaw(ABC):
     extra: ClassVar[tuple[str, ...]] = ()  # learned arrays of the law's own
     repeats: ClassVar[bool] = False  # whether `fit` takes unique tokens
 
-    warmup: float = field(default=0.1, kw_only=True)
+    warmup: float = field(default=WARMUP, kw_only=True)
     """Rows before this part of a run's last D are left out: no power law holds during warm-up."""
-    rows_per_run: int = field(default=8, kw_only=True)
+    rows_per_run: int = field(default=ROWS_PER_RUN, kw_only=True)
     """At most so many checkpoints of a run, evenly in log D."""
 
     params_MP_: Array = field(init=False, repr=False)
@@ -172,14 +172,10 @@ class FittedLaw(ABC):
 
     def _look_at(self, table: Table) -> None:
         """Units of N and D, what has been seen, and notes on what this fit cannot tell."""
-        sizes, tokens = distinct(table.scale_B2[:, 0]), distinct(table.scale_B2[:, 1])
         self.own_M_, self.n_domains_ = table.own_M.copy(), table.mix_BK.shape[1]
-        self.origin_2_ = np.array([np.exp(np.log(sizes).mean()), np.exp(np.log(table.scale_B2[:, 1]).mean())])
-        low_2, high_2 = table.scale_B2.min(axis=0), table.scale_B2.max(axis=0)
-        self.seen_22_ = np.stack([low_2 * (1 - SAME_SCALE), high_2 * (1 + SAME_SCALE)])
-        self.varies_2_ = np.array([len(sizes) > 1, len(tokens) > 1], dtype=np.int64)
+        self.origin_2_, self.seen_22_, self.varies_2_ = scales_seen(table.scale_B2)
         one_mixture = self.n_domains_ == 1 or bool((table.mix_BK == table.mix_BK[0]).all())
-        varies = {"n_params": len(sizes) > 1, "n_tokens": len(tokens) > 1, "mixture": not one_mixture}
+        varies = dict(zip(("n_params", "n_tokens"), self.varies_2_, strict=True)) | {"mixture": not one_mixture}
         told = {"n_params": "model size", "n_tokens": "n_tokens", "mixture": "mixture"}
         self.notes_ = []
         for what, name in told.items():

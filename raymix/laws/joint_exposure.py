@@ -15,8 +15,8 @@ import numpy as np
 from raymix.laws.base import Array, Ints, Table
 from raymix.laws.exposure import Points
 from raymix.laws.repetition import REPEAT_VALUE, worth
-from raymix.laws.separable import Normal, SeparableLaw, Slopes, Term, own_weights, power_law
-from raymix.laws.union_forms import ANY_WEIGHT, OTHER_WEIGHT, WEIGHT_SD
+from raymix.laws.separable import Normal, SeparableLaw, Slopes, Term, power_law
+from raymix.laws.union_forms import ANY_WEIGHT, OTHER_WEIGHT, WEIGHT_SD, own_weights
 
 
 @dataclass
@@ -39,7 +39,7 @@ class JointExposure(SeparableLaw):
             raise ValueError(f"unique_K must be {self.n_domains_} numbers of tokens > 0, got {list(self.unique_K)}")
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
-        weight_MK = own_weights(table.own_M, self.n_domains_, OTHER_WEIGHT, 0.0, ANY_WEIGHT)
+        weight_MK = own_weights(table.own_M, self.n_domains_, OTHER_WEIGHT, ANY_WEIGHT)
         scalars = self._size_prior(log_median_M) + self._data_prior(log_median_M)
         return [*scalars, (weight_MK, WEIGHT_SD), (weight_MK, WEIGHT_SD)]
 

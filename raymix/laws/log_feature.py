@@ -17,7 +17,8 @@ import numpy as np
 from raymix.laws.base import Array, Ints, Table
 from raymix.laws.exponential import M4, MEAN_SD, PART, bent
 from raymix.laws.exposure import Points
-from raymix.laws.fit import HUBER, Prior, Problem, Solution, fit_map
+from raymix.laws.fit import Prior, Problem, Solution, fit_map, huber_weight
+from raymix.laws.rows import rows_of
 from raymix.laws.separable import Normal, SeparableLaw, Term, power_law, product
 
 EPS_GRID = (0.02, 0.03, 0.05)  # published runs of 5-17 domains prefer .02-.05
@@ -106,19 +107,12 @@ def left_out_error(problem: Problem, solution: Solution, at: Points) -> float:
     log_MB, jac_MPB = problem.evaluate(solution.params_MP, everyone, True)
     assert jac_MPB is not None
     residual_MB = problem.used_MB * (problem.target_MB - log_MB)
-    z_MB = np.abs(residual_MB) / solution.sig_M[:, None]
-    scaled_MPB = (
-        jac_MPB * (np.sqrt(HUBER / np.maximum(z_MB, HUBER)) * problem.used_MB / solution.sig_M[:, None])[:, None]
-    )
+    root_MB = np.sqrt(huber_weight(residual_MB / solution.sig_M[:, None])) * problem.used_MB
+    scaled_MPB = jac_MPB * (root_MB / solution.sig_M[:, None])[:, None]
     lever_MPB = np.linalg.solve(solution.hessian_MPP, scaled_MPB)
     total = 0.0
-    for rows in _rows_by_mixture(np.arange(len(at.share_QK)) if at.mixture_B is None else at.mixture_B):
+    for rows in rows_of(np.arange(len(at.share_QK)) if at.mixture_B is None else at.mixture_B):
         hat_Mbb = np.matmul(scaled_MPB[:, :, rows].transpose(0, 2, 1), lever_MPB[:, :, rows])
         error_Mb = np.linalg.solve(np.eye(len(rows)) - hat_Mbb, residual_MB[:, rows, None])[..., 0]
         total += float((error_Mb**2).sum())
     return total
-
-
-def _rows_by_mixture(mixture_B: Ints) -> list[Ints]:
-    order = np.argsort(mixture_B, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(mixture_B[order])) + 1)

@@ -23,7 +23,7 @@ from raymix.laws.base import Array, Ints, Table, as_mixtures, as_scales, as_tabl
 from raymix.laws.curves import Curves, Habit, fit_curves
 from raymix.laws.exponential import M4
 from raymix.laws.intervals import beyond
-from raymix.laws.rows import SAME_SCALE, canonical_order, distinct, usable_rows
+from raymix.laws.rows import ROWS_PER_RUN, WARMUP, canonical_order, distinct, rows_of, scales_seen, usable_rows
 from raymix.laws.union_forms import (
     DATA_LEVEL,
     DATA_POWER,
@@ -49,9 +49,9 @@ class Nested:
     name: ClassVar[str] = "nested"
     convex: ClassVar[bool] = True
 
-    warmup: float = 0.1
+    warmup: float = WARMUP
     """Rows before this part of a run's last D are left out: no power law holds during warm-up."""
-    rows_per_run: int = 8
+    rows_per_run: int = ROWS_PER_RUN
     """At most so many checkpoints of a run, evenly in log D."""
 
     steps_: Curves = field(init=False, repr=False)  # one per run and eval domain, (R * M)
@@ -146,12 +146,9 @@ class Nested:
         return len(self.steps_.cap_G) // len(self.size_R_)
 
     def _look_at(self, table: Table) -> None:
-        sizes, tokens = distinct(table.scale_B2[:, 0]), distinct(table.scale_B2[:, 1])
-        self.origin_2_ = np.array([np.exp(np.log(sizes).mean()), np.exp(np.log(table.scale_B2[:, 1]).mean())])
-        low_2, high_2 = table.scale_B2.min(axis=0), table.scale_B2.max(axis=0)
-        self.seen_22_ = np.stack([low_2 * (1 - SAME_SCALE), high_2 * (1 + SAME_SCALE)])
-        one = {"n_params": len(sizes) == 1, "n_tokens": len(tokens) == 1}
-        self.notes_ = [f"one {what}: the effect of {what} is prior only" for what, so in one.items() if so]
+        self.origin_2_, self.seen_22_, varies_2 = scales_seen(table.scale_B2)
+        one = [what for what, varies in zip(("n_params", "n_tokens"), varies_2, strict=True) if not varies]
+        self.notes_ = [f"one {what}: the effect of {what} is prior only" for what in one]
         if table.mix_BK.shape[1] > 1 and (table.mix_BK == table.mix_BK[0]).all():
             self.notes_.append("one mixture: the effect of the shares is prior only")
 
@@ -187,9 +184,7 @@ class Nested:
         new_U2 = np.array([scale_2 for scale_2 in at_U2 if tuple(scale_2) not in self._read])
         if len(new_U2):
             self._read |= self._fit_at(new_U2)
-        order = np.argsort(which_B.ravel(), kind="stable")
-        groups = np.split(order, np.flatnonzero(np.diff(which_B.ravel()[order])) + 1)
-        return [(rows, at, *self._read[tuple(at)]) for rows, at in zip(groups, at_U2, strict=True)]
+        return [(rows, at, *self._read[tuple(at)]) for rows, at in zip(rows_of(which_B.ravel()), at_U2, strict=True)]
 
     def _fit_at(self, at_U2: Array) -> dict[Scales, tuple[M4, Array]]:
         """Size laws and m4 at each scale; all m4 in one solve, as if each scale had eval domains of its own."""

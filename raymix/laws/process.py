@@ -16,7 +16,7 @@ from raymix.laws.exposure import sigmoid
 from raymix.laws.rows import patterns
 
 SHARE_SCALE = 0.02  # phi is linear in shares below, logarithmic above: where published curves bend
-NAMES = ("log ell", "log w", "logit w0", "log ellN", "log ellD", "log nu", "log noise")
+# Of log ell, log w, logit w0, log ellN, log ellD, log nu, log noise:
 PRIOR_MEAN_H = np.array([0.0, np.log(0.1), 0.5, 0.0, 0.0, np.log(0.1), np.log(0.05)])
 PRIOR_SD_H = np.array([0.7, 1.0, 1.5, 0.7, 0.7, 1.2, 1.5])
 WIDEST = 4.0  # prior sds that a hyper-parameter may be from its prior mean

@@ -34,7 +34,7 @@ from raymix.laws.process import (
 )
 from raymix.laws.process_mean import Mean
 from raymix.laws.repetition import at_rows
-from raymix.laws.rows import canonical_order, usable_rows, whole_runs
+from raymix.laws.rows import WARMUP, canonical_order, usable_rows, whole_runs
 
 MAX_HYPER_ROWS = 300  # rows that choose the hyper-parameters: 7 numbers need no more
 LEARNED = ("hyper_H_", "center_K_", "stretch_MK_", "alpha_RM_")
@@ -51,7 +51,7 @@ class ResidualGP:
 
     base: Law = field(default_factory=HedgedUnion)
     """The law underneath; a fresh copy of it is fitted."""
-    warmup: float = 0.1
+    warmup: float = WARMUP
     """Rows before this part of a run's last D are left out."""
     rows_per_run: int = 3
     """At most so many checkpoints of a run, evenly in log D: more only repeat the run's noise."""

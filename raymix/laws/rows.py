@@ -77,6 +77,20 @@ def distinct(values_B: Array) -> Array:
     return np.exp([group.mean() for group in groups])
 
 
+def scales_seen(scale_B2: Array) -> tuple[Array, Array, Ints]:
+    """The units N0 and D0, least and greatest n_params and n_tokens (2, 2), and which of the two vary (1 or 0)."""
+    sizes, tokens = distinct(scale_B2[:, 0]), distinct(scale_B2[:, 1])
+    origin_2 = np.array([np.exp(np.log(sizes).mean()), np.exp(np.log(scale_B2[:, 1]).mean())])
+    seen_22 = np.stack([scale_B2.min(axis=0) * (1 - SAME_SCALE), scale_B2.max(axis=0) * (1 + SAME_SCALE)])
+    return origin_2, seen_22, np.array([len(sizes) > 1, len(tokens) > 1], dtype=np.int64)
+
+
+def rows_of(group_B: Ints) -> list[Ints]:
+    """The rows of each group, by ascending number."""
+    order = np.argsort(group_B, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(group_B[order])) + 1)
+
+
 def whole_runs(run_B: Ints, max_rows: int) -> Ints:
     """Rows of as many whole runs as fit in `max_rows`, taken evenly in the order given."""
     if len(run_B) <= max_rows:

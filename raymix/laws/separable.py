@@ -148,12 +148,3 @@ class SeparableLaw(FittedLaw):
         """Of B and be in B d^-be: as in the union law, tight where only one n_tokens was seen."""
         level, power = (DATA_LEVEL, DATA_POWER) if self.varies_2_[1] else (ONE_D_LEVEL, ONE_D_POWER)
         return [(log_median_M + level[0], level[1]), power]
-
-
-def own_weights(own_M: Ints, n_domains: int, other: float, own: float, unknown: float) -> Array:
-    """Prior means (M, K): `own` for the own training domain, `other` beside it, `unknown` where there is none."""
-    mean_MK = np.full((len(own_M), n_domains), unknown)
-    known = np.flatnonzero(own_M >= 0)
-    mean_MK[known] = other
-    mean_MK[known, own_M[known]] = own
-    return mean_MK

@@ -17,8 +17,8 @@ from typing import Protocol
 
 import numpy as np
 
-from raymix.laws.base import Array, Ints
-from raymix.laws.exposure import Factor, Few, Points, log_factor_slope, sigmoid
+from raymix.laws.base import Array, Few, Ints
+from raymix.laws.exposure import Factor, Points, log_factor_slope, sigmoid
 from raymix.laws.fit import Jacobian, Prior
 from raymix.laws.repetition import REPEAT_PRIOR, REPEAT_VALUE, Worth, worth
 
@@ -236,9 +236,15 @@ def _worn(params_MP: Array, at: Points, repeats: bool) -> tuple[Points, Worth | 
 
 def _weight_means(own_M: Ints, n_domains: int) -> Array:
     """Prior means of log t (M, K)."""
-    mean_MK = np.full((len(own_M), n_domains), ANY_WEIGHT + np.log(ANY_OF / n_domains))
+    other = OTHER_WEIGHT + np.log(OTHERS / max(n_domains - 1, 1))
+    return own_weights(own_M, n_domains, other, ANY_WEIGHT + np.log(ANY_OF / n_domains))
+
+
+def own_weights(own_M: Ints, n_domains: int, other: float, unknown: float) -> Array:
+    """Prior means of logs (M, K): 0 for the own training domain, `other` beside it, `unknown` where there is none."""
+    mean_MK = np.full((len(own_M), n_domains), unknown)
     known = np.flatnonzero(own_M >= 0)
-    mean_MK[known] = OTHER_WEIGHT + np.log(OTHERS / max(n_domains - 1, 1))
+    mean_MK[known] = other
     mean_MK[known, own_M[known]] = 0.0
     return mean_MK
 

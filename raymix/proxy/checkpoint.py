@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import time
@@ -29,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from raymix.corpus.shards import file_hash, write_text
+from raymix.corpus.shards import file_hash, sync, write_text
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ class Checkpoints:
             final = self.folder / f"step-{snapshot.step:08d}"
             shutil.rmtree(final, ignore_errors=True)  # damaged, or it would have been taken up
             part.rename(final)
-            _sync(self.folder)
+            sync(self.folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         for old in self._here()[:-KEPT]:
@@ -193,11 +192,11 @@ def _write(folder: Path, run: str, snapshot: Snapshot) -> None:
             save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, folder / name)
         except SafetensorError as error:  # a full disk, say
             raise OSError(f"{folder / name}: cannot be written ({error})") from None
-        _sync(folder / name)
+        sync(folder / name)
         files[name] = file_hash(folder / name)
     state = {"format": FORMAT, "run": run, "step": snapshot.step, "files": files, "notes": snapshot.notes}
     write_text(folder / STATE, json.dumps({**state, "sha256": _signature(state)}))
-    _sync(folder)
+    sync(folder)
 
 
 def _read(folder: Path, run: str) -> Snapshot:
@@ -214,11 +213,3 @@ def _read(folder: Path, run: str) -> Snapshot:
 
 def _signature(state: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -34,12 +34,7 @@ def resolve(recipe: Recipe, n_params: float, n_tokens: float, vocab: int, folder
     warmup_tokens = n_params / 5  # short, and the same however long the run
     only_the_end = recipe.schedule == "cosine" or recipe.stages
     return ProxyShape(
-        family=body.family,
-        vocab=body.vocab,
-        n_layers=body.n_layers,
-        width=body.width,
-        n_heads=body.n_heads,
-        mlp_width=body.mlp_width,
+        **body._asdict(),
         context=recipe.context,
         batch=batch,
         n_steps=n_steps,
@@ -47,9 +42,6 @@ def resolve(recipe: Recipe, n_params: float, n_tokens: float, vocab: int, folder
         warmup=max(1, min(round(warmup_tokens / (batch * recipe.context)), n_steps // 10)),
         checkpoint_steps=(n_steps,) if only_the_end else _checkpoint_steps(n_steps, recipe.checkpoints),
         schedule=recipe.schedule,
-        init_from=body.init_from,
-        counted=body.counted,
-        mask_token=body.mask_token,
         micro_batch=recipe.micro_batch,
         precision=recipe.precision,
     )

@@ -160,7 +160,7 @@ def test_trials_to_the_goal_must_stay_there() -> None:
 
 
 def test_a_quarter_of_the_trials_of_the_best_peer() -> None:
-    peer = [record("tpe", 0, at32=60, at64=20, at128=20)]
+    peer = [record("tpe", 0, at32=60, at64=20, at128=20), record("cmaes", 0, at64=60, at128=20)]
     assert "(a quarter: reached)" in quarter(by_method([*peer, record("law", 0, at16=20, at32=10)]))
     assert "(a quarter: missed)" in quarter(by_method([*peer, record("law", 0, at16=30, at32=10)]))
 
@@ -183,6 +183,8 @@ def test_runs_count_as_played_up_to_their_last_budget() -> None:
 def test_error_of_one_seed_is_unknown() -> None:
     assert Cell.of([3.0]).words() == "3.0"
     assert Cell.of([1.0, 3.0]).words() == "2.0 ± 1.0"
+    (duel,) = duels(by_method([record("law", 0, at64=20), record("tpe", 0, at64=10), record("cmaes", 0, at64=15)]))
+    assert duel.words() == "64: 20.0, best other tpe 10.0 (beaten by 10.0, one seed, ratio 2.00)"
 
 
 def test_torn_last_line_is_left_out_and_the_last_of_equals_counts(tmp_path: Path) -> None:

@@ -129,6 +129,14 @@ def test_noise_has_the_covariance_stated() -> None:
     assert np.abs(log_BM.mean(axis=0)).max() < 4 * 0.005 / np.sqrt(2000)
 
 
+def test_checkpoints_of_a_run_share_most_of_its_noise() -> None:
+    world = ZOO["bimix 7, scales"]()
+    rung = rungs(world.space)[0]
+    runs = [[loss_M[0] for _, loss_M in world.run(world.natural_K, rung, number, 0)] for number in range(1000)]
+    shared_TT = np.corrcoef(np.log(runs).T)  # a standard error of (1 - .8^2) / sqrt(1000) = .011: four of these
+    assert shared_TT[np.triu_indices(3, 1)] == pytest.approx([0.8] * 3, abs=0.045)
+
+
 @pytest.mark.data
 @pytest.mark.slow
 @needs_data

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raymix.corpus import Corpus, CorpusError, Document, prepare
-from raymix.corpus.split import as_document_table, held_out_origins, identify
+from raymix.corpus.split import COLUMNS, DocumentTable, from_records, held_out_origins, identify
 from raymix.corpus.tokenizer import Encoder
 from raymix.space import SearchSpace, SpaceError
 
@@ -50,28 +52,51 @@ def test_text_in_two_domains_is_on_the_same_side_in_both(
     assert not held & (decoded(corpus, corpus.train("a")) | decoded(corpus, corpus.train("b")))
 
 
+def of_rows(rows: list[tuple[int, int, int, int]]) -> DocumentTable:
+    return from_records(np.asarray(rows, dtype=COLUMNS))
+
+
 def test_what_one_domain_holds_out_no_domain_trains_on() -> None:
     rows = [(*identify(Document(f"text {i}", f"file {i}")), 100, 400) for i in range(100)]
-    away = held_out_origins({"docs": as_document_table(rows)}, 200)
-    assert 8 <= len(away) <= 20
-    assert np.array_equal(np.sort(as_document_table(rows).origin)[: len(away)], away)
+    away = held_out_origins({"docs": of_rows(rows)}, 200)
+    assert len(away) == 8  # 5% are 5, and 1.5 x eval_tokens 3
+    assert len(held_out_origins({"docs": of_rows(rows)}, 1000)) == 15
+    assert np.array_equal(np.sort(of_rows(rows).origin)[: len(away)], away)
 
 
 def test_large_domain_holds_out_no_more_than_it_needs() -> None:
     rows = [(*identify(Document(f"text {i}", f"file {i}")), 100, 400) for i in range(5000)]
-    assert len(held_out_origins({"web": as_document_table(rows)}, 100)) == 16  # 16 x eval_tokens, not 5%
+    assert len(held_out_origins({"web": of_rows(rows)}, 100)) == 16  # 16 x eval_tokens, not 5%
 
 
 @pytest.mark.parametrize("huge", range(20))
 def test_one_huge_document_is_trained_on_wherever_its_hash_lies(huge: int) -> None:
     rows = [(i, i, 1_000_000 if i == huge else 100, 400) for i in range(40)]
-    away = held_out_origins({"books": as_document_table(rows)}, 200)
+    away = held_out_origins({"books": of_rows(rows)}, 200)
     assert huge not in away and len(away) == 32  # 16 x eval_tokens
+
+
+@given(st.lists(st.integers(1, 400), min_size=2, max_size=60), st.integers(1, 2000), st.integers(0, 2**32 - 1))
+def test_a_domain_holds_out_enough_and_at_most_a_fifth(sizes: list[int], eval_tokens: int, seed: int) -> None:
+    """Origins in the order of their places: eight, or one and a half times what evaluation reads, and the next not."""
+    place_O = np.sort(np.random.default_rng(seed).choice(2**40, len(sizes), replace=False))
+    away = held_out_origins({"a": of_rows([(int(p), i, sizes[i], 4) for i, p in enumerate(place_O)])}, eval_tokens)
+    size_O, limit = np.array(sizes), 0.2 * sum(sizes)
+    held_O = np.isin(place_O, away)
+    if (size_O > limit).all():
+        assert size_O[held_O].tolist() == [size_O.min()]
+        return
+    assert size_O[held_O].sum() <= limit and size_O[held_O].max(initial=0) <= limit
+    small_O = np.flatnonzero(size_O <= limit)
+    assert np.array_equal(np.flatnonzero(held_O), small_O[: held_O.sum()])
+    following = size_O[small_O[held_O.sum() :]][:1].sum()
+    enough = held_O.sum() >= 8 and size_O[held_O].sum() >= 1.5 * eval_tokens
+    assert enough or following == 0 or size_O[held_O].sum() + following > limit
 
 
 def test_of_a_few_large_documents_the_smallest_is_held_out() -> None:
     rows = [(0, 0, 900, 4), (1, 1, 300, 4), (2, 2, 700, 4)]
-    assert held_out_origins({"books": as_document_table(rows)}, 200).tolist() == [1]
+    assert held_out_origins({"books": of_rows(rows)}, 200).tolist() == [1]
 
 
 def test_overlap_of_an_eval_source_is_refused_with_count_and_example(

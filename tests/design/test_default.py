@@ -1,6 +1,9 @@
 """The default: what it believes, what it would learn, at which scale, and that it finds the optimum."""
 
-from dataclasses import replace
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from raymix.design.law_guided import UNLIKE, thompson
 from raymix.design.learned import Learned, learn, reached
 from raymix.design.stock import losses, unique_at
 from raymix.observations import Observations
-from raymix.simplex import Polytope, hellinger
+from raymix.simplex import Array, Polytope, hellinger
 from raymix.space import Scale, SearchSpace
 from raymix.target.objective import objective_of
 from raymix.target.recommend import fit_law
@@ -98,6 +101,46 @@ def test_pending_trials_take_variance_and_leave_the_mean() -> None:
     assert after.mean(mix_BK, ONE) == pytest.approx(belief.mean(mix_BK, ONE), abs=1e-6)
 
 
+def test_caution_is_one_sd_of_the_process_on_the_objective() -> None:
+    _, belief = known()
+    mix_BK, target_B2 = np.array([[0.0, 0.0, 0.0, 1.0], [0.25] * 4]), np.tile(belief.target_2, (2, 1))
+    sd_BM = np.sqrt(np.diag(belief.covariance(mix_BK, target_B2)))[:, None] * belief.scale_M
+    added_B = (np.exp(belief.mean(mix_BK, target_B2)) * sd_BM) @ SPACE.weights_M
+    assert belief.cautious(mix_BK) == pytest.approx(belief.objective(mix_BK) + added_B, rel=1e-9)
+    assert added_B[0] > added_B[1] > 0, "a corner is less known than the middle"
+
+
+def test_draws_of_one_law_vary_by_the_process_only_where_residuals_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, belief = known()
+    monkeypatch.setattr("raymix.design.belief.sample", lambda law, n, rng: None)
+    sd_2 = [
+        replace(belief, likelier_M=np.full(4, likelier)).draws(np.eye(4)[:1], 64, np.random.default_rng(0)).std()
+        for likelier in (False, True)
+    ]
+    assert sd_2[0] < 1e-12 < 1e-6 < sd_2[1]
+
+
+def test_every_eighth_proposal_is_a_design_point() -> None:
+    """One that tells most about the optimum, of mixtures all over the polytope; the 32nd is the next."""
+    runs = LawGuided(SPACE).suggest(TABLE, [], 8, np.random.default_rng(0))
+    found = learn(SPACE, TABLE)
+    assert found is not None
+    designed = [bool((found[0].design_BK == run.mixture_K).all(axis=1).any()) for run in runs]
+    assert designed == [False] * 7 + [True]
+    best = found[0].design_BK[int(np.argmax(found[0].question.gain(found[0].design_BMS)))]
+    assert np.array_equal(runs[7].mixture_K, best)
+
+
+def test_candidates_keep_the_guardrails() -> None:
+    guarded = space(4, objective={"weights": {"e0": 1.0}, "guardrails": {"e3": 0.0}})
+    found = learn(guarded, observed(guarded, RUNS, noise=0.002))
+    assert found is not None
+    objective = objective_of(guarded, found[0].law.law_)
+    assert objective.ceiling_M is not None
+    over_B = (objective.losses(found[0].candidates_BK) - objective.ceiling_M).max(axis=1)
+    assert over_B[1:].max() < 1e-5 and len(over_B) > 50
+
+
 def test_gain_is_the_fall_in_variance_after_the_trial() -> None:
     question = known()[0].question
     feature_BMS = question.features(np.array([[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 0.0, 1.0]]), np.tile(FEW, (2, 1)))
@@ -107,6 +150,19 @@ def test_gain_is_the_fall_in_variance_after_the_trial() -> None:
         assert gain >= 0
     assert question.after(feature_BMS[0]).gain(feature_BMS)[0] < gain_B[0], "the second time tells less"
     assert question.after(feature_BMS[0]).entropy(feature_BMS)[0] < question.entropy(feature_BMS)[0]
+    one, other = question.entropy(feature_BMS)
+    both = [one + question.after(feature_BMS[0]).entropy(feature_BMS)[1]]
+    both.append(other + question.after(feature_BMS[1]).entropy(feature_BMS)[0])
+    noisy = replace(question, noise_M=1e4 * question.noise_M)
+    drowned_B = noisy.gain(noisy.features(np.eye(4)[:2], np.tile(FEW, (2, 1))))
+    assert drowned_B.max() < 1e-4 * question.gain(question.features(np.eye(4)[:2], np.tile(FEW, (2, 1)))).min()
+    assert both[0] == pytest.approx(both[1]), "what two trials tell of the law does not depend on their order"
+
+
+def test_a_trial_costs_its_training_and_its_evaluation() -> None:
+    """6 N D to train, 2 N per token evaluated, of each eval domain at each checkpoint."""
+    asked = space(4, recipe={"eval_tokens": 1000, "checkpoints": 3})
+    assert fidelity.flops(asked, Scale(1e6, 1e8)) == pytest.approx(6 * 1e6 * 1e8 + 2 * 1e6 * 1000 * 4 * 3)
 
 
 def _assigned(n: int, table_runs: list[Proposal], rungs: int = 2) -> list[Scale]:
@@ -123,6 +179,38 @@ def test_a_larger_rung_is_tried_as_soon_as_it_is_affordable() -> None:
     assert fidelity.flops(SPACE, large) > 0.5 * 8 * fidelity.flops(SPACE, small)
     assert set(_assigned(4, runs[:8])) == {small}
     assert _assigned(4, runs).count(large) >= 1
+
+
+@dataclass(frozen=True)
+class Told:
+    """To which a trial at the larger rung tells `times` what one at the smaller does, and `later` of that after it."""
+
+    times: float
+    later: float
+
+    def features(self, mix_BK: Array, scale_B2: Array) -> Array:
+        """How much, (B, 1, 1)."""
+        return np.where(scale_B2[:, 0] > 1e6, self.times, 1.0)[:, None, None]
+
+    def gain(self, feature_BMS: Array) -> Array:
+        """All of it."""
+        return np.asarray(feature_BMS[:, 0, 0] * np.where(feature_BMS[:, 0, 0] > 1, self.later, 1.0))
+
+    def after(self, feature_MS: Array) -> Told:
+        """What is known need not be told again."""
+        return replace(self, later=0.0) if feature_MS[0, 0] > 1 else self
+
+
+@pytest.mark.parametrize(("times", "expected"), [(6, [0, 0, 0]), (12, [1, 0, 0])])
+def test_a_rung_is_chosen_by_what_it_tells_per_flop_and_is_not_told_twice(times: float, expected: list[int]) -> None:
+    """The larger rung costs eight times as much; both have been tried."""
+    two = space(4, rungs=2)
+    ladder = [rung.scale for rung in two.ladder]
+    runs = [replace(run, scale=ladder[i % 2]) for i, run in enumerate(RUNS[:8])]
+    question: Any = Told(times, 1.0)
+    mix_BK, scales = fidelity.assign(two, question, MIXES[[0, 1, 0]], observed(two, runs), [])
+    assert [ladder.index(scale) for scale in scales] == expected
+    assert np.array_equal(mix_BK, MIXES[[0, 1, 0]])
 
 
 def test_with_one_rung_there_is_nothing_to_choose() -> None:

@@ -1,14 +1,18 @@
 """Designs that need no model: halving grid, perturbations, random Dirichlet."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from raymix import simplex
 from raymix.design import Halving, Perturbations, RandomDirichlet, SpaceFilling
-from raymix.design.evidence import best_seen
-from raymix.design.halving import grid
+from raymix.design.evidence import best_seen, one_scale
+from raymix.design.halving import _kept, grid
 from raymix.design.random_dirichlet import dirichlet, into
+from raymix.design.schedule import rungs, scale_of
 from raymix.design.space_filling import concentrated
+from raymix.laws import Law, make_law
 from raymix.observations import Observations
 from raymix.simplex import Polytope
 from tests import worlds as study_worlds
@@ -30,6 +34,21 @@ def test_halving_goes_on_where_it_stopped() -> None:
     whole = Halving(space(3)).suggest(NOTHING, [], 6, np.random.default_rng(0))
     rest = Halving(space(3)).suggest(observed(space(3), whole[:4]), [], 2, np.random.default_rng(1))
     assert all(np.allclose(a.mixture_K, b.mixture_K) for a, b in zip(whole[4:], rest, strict=True))
+
+
+def test_halving_keeps_the_group_whose_law_errs_least_on_all_runs() -> None:
+    rows = observed(space(4), play(Halving(space(4)), 40, batch=40), noise=0.05)
+
+    def error(law: Law) -> float:
+        return float(np.abs(law.predict(rows.mix_BK, rows.scale_B2) - rows.loss_BM).mean())
+
+    def of_twenty(seed: int) -> Law:
+        group = np.random.default_rng(seed).permutation(40)[:20]
+        return make_law("m4").fit(rows.mix_BK[group], rows.scale_B2[group], rows.loss_BM[group])
+
+    others = sorted(error(of_twenty(seed)) for seed in range(20))
+    kept = error(_kept(rows, np.random.default_rng(0)))  # the best of sixteen
+    assert kept < others[5] and kept < others[10] - 0.5 * (others[10] - others[0])
 
 
 def test_halving_starts_from_the_largest_allowed_share() -> None:
@@ -60,6 +79,21 @@ def test_dirichlet_keeps_caps_without_moving_what_is_inside() -> None:
     capped = space(5, domains=[{"name": f"d{i}", "max_share": 0.25} for i in range(5)])
     drawn = RandomDirichlet(capped).suggest(observed(capped, []), [], 50, np.random.default_rng(0))
     assert capped.polytope().contains(np.stack([run.mixture_K for run in drawn])).all()
+
+
+def test_dirichlet_gives_no_domain_more_than_fifteen_times_its_prior() -> None:
+    scarce = space(4, domains=[{"name": f"d{i}", "prior": 0.01 if i == 0 else 0.33} for i in range(4)])
+    drawn_K = dirichlet(scarce, 400, np.random.default_rng(0)).max(axis=0)
+    assert 0.1 < drawn_K[0] <= 0.15 + 1e-9 and drawn_K[1:].min() > 0.9
+
+
+def test_of_scales_trained_equally_often_the_largest_counts() -> None:
+    asked = space(3, rungs=2)
+    small, large = (rung.scale for rung in asked.ladder)
+    runs = play(SpaceFilling(asked), 5)
+    table = observed(asked, [replace(run, scale=(large, small)[i % 2]) for i, run in enumerate(runs)])
+    assert one_scale(asked, table.select(np.arange(4))).scale_B2.tolist() == [list(large)] * 2
+    assert one_scale(asked, table.select(np.array([0, 1, 3]))).scale_B2.tolist() == [list(small)] * 2
 
 
 def test_into_is_the_projection_where_there_are_bounds_alone() -> None:
@@ -101,6 +135,13 @@ def test_filling_takes_corners_and_mixtures_in_turn() -> None:
     assert corner_BK.any(axis=1).tolist() == [i % 2 == 0 and first <= i < 8 for i in range(12)]
     assert corner_BK.sum(axis=0).max() == 1, "no corner twice"
     assert len(np.unique(mix_BK.round(9), axis=0)) == 12 - asked.budget.replicates
+
+
+def test_a_fixed_schedule_takes_the_larger_rungs_in_turn_after_the_first_round() -> None:
+    asked = space(3, rungs=3)
+    order = [rungs(asked).index(scale_of(asked, position)) for position in range(18)]
+    assert order == [0] * 8 + [1, 0, 2, 0, 1, 0, 2, 0, 1, 0]
+    assert {scale_of(space(3), position) for position in range(18)} == {space(3).ladder[0].scale}
 
 
 def test_the_best_seen_is_not_the_one_that_ran_longest() -> None:

@@ -7,10 +7,24 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from raymix.design import ModelFree, RegMix, SpaceFilling, make_designer
+from raymix import simplex
+from raymix.design import (
+    Climb,
+    ModelFree,
+    Olmix,
+    Optimal,
+    Proposal,
+    RandomDirichlet,
+    RegMix,
+    SpaceFilling,
+    make_designer,
+)
+from raymix.design.learned import learn
 from raymix.design.model_free import point_of_ratios, point_of_spacings, ratios, spacings
 from raymix.design.numbering import numbered
 from raymix.observations import Observations
+from raymix.simplex import Array
+from raymix.space import SearchSpace
 from tests.design.worlds import observed, play, regret, space
 
 
@@ -62,6 +76,72 @@ def test_regmix_uses_the_linear_regression_without_lightgbm(monkeypatch: pytest.
     found_K = designer.recommend(table)
     assert space(4).polytope().contains(found_K).all()
     assert found_K.max() > 0.9, "a plane has its optimum in a corner"
+
+
+def test_regmix_answers_with_the_mean_of_its_best_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 of them, not the best alone: that one is where the regression is most optimistic."""
+    asked, liked_K, seen = space(3), np.array([0.6, 0.3, 0.1]), []
+
+    def distance(space: SearchSpace, rows: Observations, mix_BK: Array, settings: object) -> Array:
+        seen.append(mix_BK)
+        return np.asarray(((mix_BK - liked_K) ** 2).sum(axis=1))
+
+    monkeypatch.setattr("raymix.design.regmix.predicted", distance)
+    found_K = RegMix(asked, n_candidates=2000).recommend(observed(asked, play(RegMix(asked), 8)))
+    (drawn_BK,) = seen
+    best_BK = drawn_BK[np.argsort(((drawn_BK - liked_K) ** 2).sum(axis=1))[:128]]
+    assert len(drawn_BK) == 2000 and found_K == pytest.approx(best_BK.mean(axis=0), abs=1e-12)
+
+
+def test_climb_draws_each_round_from_what_it_likes_of_the_rounds_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, trained_on = space(3, budget={"trials": 28}), []  # rounds of 16, 8 and 4
+
+    def distance(space: SearchSpace, rows: Observations, mix_BK: Array, settings: object) -> Array:
+        trained_on.append(len(rows))
+        return np.abs(mix_BK[:, 0] - 0.37)
+
+    monkeypatch.setattr("raymix.design.climb.predicted", distance)
+    mix_BK = np.array([run.mixture_K for run in play(Climb(asked), 28, batch=4)])
+    assert trained_on == [16, 16, 24], "a round is proposed in parts, and all parts see the same"
+    assert np.abs(mix_BK[:16, 0] - 0.37).max() > 0.2, "the first round is drawn around the prior"
+    assert np.abs(mix_BK[16:, 0] - 0.37).max() < 0.02  # 32 of 5000 draws lie within about .01
+    assert len(np.unique(mix_BK.round(9), axis=0)) == 28, "drawn at random from the best, not the best again"
+
+
+def test_olmix_is_pulled_to_the_prior() -> None:
+    asked = space(3)
+    table = observed(asked, play(RandomDirichlet(asked), 24))
+    found = [Olmix(asked, **pull).recommend(table) for pull in ({"pull": 0.0}, {}, {"pull": 50.0})]
+    away = [simplex.total_variation(mix_K, asked.prior_K()) for mix_K in found]
+    assert away[0] > away[1] + 0.01 > away[2] + 0.01 and away[2] < 0.01
+
+
+def test_optimal_designs_take_what_tells_most_about_the_law_or_about_its_optimum() -> None:
+    asked = space(4, rungs=2)
+    table = observed(asked, play(SpaceFilling(asked), 24), noise=0.002)
+    known = learn(asked, table)
+    assert known is not None
+    law, optimum = (Optimal(asked, c).suggest(table, [], 1, np.random.default_rng(0))[0] for c in ("D", "I"))
+    others_BK = simplex.sample(asked.polytope(), 500, np.random.default_rng(1))
+    mix_BK = np.concatenate([[law.mixture_K, optimum.mixture_K], others_BK])
+    feature_BMS = known[0].question.features(mix_BK, np.tile(law.scale, (len(mix_BK), 1)))
+    entropy_B, gain_B = known[0].question.entropy(feature_BMS), known[0].question.gain(feature_BMS)
+    assert entropy_B[0] > entropy_B[1] and gain_B[1] > gain_B[0]
+    assert entropy_B[0] >= 0.95 * entropy_B.max() and gain_B[1] >= 0.95 * gain_B.max()  # chosen among 388 candidates
+    following = [Optimal(asked, "I").suggest(table, [run], 1, np.random.default_rng(0))[0] for run in (law, optimum)]
+    assert np.abs(following[0].mixture_K - following[1].mixture_K).max() > 0.01, "what is pending is known"
+
+
+def test_model_free_searchers_hold_no_size_against_a_mixture() -> None:
+    """Larger proxies have lower losses: only what a mixture gains among its own size counts."""
+    asked = space(3, rungs=2)
+    few, large = (rung.scale for rung in asked.ladder)
+    mix_BK = np.random.default_rng(0).dirichlet(np.ones(3), size=5)
+    table = observed(asked, [Proposal(mix_K, scale, 0) for scale in (few, large) for mix_K in mix_BK])
+    value_B = ModelFree(asked)._values(table)
+    assert table.loss_BM[:5].mean() > table.loss_BM[5:].mean()
+    assert np.median(value_B[:5]) == np.median(value_B[5:]) == 0
+    assert np.argsort(value_B[:5]).tolist() == np.argsort(table.loss_BM[:5].mean(axis=1)).tolist()
 
 
 def test_an_unknown_sampler_is_refused() -> None:

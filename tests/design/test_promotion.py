@@ -10,6 +10,7 @@ import pytest
 from raymix.design import LawGuided, Proposal
 from raymix.design.promotion import promotions
 from raymix.design.schedule import longer_rungs, rungs, shorter_rungs
+from raymix.observations import Observations
 from raymix.space import Scale, SearchSpace
 from tests.design.worlds import observed, space
 
@@ -68,6 +69,10 @@ def test_the_best_quarter_of_a_rung_may_go_on_once() -> None:
 
 def test_replicates_failures_and_reused_trials_do_not_go_on() -> None:
     assert not promotions(long(), observed(long(), tried(4, seed=1)), [])
+    rows = observed(long(), tried(4)).table.to_pylist()
+    for change in ({"status": "stopped"}, {"trial_id": "from/old/t"}):
+        changed = [row | change | {"trial_id": change.get("trial_id", "t") + str(i)} for i, row in enumerate(rows)]
+        assert not promotions(long(), Observations.from_rows(changed, long().domain_names, long().eval_names), [])
     assert not promotions(long(), observed(long(), []), [])
     assert not promotions(space(4, rungs=2), observed(space(4, rungs=2), tried(4)), [])
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from raymix.laws import fit
+from raymix.laws import TiedUnion, fit
 from raymix.laws.base import Array, Ints
 from raymix.laws.fit import FIRST_SIG, HUBER, SIG_RANGE, Prior, Problem, fit_map, noise_by_evidence, pool, solve
+from raymix.testing import synthetic_runs
 
 
 def linear(design_BP: Array, target_MB: Array, used_MB: Array | None = None) -> Problem:
@@ -114,17 +115,46 @@ def test_non_finite_region_is_stepped_back_from() -> None:
     assert found.params_MP[0, 0] == pytest.approx(0.0, abs=1e-4)
 
 
+def valley(params_AP: Array, active_A: Ints, want_jacobian: bool) -> tuple[Array, Array | None]:
+    """Rosenbrock's, with its optimum at (1, 1)."""
+    x_A, y_A = params_AP.T
+    log_AB = np.stack([10 * (y_A - x_A**2), x_A], axis=1)
+    one_A, none_A = np.ones_like(x_A), np.zeros_like(x_A)
+    return log_AB, np.stack([np.stack([-20 * x_A, one_A], axis=1), np.stack([10 * one_A, none_A], axis=1)], axis=1)
+
+
+VALLEY = Problem(valley, np.array([[0.0, 1.0]] * 2), np.ones((2, 2)))
+IN_AND_OUT = np.array([[-1.2, 1.0], [1.0, 1.0]])  # starts: far along the valley, and at its optimum
+
+
 def test_a_damping_worn_down_by_easy_ground_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The curved valley of Rosenbrock needs a lambda near 1; the twelve tries of one iteration end far below it."""
     monkeypatch.setattr(fit, "DAMPING", 1e-12)
-
-    def evaluate(params_AP: Array, active_A: Ints, want_jacobian: bool) -> tuple[Array, Array | None]:
-        x_A, y_A = params_AP.T
-        log_AB = np.stack([10 * (y_A - x_A**2), x_A], axis=1)
-        one_A, none_A = np.ones_like(x_A), np.zeros_like(x_A)
-        return log_AB, np.stack([np.stack([-20 * x_A, one_A], axis=1), np.stack([10 * one_A, none_A], axis=1)], axis=1)
-
-    prior = Prior(np.array([[-1.2, 1.0]]), np.full((1, 2), 1e4))
-    found = solve(Problem(evaluate, np.array([[0.0, 1.0]]), np.ones((1, 2))), prior, np.ones(1), prior.mean_MP)
+    found = solve(VALLEY, Prior(IN_AND_OUT, np.full((2, 2), 1e4)), np.ones(2), IN_AND_OUT)
     assert found.converged_M.all()
     np.testing.assert_allclose(found.params_MP, 1, atol=1e-3)
+
+
+def test_who_runs_out_of_iterations_has_not_converged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "MAX_ITERATIONS", 5)
+    found = solve(VALLEY, Prior(IN_AND_OUT, np.full((2, 2), 1e4)), np.ones(2), IN_AND_OUT)
+    assert found.converged_M.tolist() == [False, True]
+    assert found.n_iter == 5
+    law = synthetic_runs().fit(TiedUnion())
+    assert not any("converge" in note for note in law.notes_)
+    monkeypatch.setattr(fit, "MAX_ITERATIONS", 1)
+    assert "eval domain 0: the fit did not converge" in synthetic_runs().fit(TiedUnion()).notes_
+
+
+def test_who_finds_no_step_down_has_not_converged_and_stays() -> None:
+    """Slopes of the wrong sign lead up, however short the step."""
+
+    def evaluate(params_AP: Array, active_A: Ints, want_jacobian: bool) -> tuple[Array, Array | None]:
+        sign_A11 = np.where(active_A == 0, -1.0, 1.0)[:, None, None]
+        return np.tile(params_AP, 40), np.tile(sign_A11, (1, 1, 40)) if want_jacobian else None
+
+    problem = Problem(evaluate, np.full((2, 40), 0.01), np.ones((2, 40)))
+    prior = Prior(np.zeros((2, 1)), np.ones((2, 1)))
+    found = solve(problem, prior, np.full(2, SIG_RANGE[0]), prior.mean_MP)
+    assert found.converged_M.tolist() == [False, True]
+    assert found.params_MP[:, 0] == pytest.approx([0.0, 0.01], abs=1e-6)

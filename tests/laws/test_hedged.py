@@ -96,6 +96,11 @@ def test_the_evidence_of_a_law_is_that_of_its_rows_in_any_order() -> None:
 def test_one_factor_is_read_at_the_level_of_the_other_laws() -> None:
     law = fitted(4)
     assert law.one_factor_ and law.own_level_ == 0
+    table = canonical_order(trained(4))
+    likelier = law.laws_[int(np.argmax(law.weight_F_[:-1]))]
+    evidence = (law.laws_[-1].log_evidence(table) - likelier.log_evidence(table)).mean()
+    odds = law.weight_F_[-1] / law.weight_F_[:-1].sum()
+    assert odds == pytest.approx(min(2 / 4 * np.exp(evidence), 99)), "2 to the 4 trials beyond the commonest size"
     *others, one = law.laws_
     share = law.weight_F_[:-1] / law.weight_F_[:-1].sum()
 
@@ -172,6 +177,9 @@ def test_where_runs_do_not_tell_both_count_and_their_distance_is_doubt() -> None
     squares_BM = np.tensordot(law.weight_F_, own_FBM**2, axes=1) + spread_BM**2
     assert np.allclose(law.sd(far_BK, far_B2), np.sqrt(squares_BM), rtol=1e-2)  # of losses, not of their logs
     assert not law.one_factor_
+    shares, tokens = law.laws_  # thirty runs: the odds are the ratio of their noise to the power of 30
+    odds = np.exp(30 * np.log(shares.sig_M_ / tokens.sig_M_).mean())
+    assert law.weight_F_[1] / law.weight_F_[0] == pytest.approx(odds)
     assert {law.resampled(np.random.default_rng(i)).offset for i in range(20)} == {"shares", "tokens"}
 
 

@@ -14,6 +14,7 @@ from raymix.laws.process import (
     mixture_kernel,
     parts_of,
     scale_kernel,
+    solve,
     stretches,
 )
 from raymix.laws.process_mean import AT_ONCE, Mean
@@ -53,6 +54,19 @@ def test_mean_of_all_eval_domains_at_once_is_that_of_each(alike: bool) -> None:
     for k, step_K in enumerate(1e-6 * np.eye(5)):
         ahead_BM, behind_BM = (mean.value(phi_BK + side * step_K, log_B2) for side in (1, -1))
         np.testing.assert_allclose(slope_BMK[..., k], (ahead_BM - behind_BM) / 2e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_without_noise_the_process_goes_through_what_it_saw(alike: bool) -> None:
+    """What is learned and what is read have one kernel."""
+    rng = np.random.default_rng(2)
+    sites = Sites(rng.random((25, 4)), rng.normal(size=(25, 2)), np.arange(25))
+    stretch_MK = np.ones((2, 4)) if alike else rng.uniform(0.5, 2, (2, 4))
+    residual_MR, hyper_H = rng.normal(size=(2, 25)), PRIOR_MEAN_H + 0.2 * rng.normal(size=7)
+    hyper_H[5:] = np.log(1e-9)  # of a run and of a row
+    alpha_RM = solve(sites, hyper_H, residual_MR, np.ones((2, 25), bool), stretch_MK)
+    read_BM = Mean(sites, hyper_H, stretch_MK, alpha_RM).value(sites.phi_RK, sites.log_scale_R2)
+    np.testing.assert_allclose(read_BM, residual_MR.T, atol=1e-5)
 
 
 def test_process_removes_a_bias_the_law_cannot_express() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from raymix.laws import FAMILIES, make_law
-from raymix.laws.separable import SeparableLaw, own_weights
+from raymix.laws.separable import SeparableLaw
+from raymix.laws.union_forms import own_weights
 from raymix.testing import synthetic_runs, world
 
 NAMES = sorted(law.name for law in FAMILIES if issubclass(law, SeparableLaw))
@@ -53,5 +54,5 @@ def test_sd_knows_a_misfit() -> None:
 
 
 def test_own_weights() -> None:
-    got = own_weights(np.array([1, -1]), 3, other=0.2, own=1.0, unknown=0.5)
-    np.testing.assert_array_equal(got, [[0.2, 1.0, 0.2], [0.5, 0.5, 0.5]])
+    got = own_weights(np.array([1, -1]), 3, other=-0.2, unknown=-0.5)
+    np.testing.assert_array_equal(got, [[-0.2, 0.0, -0.2], [-0.5, -0.5, -0.5]])

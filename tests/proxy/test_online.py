@@ -8,9 +8,12 @@ import torch
 
 from raymix.corpus import Corpus
 from raymix.proxy import resolve
+from raymix.proxy.loop import Run
 from raymix.proxy.online import METHODS, ado, aioli, choose_online, doge, doremi
 from raymix.proxy.online.session import Session
 from raymix.proxy.plan import Batches
+from raymix.proxy.task import Example
+from raymix.simplex import Array
 from raymix.space import SearchSpace, SpaceError
 
 Make = Callable[..., SearchSpace]
@@ -77,6 +80,40 @@ def test_doremi_moves_to_the_domain_of_excess_loss_and_keeps_all() -> None:
     assert share_K.min() >= doremi.SMOOTHING / 3
 
 
+def test_doremi_takes_the_step_of_its_algorithm() -> None:
+    """2305.10429, algorithm 1: shares x exp(excess), normalised, then a thousandth of the even mixture."""
+    found_K = doremi.updated(np.array([0.5, 0.3, 0.2]), np.log([2.0, 1.0, 3.0]))
+    np.testing.assert_allclose(found_K, 0.999 * np.array([1.0, 0.3, 0.6]) / 1.9 + 0.001 / 3, rtol=1e-12)
+
+
+def test_doremi_counts_only_tokens_that_are_worse_than_the_reference(
+    corpus: Corpus, make_space: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens on which the proxy is better make up for none on which it is worse."""
+    told, losses = [], Session.losses
+
+    def noted(share_K: Array, excess_K: Array) -> Array:
+        told.append(excess_K)
+        return share_K
+
+    def half(self: Session, task: Example, run: Run | None = None) -> torch.Tensor:
+        found = losses(self, task, run)
+        apart = torch.where(torch.arange(len(found)) % 2 == 0, 1.0, -3.0)
+        return 5.0 + (torch.zeros_like(found) if run is not None else apart)
+
+    monkeypatch.setattr(doremi, "updated", noted)
+    monkeypatch.setattr(Session, "losses", half)
+    choose_online("doremi", corpus, make_space(), 2e4, 2 * 128)
+    np.testing.assert_allclose(told, 0.5)
+
+
+def test_doge_takes_the_step_of_its_algorithm() -> None:
+    """2310.15393, equation 5: shares x exp(rate x alignment / mu), normalised; mu = .1."""
+    found_K = doge.updated(np.array([0.5, 0.3, 0.2]), np.array([1.0, 0.0, -1.0]), 0.05)
+    grown_K = np.array([0.5, 0.3, 0.2]) * np.exp([0.5, 0.0, -0.5])
+    np.testing.assert_allclose(found_K, grown_K / grown_K.sum(), rtol=1e-12)
+
+
 def test_doge_prefers_the_gradient_that_helps_all() -> None:
     towards = [[torch.tensor([1.0, 0.0])], [torch.tensor([0.9, 0.1])], [torch.tensor([-0.5, 0.0])]]
     alignment_K = doge.alignment(towards)
@@ -94,6 +131,14 @@ def test_ado_finds_the_speed_of_a_power_law_and_keeps_its_floor() -> None:
     even_K = np.full(2, 0.5)
     assert ado.preferred(even_K, even_K, np.array([2.0, 1.0])) == pytest.approx([2 / 3, 1 / 3])
     assert ado.preferred(even_K, even_K, np.zeros(2)) == pytest.approx(even_K)
+    skewed_K = ado.preferred(np.array([0.2, 0.8]), np.array([0.36, 0.64]), np.array([4.0, 1.0]))
+    assert skewed_K == pytest.approx([0.2 * 0.6 * 4 / 1.12, 0.8 * 0.8 / 1.12]), "prior, root of recent share, speed"
+
+
+def test_ado_stays_at_the_prior_until_it_has_seen_a_tenth_of_the_run(corpus: Corpus, make_space: Make) -> None:
+    found = choose_online("ado", corpus, make_space(), 2e4, 80 * 128)
+    np.testing.assert_array_equal(found.path_TK[:8], np.tile(ado.floored(make_space().prior_K()), (8, 1)))
+    assert (found.path_TK[8] != found.path_TK[0]).any()
 
 
 def test_ado_goes_where_the_preferences_are() -> None:
@@ -108,7 +153,7 @@ def test_ado_goes_where_the_preferences_are() -> None:
 def test_aioli_finds_the_law_behind_what_mixtures_brought() -> None:
     law_KK = np.array([[0.5, 0.1, 0.0], [0.2, 0.3, 0.0], [0.3, 0.0, 0.1]])
     mixtures_KK = aioli.perturbed(3)
-    np.testing.assert_allclose(mixtures_KK.sum(axis=1), 1)
+    np.testing.assert_allclose(mixtures_KK, 0.125 + 0.625 * np.eye(3))  # three quarters of one domain
     falls_KK = np.array([[law_KK[i] @ mixtures_KK[j] for j in range(3)] for i in range(3)])
     np.testing.assert_allclose(aioli.solved(mixtures_KK, falls_KK), law_KK, atol=1e-12)
     share_K = aioli.updated(aioli.normalised(law_KK))

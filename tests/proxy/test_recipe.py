@@ -59,6 +59,14 @@ def test_a_run_of_one_step_has_one_checkpoint() -> None:
     assert (shape.n_steps, shape.checkpoint_steps, shape.warmup) == (1, (1,), 1)
 
 
+def test_warmup_follows_the_size_and_not_the_length() -> None:
+    """A fifth of N in tokens, so that a run is the beginning of a longer one; a tenth of a run at most."""
+    tokens_per_step = 8 * 128
+    found = [resolve(Recipe(), 0.1e6, steps * tokens_per_step, 4096).warmup for steps in (100, 400, 4000)]
+    assert found == [10, 20, 20]  # .1e6 / 5 / 1024 = 19.5
+    assert resolve(Recipe(), 0.4e6, 4000 * tokens_per_step, 4096).warmup == 78
+
+
 def test_flops_count_body_head_and_attention() -> None:
     shape = resolve(Recipe(), 0.1e6, 1e6, 4096)
     assert shape.flops_per_token == 6 * (shape.n_params + 64 * 4096) + 12 * 2 * 64 * 128

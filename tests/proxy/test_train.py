@@ -17,7 +17,7 @@ from raymix.corpus import Corpus
 from raymix.observations import Observations
 from raymix.proxy import Diverged, families, resolve, train, train_proxy
 from raymix.proxy import model as models
-from raymix.proxy.evaluate import evaluate, held_out
+from raymix.proxy.evaluate import _spread, evaluate, held_out
 from raymix.proxy.plan import Batches
 from raymix.proxy.task import example
 from raymix.space import SearchSpace
@@ -152,8 +152,17 @@ def test_evaluation_equals_the_models_own_loss_and_repeats(corpus: Corpus, make_
     logits = model(tokens[:, :-1]).logits
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
     assert found["a"].mean == pytest.approx(expected.item(), abs=1e-6)
-    assert 0 < found["a"].error < 1
+    each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+    assert found["a"].error == pytest.approx(float(each.detach().view(10, 32).mean(1).std() / 10**0.5), abs=1e-6)
     assert evaluate(model, held_out(corpus, space), CPU, torch.float32) == found
+
+
+def test_held_out_sequences_reach_from_the_beginning_of_the_text_to_its_end() -> None:
+    text = np.arange(101)
+    assert _spread(text, 10, 30)[:, 0].tolist() == [0, 40, 90]
+    assert _spread(text, 10, 30)[:, -1].tolist() == [10, 50, 100], "the last is a target only"
+    assert _spread(text, 10, 5000)[:, 0].tolist() == list(range(0, 100, 10)), "each sequence once"
+    assert _spread(text[:6], 10, 30).tolist() == [[0, 1, 2, 3, 4, 5]], "a short text is one short sequence"
 
 
 def test_bfloat16_gives_nearly_the_same_losses(corpus: Corpus, make_space: MakeSpace) -> None:

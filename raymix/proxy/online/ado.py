@@ -9,11 +9,14 @@ Letters: K training domains.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.optimize import least_squares
+from torch import Tensor
 
 from raymix.corpus.shards import Corpus
-from raymix.proxy.online.session import Answer, Session, accumulate, answer
+from raymix.proxy.online.session import Answer, Session, answer
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 
@@ -87,11 +90,11 @@ def floored(share_K: Array) -> Array:
 
 def _step(session: Session, step: int, share_K: Array, history: list[list[tuple[int, float]]]) -> None:
     """An ordinary step on a batch drawn at these shares; every domain's loss is noted on the way."""
-    total, loss = None, 0.0
-    for k, tokens in session.draw(share_K).items():
-        mean, gradient = session.gradient(session.task(tokens, step))
-        history[k].append((step + 1, mean))
-        part = len(tokens) / session.shape.batch
-        total, loss = accumulate(total, gradient, part), loss + part * mean
-    assert total is not None
-    session.step(step, total, loss)
+
+    def parts() -> Iterator[tuple[float, float, list[Tensor]]]:
+        for k, tokens in session.draw(share_K).items():
+            loss, gradient = session.gradient(session.task(tokens, step))
+            history[k].append((step + 1, loss))
+            yield len(tokens) / session.shape.batch, loss, gradient
+
+    session.weighted_step(step, parts())

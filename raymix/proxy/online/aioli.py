@@ -58,7 +58,7 @@ def choose(corpus: Corpus, space: SearchSpace, n_params: float, n_tokens: float,
         falls_KK[:] = 0
         for j in np.concatenate([rng.permutation(n_domains) for _ in range(SWEEPS)]):
             for _ in range(each):
-                _step(session, len(path), mixtures_KK[j])
+                session.plain_step(len(path), mixtures_KK[j])
                 path.append(share_K)
             after_K = _losses(session, aside)
             falls_KK[:, j] += (before_K - after_K) / SWEEPS
@@ -67,7 +67,7 @@ def choose(corpus: Corpus, space: SearchSpace, n_params: float, n_tokens: float,
         remembered_KK = law_KK if remembered_KK is None else (1 - MEMORY) * law_KK + MEMORY * remembered_KK
         share_K = updated(remembered_KK)
         while len(path) < end:
-            _step(session, len(path), share_K)
+            session.plain_step(len(path), share_K)
             path.append(share_K)
     sequences = trained + looks * n_domains * n_aside / 3
     return answer(path, session.shape.flops_per_token * session.shape.context * sequences)
@@ -101,7 +101,3 @@ def updated(law_KK: Array) -> Array:
 
 def _losses(session: Session, aside: list[Example]) -> Array:
     return np.array([float(session.losses(task).mean()) for task in aside])
-
-
-def _step(session: Session, step: int, mixture_K: Array) -> None:
-    session.run.step(step, np.concatenate(list(session.draw(mixture_K).values())))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from raymix.corpus.shards import Corpus
-from raymix.proxy.online.session import Answer, Session, accumulate, answer
+from raymix.proxy.online.session import Answer, Session, answer
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 
@@ -27,14 +27,9 @@ def choose(corpus: Corpus, space: SearchSpace, n_params: float, n_tokens: float,
     path: list[Array] = []
     for step in range(session.shape.n_steps):
         found = [session.gradient(session.task(tokens, step)) for tokens in session.draw_each()]
-        gradients = [gradient for _, gradient in found]
-        share_K = updated(share_K, alignment(gradients), session.shape.rate(step))
+        share_K = updated(share_K, alignment([gradient for _, gradient in found]), session.shape.rate(step))
         path.append(share_K)
-        total = None
-        for share, gradient in zip(share_K, gradients, strict=True):
-            total = accumulate(total, gradient, float(share))
-        assert total is not None
-        session.step(step, total, float(share_K @ [loss for loss, _ in found]))
+        session.weighted_step(step, ((float(share), *part) for share, part in zip(share_K, found, strict=True)))
     return answer(path, session.flops())
 
 

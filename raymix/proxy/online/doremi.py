@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from raymix.corpus.shards import Corpus
-from raymix.proxy.online.session import Answer, Session, accumulate, answer
+from raymix.proxy.online.session import Answer, Session, answer
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 
@@ -30,12 +30,8 @@ def choose(corpus: Corpus, space: SearchSpace, n_params: float, n_tokens: float,
         excess = [session.losses(task) - session.losses(task, reference.run) for task in tasks]
         share_K = updated(share_K, np.array([float(tokens.clamp(min=0).mean()) for tokens in excess]))
         path.append(share_K)
-        total, loss = None, 0.0
-        for share, task in zip(share_K, tasks, strict=True):
-            mean, gradient = session.gradient(task)
-            total, loss = accumulate(total, gradient, float(share)), loss + float(share) * mean
-        assert total is not None
-        session.step(step, total, loss)
+        parts = ((float(share), *session.gradient(task)) for share, task in zip(share_K, tasks, strict=True))
+        session.weighted_step(step, parts)
     # forward of the reference and a second one of the proxy: two thirds of a training pass
     return answer(path, reference.flops() + session.flops(5 / 3))
 
@@ -52,5 +48,5 @@ def _reference(corpus: Corpus, space: SearchSpace, n_params: float, n_tokens: fl
     session = Session(corpus, space, n_params, n_tokens, seed)
     prior_K = space.prior_K()
     for step in range(session.shape.n_steps):
-        session.run.step(step, np.concatenate(list(session.draw(prior_K).values())))
+        session.plain_step(step, prior_K)
     return session

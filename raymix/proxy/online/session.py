@@ -8,6 +8,7 @@ Letters: K training domains, T steps.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,13 +96,25 @@ class Session:
         self.run.optimizer.zero_grad(set_to_none=False)
         return loss, found
 
-    def step(self, step: int, gradient: list[Tensor], loss: float) -> None:
-        """One update along this gradient.
+    def plain_step(self, step: int, mixture_K: Array) -> None:
+        """An ordinary step on the next batch at these shares.
 
         Raises:
             Diverged: see `Run.look`.
         """
-        for param, value in zip(self.run.params, gradient, strict=True):
+        self.run.step(step, np.concatenate(list(self.draw(mixture_K).values())))
+
+    def weighted_step(self, step: int, parts: Iterable[tuple[float, float, list[Tensor]]]) -> None:
+        """One update along the sum of weight x gradient; parts are (weight, loss, gradient), taken one at a time.
+
+        Raises:
+            Diverged: see `Run.look`.
+        """
+        total, loss = [torch.zeros_like(param) for param in self.run.params], 0.0
+        for weight, part_loss, gradient in parts:
+            torch._foreach_add_(total, gradient, alpha=weight)
+            loss += weight * part_loss
+        for param, value in zip(self.run.params, total, strict=True):
             param.grad = value
         self.run.update(self.shape.rate(step))
         self.run.losses.append(torch.tensor(loss))
@@ -123,11 +136,3 @@ def answer(path: list[Array], flops: float) -> Answer:
     path_TK = np.stack(path)
     mean_K = path_TK.mean(0)
     return Answer(mean_K / mean_K.sum(), path_TK, flops)
-
-
-def accumulate(total: list[Tensor] | None, gradient: list[Tensor], weight: float) -> list[Tensor]:
-    """total + weight x gradient, in place."""
-    if total is None:
-        return [value * weight for value in gradient]
-    torch._foreach_add_(total, gradient, alpha=weight)
-    return total
