@@ -27,6 +27,7 @@ from raymix.store import StoreError
 from raymix.study import Study
 from raymix.study.files import folder_name
 from raymix.target.reading import stage_notes
+from raymix.target.recommend import NotEnoughTrialsError, fit_law
 
 Exporter = Callable[..., list[str]]
 """`(study, **options)`: options are keyword arguments; returns sentences that say what was written where."""
@@ -100,10 +101,22 @@ def _in_file(path: Path) -> dict[str, Any]:
     return found.model_dump()
 
 
+def _more_trials(study: Study) -> str:
+    """The command that trains what a recommendation still needs."""
+    if not study.finished:
+        return f"continue with: {study.command()}"
+    doubled = " ".join(f"--set budget.{name}={2 * limit:g}" for name, limit in study.space.budget.limits().items())
+    return f"its budget is spent: mend what failed, then raymix resume {shlex.quote(study.store.where)} {doubled}"
+
+
 def _recommended(study: Study) -> dict[str, Any]:
-    """recommendation.json; where it will not do, the command that writes it from the records."""
+    """recommendation.json; where it will not do, the command that writes it, or trains what it needs."""
     store, again = study.store, f"raymix report {shlex.quote(study.store.where)}"
     if not store.has("recommendation.json"):
+        try:
+            fit_law(study.space, study.table())
+        except NotEnoughTrialsError as error:
+            raise StoreError(f"{store.where}: there is nothing to hand over: {error}; {_more_trials(study)}") from None
         raise StoreError(f"{store.where}: nothing was recommended yet; this does it: {again}")
     try:
         found = store.read_json("recommendation.json")

@@ -211,6 +211,21 @@ def test_a_mixture_older_than_the_rows_is_said_to_be(study: Study, tmp_path: Pat
     assert "before the last change" in " ".join(exported(work, "--to", "olmix", "-o", tmp_path / "b").output.split())
 
 
+def test_where_all_failed_no_command_is_named_that_fails_too(tmp_path: Path) -> None:
+    work = Study.create(worlds.space(), tmp_path / "s")
+    unfinished = exported(work, "--to", "olmix", "-o", tmp_path / "out")
+    assert "0 trials have losses, a law needs at least 4; continue with: raymix ask" in str(unfinished.exception)
+    for trial in work.ask(12):
+        work.fail(trial.trial_id, "out of memory")
+    assert work.finished
+    said = str(exported(work, "--to", "olmix", "-o", tmp_path / "out").exception)
+    assert "nothing to hand over" in said and "failures: out of memory" in said
+    assert "raymix report" not in said and said.endswith(f"raymix resume {tmp_path / 's'} --set budget.trials=24")
+    done = CliRunner().invoke(app, ["resume", str(tmp_path / "s"), "--set", "budget.trials=24"])
+    assert done.exit_code == 0, done.output
+    assert Study.open(tmp_path / "s").ask(1)
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"mixture": {}}'])
 def test_a_damaged_recommendation_names_the_command_that_writes_it_anew(
     study: Study, tmp_path: Path, content: bytes
