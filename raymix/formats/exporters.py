@@ -67,7 +67,8 @@ def export_mixture(
         blend, name = blend_of(_in_file(source), **details), source.stem
     else:
         tokenizer = source.space.tokenizer.name or "trained on the study's own text"
-        blend = blend_of(_recommended(source), tokenizer=tokenizer, seed=source.seed, **details)
+        details |= {"tokenizer": tokenizer, "seed": source.seed, "notes": stage_notes(source.space)}
+        blend = blend_of(_recommended(source), **details)
         name = folder_name(source.space.name)
     folder, files = out or Path(f"{name}-{target}"), export(blend, target)
     write_files(folder, files)

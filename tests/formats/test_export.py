@@ -200,6 +200,7 @@ def test_a_mixture_of_some_stages_is_not_handed_over_as_that_of_the_run(tmp_path
     (said,) = [note for note in found.law["notes"] if "recipe.stages" in note]
     assert said.startswith("the mixture is that of 70% of the tokens: recipe.stages fixes the others, 30% web=1")
     assert said in " ".join(exported(work, "--to", "megatron", "-o", tmp_path / "out").output.split())
+    assert json.loads((tmp_path / "out" / "mixture.json").read_text())["notes"] == [said]
 
 
 def test_a_mixture_older_than_the_rows_is_said_to_be(study: Study, tmp_path: Path) -> None:
