@@ -186,6 +186,8 @@ def _log_ticks(values: Any) -> Spec:
     ticks = [m * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for m in steps]
     pad = 0.06 * (high - low) or 0.1
     kept = [t for t in ticks if low - pad <= math.log10(t) <= high + pad]
+    if len(kept) < 2:  # one tick alone says nothing of how far apart two checkpoints are
+        kept = sorted({float(values.min()), float(values.max())})
     return {"tickvals": kept, "ticktext": [words.human(t) for t in kept], "range": [low - pad, high + pad]}
 
 
@@ -231,6 +233,7 @@ def trials_figure(
     layout["xaxis2"]["visible"] = bool(shown_at)
     shown = row > 11
     layout["yaxis"] = _axis("", range=[max(y, default=0) + 0.7, -0.7], showgrid=False, tickvals=y if shown else [],
+                            automargin=True,
                             ticktext=[label(ids[t.trial_id], 9) for t in trials] if shown else [])  # fmt: skip
     if not shown:
         layout["yaxis"]["title"] = {"text": "trials, first at the top", "font": {"size": 12, "color": "@muted"}}

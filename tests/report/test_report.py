@@ -499,6 +499,23 @@ def test_evidence_from_elsewhere_has_trials_of_its_own_in_the_figure() -> None:
     assert specs["trials"]["layout"]["yaxis"]["ticktext"][:2] == ["\u2026t000", "\u2026t001"]
 
 
+def test_checkpoints_of_half_and_whole_a_run_stand_at_two_ticks() -> None:
+    """Round numbers alone left one tick, from which no length can be read."""
+    study = make_study()
+    done = [row for row in study["observations"].table.to_pylist() if row["status"] == "done"]
+    rows = [row | {"n_tokens": n, "status": how} for row in done for n, how in ((2.5e8, "checkpoint"), (5e8, "done"))]
+    names = study["observations"].domains, study["observations"].eval_domains
+    axis = drawn(render(**study | {"observations": Observations.from_rows(rows, *names)}))["loss-0"]["layout"]["xaxis"]
+    assert (axis["tickvals"], axis["ticktext"]) == ([2.5e8, 5e8], ["250M", "500M"])
+
+
+def test_ids_of_trials_make_room_for_themselves(page: str) -> None:
+    """Eight digits of a real id are wider than those of a test, and were cut off at the left."""
+    specs = drawn(page)
+    assert specs["trials"]["layout"]["yaxis"]["automargin"]
+    assert specs["loss-0"]["layout"]["yaxis"]["automargin"]
+
+
 def test_numbers_of_a_mixture_that_is_not_to_be_used_are_said_to_be_its_own(page: str) -> None:
     study = make_study()
     study["recommendation"]["verdict"] = {"answer": "keep the baseline", "baseline": "prior", "reason": "within noise"}
