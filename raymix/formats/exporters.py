@@ -117,7 +117,7 @@ def _recommended(study: Study) -> dict[str, Any]:
         try:
             fit_law(study.space, study.table())
         except NotEnoughTrialsError as error:
-            raise StoreError(f"{store.where}: there is nothing to hand over: {error}; {_more_trials(study)}") from None
+            raise StoreError(f"{store.where}: nothing was recommended: {error}; {_more_trials(study)}") from None
         raise StoreError(f"{store.where}: nothing was recommended yet; this does it: {again}")
     try:
         found = store.read_json("recommendation.json")
