@@ -299,3 +299,16 @@ def test_runs_of_several_sizes_under_one_name_are_several_trials(tmp_path: Path)
         "m1",
         "m2",
     ]
+
+
+def test_a_study_that_took_them_under_one_name_reads_them_as_several(tmp_path: Path) -> None:
+    """As versions did that recorded the names of the table."""
+    path = table(tmp_path, [SHARES[0]] * 2 + [SHARES[1]], trial_id=["m0", "m0", "m1"], n_params=[1e5, 1e7, 1e5])
+    wanted = space(OLD, str(path))
+    now = Ledger(wanted)
+    take_evidence(now)
+    ((kind, body),) = now.events or []
+    rows = [row | {"trial_id": row["trial_id"].partition("@")[0]} for row in body["rows"]]
+    then = Ledger(wanted, events=[(kind, body | {"rows": rows})])
+    assert then.table().trial_ids == now.table().trial_ids
+    assert len(set(then.table().run_B.tolist())) == 3

@@ -167,11 +167,19 @@ def test_a_file_address_is_the_folder_it_names(tmp_path: Path, name: str) -> Non
         ("s3://bucket/a#b?scheme=http", "write %23 for #"),  # was s3://bucket/a
         ("s3://bucket/a b", "cannot be opened"),  # was the exit code of work that failed
         ("s3://bucket//name", "an empty part"),  # was "study.json: damaged"
+        ("http://example.org/study", "a study is a directory, or lives in an object store: s3://bucket/name"),
     ],
 )
 def test_what_is_no_address_is_no_study(where: str, says: str) -> None:
     with pytest.raises(NoStudyError, match=says):
         Store(where)
+
+
+@pytest.mark.parametrize("where", ["s3://key:planted@bucket/a b", "http://user:planted@example.org/study"])
+def test_an_address_that_is_none_is_said_without_its_password(where: str) -> None:
+    with pytest.raises(NoStudyError, match="cannot be opened") as caught:
+        Store(where)
+    assert "planted" not in str(caught.value)
 
 
 def test_a_pickled_copy_reads_and_has_no_lock(tmp_path: Path) -> None:

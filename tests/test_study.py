@@ -297,6 +297,8 @@ def test_status_lists_what_was_asked_and_not_told(tmp_path: Path) -> None:
 
 def test_export_before_any_report_says_what_recommends(tmp_path: Path) -> None:
     study = Study.create(worlds.space(), tmp_path / "s")
+    with study.writing() as ledger:
+        worlds.play(ledger)
     with pytest.raises(StoreError, match="nothing was recommended yet; this does it: raymix report"):
         export_study(study, "megatron")
 

@@ -31,7 +31,8 @@ def read_exchange(src: str | Path) -> Observations:
     domains, eval_domains = _named(sheet, "mixture/"), _named(sheet, "loss/")
     if not domains:
         raise ValueError(f"{sheet.path}: no column begins with 'mixture/'; name the shares mixture/<domain>")
-    unknown = [name for name in sheet.names if name not in COLUMNS and not name.startswith(PREFIXES)]
+    unknown = [name or "one without a name" for name in sheet.names
+               if name not in COLUMNS and not name.startswith(PREFIXES)]  # fmt: skip
     if unknown:
         log.warning("%s: not part of the exchange form, left out: %s", sheet.path, listed(unknown))
     for prefix in ("tokens/", "unique/"):

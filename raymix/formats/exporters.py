@@ -27,6 +27,7 @@ from raymix.store import StoreError
 from raymix.study import Study
 from raymix.study.files import folder_name
 from raymix.target.reading import stage_notes
+from raymix.target.recommend import NotEnoughTrialsError, fit_law
 
 Exporter = Callable[..., list[str]]
 """`(study, **options)`: options are keyword arguments; returns sentences that say what was written where."""
@@ -66,7 +67,8 @@ def export_mixture(
         blend, name = blend_of(_in_file(source), **details), source.stem
     else:
         tokenizer = source.space.tokenizer.name or "trained on the study's own text"
-        blend = blend_of(_recommended(source), tokenizer=tokenizer, seed=source.seed, **details)
+        details |= {"tokenizer": tokenizer, "seed": source.seed, "notes": stage_notes(source.space)}
+        blend = blend_of(_recommended(source), **details)
         name = folder_name(source.space.name)
     folder, files = out or Path(f"{name}-{target}"), export(blend, target)
     write_files(folder, files)
@@ -100,10 +102,22 @@ def _in_file(path: Path) -> dict[str, Any]:
     return found.model_dump()
 
 
+def _more_trials(study: Study) -> str:
+    """The command that trains what a recommendation still needs."""
+    if not study.finished:
+        return f"continue with: {study.command()}"
+    doubled = " ".join(f"--set budget.{name}={2 * limit:g}" for name, limit in study.space.budget.limits().items())
+    return f"its budget is spent: mend what failed, then raymix resume {shlex.quote(study.store.where)} {doubled}"
+
+
 def _recommended(study: Study) -> dict[str, Any]:
-    """recommendation.json; where it will not do, the command that writes it from the records."""
+    """recommendation.json; where it will not do, the command that writes it, or trains what it needs."""
     store, again = study.store, f"raymix report {shlex.quote(study.store.where)}"
     if not store.has("recommendation.json"):
+        try:
+            fit_law(study.space, study.table())
+        except NotEnoughTrialsError as error:
+            raise StoreError(f"{store.where}: nothing was recommended: {error}; {_more_trials(study)}") from None
         raise StoreError(f"{store.where}: nothing was recommended yet; this does it: {again}")
     try:
         found = store.read_json("recommendation.json")

@@ -1,9 +1,9 @@
 """A study's trials as an Optuna study, for its dashboard and plots.
 
     share/<domain>, n_params, n_tokens    parameters of a trial
-    the objective, nats per token         its value; of every checkpoint an intermediate value at its tokens
+    the objective, in its unit            its value; of every checkpoint an intermediate value at its tokens
     done, failed, stopped                 COMPLETE, FAIL, PRUNED
-    loss/<eval domain>, seed, reason ...  user attributes
+    loss/..., metric/..., seed, reason    user attributes
 
 Trials of several sizes are one study: filter by `n_params` before comparing their values.
 """
@@ -17,6 +17,7 @@ import numpy as np
 
 from raymix.observations import REUSED
 from raymix.report.trials import Trial, list_trials
+from raymix.report.words import unit
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.study import Study
@@ -52,7 +53,7 @@ def export_optuna(study: Study, *, storage: str, name: str = "") -> list[str]:
     there = {trial.user_attrs.get(KEY) for trial in into.get_trials(deepcopy=False)}
     found = [trial for trial in _ended(study) if trial.trial_id not in there]
     into.add_trials([_as_optuna(study, trial) for trial in found])
-    into.set_user_attr("raymix", {"space": study.space.name, "seed": study.seed, "objective": "nats per token"})
+    into.set_user_attr("raymix", {"space": study.space.name, "seed": study.seed, "objective": unit(study.space)})
     return [f"{len(found)} trials written to the Optuna study {name!r} in {storage}"]
 
 
@@ -123,13 +124,14 @@ def _checkpoints(study: Study, trial: Trial) -> dict[int, float]:
 
 
 def _attributes(study: Study, trial: Trial) -> dict[str, Any]:
-    """Losses at the last checkpoint, seed, and why it failed."""
+    """Losses and metrics at the last checkpoint, seed, and why it failed or was stopped."""
     out: dict[str, Any] = {"seed": trial.seed}
-    if trial.failed:
+    if not trial.whole:
         out["reason"] = trial.reason
     if len(trial.rows):
         table = study.table()
         row = table.table.slice(int(trial.rows[-1]), 1).to_pylist()[0]
-        kept = [f"loss/{name}" for name in table.eval_domains] + ["seconds", "flops"]
+        kept = [f"loss/{name}" for name in table.eval_domains] + [f"metric/{name}" for name in table.metrics]
+        kept += ["seconds", "flops"]
         out |= {name: row[name] for name in kept if row[name] is not None and np.isfinite(row[name])}
     return out

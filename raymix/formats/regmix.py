@@ -57,7 +57,8 @@ def read_regmix(
 def _mixture_file(src: Path) -> Path:
     if src.is_file():
         return src
-    return _only([*src.glob("train_mixture_*.csv")], src, "train_mixture_*.csv", "name the mixture CSV itself")
+    found = [*src.glob("train_mixture_*.csv"), *src.glob("train_mixture_*.csv.gz")]
+    return _only(found, src, "train_mixture_*.csv", "name the mixture CSV itself")
 
 
 def _loss_file(mixtures: Path) -> Path:

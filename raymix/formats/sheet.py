@@ -36,11 +36,12 @@ class Sheet:
         """Nothing, if all these columns are there.
 
         Raises:
-            ValueError: a column is missing; names it and the nearest one.
+            ValueError: a column is missing, or stands twice; names it and the nearest one.
         """
         for name in names:
             if name not in self.names:
                 raise ValueError(f"{self.path}: the column {name!r} is missing; {nearest(name, self.names)}")
+        _once(self.path, [name for name in self.names if name in names])
 
     def text(self, row: int, name: str) -> str:
         """A cell as stripped text, "" where empty."""
@@ -63,8 +64,10 @@ class Sheet:
         return any(is_number(row[name]) for row in self.rows)
 
 
-def read_sheet(path: str | Path) -> Sheet:
-    """The table in a .csv, .tsv (also .gz) or .parquet file.
+def read_sheet(path: str | Path, once: bool = True) -> Sheet:
+    """The table in a .csv, .tsv (also .gz) or .parquet file, without columns that have neither a name nor a cell.
+
+    Where not all columns have to stand there `once`, those that are needed do (`Sheet.need`).
 
     Raises:
         ValueError: no such file, an unknown ending, no rows, a duplicate column, a row of another length.
@@ -73,12 +76,17 @@ def read_sheet(path: str | Path) -> Sheet:
     if not is_table(path):
         raise ValueError(f"{path}: a table is a .csv, .tsv, .csv.gz, .tsv.gz or .parquet file")
     names, rows = _delimited(path) if ending(path) in DELIMITERS else _parquet(path)
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{path}: the column {twice[0]!r} stands twice; keep one")
+    if once:
+        _once(path, names)
     if not rows:
         raise ValueError(f"{path}: the file has no rows")
     return Sheet(path, tuple(names), rows)
+
+
+def _once(path: Path, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path}: the column {twice[0]!r} stands twice; keep one")
 
 
 def existing(path: str | Path, folder: bool = False) -> Path:
@@ -114,7 +122,9 @@ def read_text(path: Path) -> str:
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         text = raw.decode("utf-8-sig")
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read as text ({error})") from None
     if not text.strip():
         raise ValueError(f"{path}: the file is empty")
@@ -180,4 +190,5 @@ def _delimited(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     for number, cells in enumerate(filled[1:], start=1):
         if len(cells) != len(names):
             raise ValueError(f"{path}: row {number} has {len(cells)} cells, the header has {len(names)} columns")
-    return names, [dict(zip(names, cells, strict=True)) for cells in filled[1:]]
+    kept = [i for i, name in enumerate(names) if name or any(cells[i].strip() for cells in filled[1:])]
+    return [names[i] for i in kept], [{names[i]: cells[i] for i in kept} for cells in filled[1:]]

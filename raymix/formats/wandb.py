@@ -8,6 +8,7 @@
     status: State                       # optional: finished, crashed, failed, killed, ...
     seed: config.seed                   # optional
 
+The export is that of the table of runs. Names of runs need not differ there: then `trial_id` is the column of ids.
 Losses are taken as nats per token. A run that crashed or never logged a loss stays as a row that says so.
 """
 
@@ -47,7 +48,10 @@ def read_wandb(src: str | Path, *, mapping: str | Path) -> Observations:
     Raises:
         ValueError: a key of the mapping or a column is missing or unknown, a run stands twice, a bad cell or sum.
     """
-    sheet, columns = read_sheet(src), _read_mapping(existing(mapping))
+    sheet, columns = read_sheet(src, once=False), _read_mapping(existing(mapping))
+    if any(name.endswith("__MIN") for name in sheet.names):
+        raise ValueError(f"{sheet.path}: this is the export of a chart, with a column for each run: export the table "
+                         "of runs")  # fmt: skip
     mixture, loss = columns["mixture"], columns["loss"]
     named = [columns[key] for key in ("n_params", "n_tokens", "status", "seed") if isinstance(columns.get(key), str)]
     sheet.need(*mixture.values(), *loss.values(), *named)
@@ -58,9 +62,17 @@ def read_wandb(src: str | Path, *, mapping: str | Path) -> Observations:
         | losses_of(sheet, row, loss)
         | _status(sheet, row, columns.get("status"))
         | _seed(sheet, row, columns.get("seed"))
-        for name, row in row_of_id(sheet, columns["trial_id"]).items()
+        for name, row in _rows(sheet, columns["trial_id"]).items()
     ]
     return as_observations(rows, list(mixture), list(loss), sheet.path)
+
+
+def _rows(sheet: Sheet, column: str) -> dict[str, int]:
+    try:
+        return row_of_id(sheet, column)
+    except ValueError as error:
+        remedy = ", or let trial_id be the column of run ids" if "stands twice" in str(error) else ""
+        raise ValueError(f"{error}{remedy}") from None
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

@@ -105,8 +105,9 @@ class MLflow:
             self._client.log_metric(self._of(trial), key, value, step=int(row["n_tokens"]))
 
     def end(self, trial: Trial, status: str) -> None:
-        """FINISHED, or FAILED."""
-        self._client.set_terminated(self._of(trial), "FINISHED" if status == "done" else "FAILED")
+        """FINISHED, KILLED where it was stopped, or FAILED."""
+        ended = {"done": "FINISHED", "stopped": "KILLED"}.get(status, "FAILED")
+        self._client.set_terminated(self._of(trial), ended)
 
     def study(self, numbers: Mapping[str, float]) -> None:
         """Metrics of the parent run."""

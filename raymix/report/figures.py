@@ -127,7 +127,7 @@ def loss_panel(observations: Observations, trials: Sequence[Trial], column: int,
         data.append(_loss_lines(observations, [best], column, "@accent", 2.6))
     layout = _layout(232, left=44, right=12)
     layout["xaxis"] = _axis("tokens trained on", type="log", **_log_ticks(observations.scale_B2[:, 1]))
-    layout["yaxis"] = _axis(label(unit), nticks=5)
+    layout["yaxis"] = _axis(label(unit), nticks=5, automargin=True)
     losses = [y for line in data for y in line["y"] if y is not None]
     most = _most(losses)
     if any(y > most for y in losses):
@@ -186,6 +186,8 @@ def _log_ticks(values: Any) -> Spec:
     ticks = [m * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for m in steps]
     pad = 0.06 * (high - low) or 0.1
     kept = [t for t in ticks if low - pad <= math.log10(t) <= high + pad]
+    if len(kept) < 2:  # one tick alone says nothing of how far apart two checkpoints are
+        kept = sorted({float(values.min()), float(values.max())})
     return {"tickvals": kept, "ticktext": [words.human(t) for t in kept], "range": [low - pad, high + pad]}
 
 
@@ -197,7 +199,8 @@ def trials_figure(
     Failed trials are hatched, and stopped ones pale like them.
     """
     y, notes = _places(trials)
-    colour_of, bars = colours(names), []
+    colour_of, bars, called = colours(names), [], words.apart(names)
+    ids = words.apart([t.trial_id for t in trials], 9)
     fate = ["failed" if t.failed else "stopped" if t.stopped else "" for t in trials]
     hover = [
         label(t.trial_id) + (f" {f}: {label(t.reason, 60)}" if f else "") for t, f in zip(trials, fate, strict=True)
@@ -206,7 +209,7 @@ def trials_figure(
         shares = [100 * float(trial.mix_K[names.index(name)]) for trial in trials]
         bars.append({
             "type": "bar", "orientation": "h", "x": shares, "y": y, "width": 0.82,
-            "text": hover, "textposition": "none", "meta": label(name),
+            "text": hover, "textposition": "none", "meta": label(called[name]),
             "hovertemplate": "%{text}<br>%{meta} %{x:.1f}%<extra></extra>",
             "marker": {"color": colour_of[name], "opacity": [0.3 if f else 1.0 for f in fate],
                        "pattern": {"shape": ["/" if t.failed else "" for t in trials], "size": 5, "solidity": 0.3},
@@ -230,7 +233,8 @@ def trials_figure(
     layout["xaxis2"]["visible"] = bool(shown_at)
     shown = row > 11
     layout["yaxis"] = _axis("", range=[max(y, default=0) + 0.7, -0.7], showgrid=False, tickvals=y if shown else [],
-                            ticktext=[label(t.trial_id, 9) for t in trials] if shown else [])  # fmt: skip
+                            automargin=True,
+                            ticktext=[label(ids[t.trial_id], 9) for t in trials] if shown else [])  # fmt: skip
     if not shown:
         layout["yaxis"]["title"] = {"text": "trials, first at the top", "font": {"size": 12, "color": "@muted"}}
     return {"data": [*bars, _objective_dots(trials, y, best, row, most)], "layout": layout}

@@ -27,7 +27,7 @@ from raymix.report import figures, words
 from raymix.report.heldout import Columns, by_scale, judged
 from raymix.report.trials import Trial, best_trial, list_trials, sizes
 from raymix.space import Scale, SearchSpace
-from raymix.target.reading import epochs_of
+from raymix.target.reading import epochs_of, stage_notes
 
 PANELS = 24  # domains or eval domains that get a panel of their own; tables name all
 MANY = 12  # domains up to which each stands under the bar, however small its share
@@ -79,7 +79,8 @@ def render(
     template = _environment().from_string(_asset("page.html"))
     return template.render(
         space=space, found=found, state=state, trials=trials, best=best, order=order, panels=PANELS,
-        colour=figures.colours(space.domain_names), sizes=_sizes(trials),
+        colour=figures.colours(space.domain_names), sizes=_sizes(trials), called=words.apart(space.domain_names, 30),
+        titled=words.apart([*space.domain_names, *observations.eval_domains], 60), stages=stage_notes(space),
         verdict=_verdict(found, trials), bars=_bars(space, found, order), reference=_reference(found), own=_own(found),
         baselines=_baselines(found), confirmed=confirmed, confirmed_gains=_confirmed(confirmed),
         heldout=judged(groups), replicated=_replicated(trials),

@@ -88,6 +88,20 @@ def short(name: str, length: int = 22) -> str:
     return name if len(name) <= length else name[: length - 1] + ELLIPSIS
 
 
+def apart(names: Sequence[str], length: int = 22) -> dict[str, str]:
+    """Names that fit and are still told apart: where cutting ends makes some alike, their common beginning goes."""
+    found = {name: short(name, length) for name in names}
+    alike: dict[str, list[str]] = {}
+    for name, cut in found.items():
+        alike.setdefault(cut, []).append(name)
+    for group in alike.values():
+        first, last = min(group), max(group)
+        common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+        begin = max((i + 1 for i, c in enumerate(first[:common]) if not c.isalnum()), default=common)
+        found |= {name: short(ELLIPSIS + name[begin:], length) for name in group if len(group) > 1}
+    return found
+
+
 def count(n: int, thing: str) -> str:
     """`1 trial`, `2 trials`."""
     return f"{n:,} {thing}{'' if n == 1 else 's'}"
@@ -125,8 +139,9 @@ def change(mixture: Mapping[str, float], reference: Mapping[str, float], name: s
     ranked = sorted((d for d in moves if abs(moves[d]) >= 0.5), key=lambda d: moves[d])
     if not ranked:
         return f"Within half a percentage point of {name} in every domain."
-    more = [f"{short(d)} (+{moves[d]:.0f})" for d in ranked[::-1] if moves[d] > 0][:3]
-    less = [f"{short(d)} ({MINUS}{-moves[d]:.0f})" for d in ranked if moves[d] < 0][:3]
+    called = apart(list(mixture))
+    more = [f"{called[d]} (+{moves[d]:.0f})" for d in ranked[::-1] if moves[d] > 0][:3]
+    less = [f"{called[d]} ({MINUS}{-moves[d]:.0f})" for d in ranked if moves[d] < 0][:3]
     parts = [f"{word} {', '.join(names)}" for word, names in (("more", more), ("less", less)) if names]
     return f"Against {name}, in percentage points: {'; '.join(parts)}."
 

@@ -28,6 +28,7 @@ OPTIONS = {
     "gs": "retry_limit_seconds=10",  # instead of 15 minutes: `retried` comes back
     "gcs": "retry_limit_seconds=10",
 }
+PLACES = "a study is a directory, or lives in an object store: s3://bucket/name, gs://..., abfs://..."
 SECRET_KEYS = ("access_key", "secret_key", "session_token", "access_token")
 
 
@@ -157,10 +158,12 @@ class RemoteObjects:
             raise NoStudyError(f"{self.where}: what follows # would be lost: write %23 for #")
         if "//" in parts.path:
             raise NoStudyError(f"{self.where}: an empty part between two slashes, which a store does not take")
+        opened = _with_options(address)
         try:
-            self._fs, path = FileSystem.from_uri(_with_options(address))
+            self._fs, path = FileSystem.from_uri(opened)
         except ValueError as error:  # also Arrow's: it cannot be read as an address
-            raise NoStudyError(f"{self.where}: this address cannot be opened: {error}") from None
+            why = str(error).replace(opened, self.where)
+            raise NoStudyError(f"{self.where}: this address cannot be opened: {why}; {PLACES}") from None
         except (ArrowException, OSError) as error:
             raise StoreError(f"{self.where}: this address cannot be opened: {error}") from None
         self._root = path.rstrip("/")

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from raymix.store import Store
 from raymix.study.domain_maps import ZERO, Mapping, Source, domain_map, eval_map
 from raymix.study.files import read_identity, read_space
 from raymix.study.ledger import Ledger
-from raymix.study.routes import copied
+from raymix.study.routes import by_size, copied
 
 log = logging.getLogger(__name__)
 
@@ -128,26 +127,14 @@ def _rows(
     blocks = {"mixture/": mix_BK, "tokens/": tokens_BK, "unique/": unique_BK}
     seed_B = kept.table["seed"].to_pylist()
     out = []
-    for b, trial_id in enumerate(_ids(kept)):
+    for b, trial_id in enumerate(kept.trial_ids):
         row: dict[str, Any] = {"trial_id": f"{REUSED}{mark}/{trial_id}", "status": str(kept.status_B[b])}
         row |= {"seed": int(seed_B[b])} | {name: float(kept.column(name)[b]) for name in NUMBERS}
         for prefix, value_BK in blocks.items():
             row |= {f"{prefix}{name}": float(v) for name, v in zip(space.domain_names, value_BK[b], strict=True)}
         row |= {f"loss/{name}": float(value) for name, value in zip(evals, loss_BM[b], strict=True)}
         out.append({key: value for key, value in row.items() if not isinstance(value, float) or np.isfinite(value)})
-    return out
-
-
-def _ids(kept: Observations) -> list[str]:
-    """Trial ids (B,), with the size where one names runs of several: a trial of a study is one run."""
-    size_B = kept.column("n_params").tolist()
-    several = {
-        trial
-        for trial, n in Counter(trial for trial, _ in {*zip(kept.trial_ids, size_B, strict=True)}).items()
-        if n > 1
-    }
-    pairs = zip(kept.trial_ids, size_B, strict=True)
-    return [f"{trial}@{size:g}" if trial in several else trial for trial, size in pairs]
+    return by_size(out)
 
 
 def _mark(entry: Reuse, source: Source) -> str:

@@ -23,7 +23,7 @@ from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace, SpaceError
 from raymix.store import Store
 from raymix.store.log import Event
-from raymix.study.routes import alike, once, origin
+from raymix.study.routes import alike, by_size, once, origin
 from raymix.study.row import check_columns, check_mixture, record, unlike, without_result
 from raymix.study.trial import Trial, trial_identity, unknown_trial
 
@@ -213,7 +213,7 @@ class Ledger:
         """Rows from elsewhere, once every eval domain is measured by some row: a law needs all of them."""
         if self._reused is None:
             asked = [self.reused[entry.key] for entry in self.space.reuse if entry.key in self.reused]
-            rows = once([row for body in asked for row in body["rows"]])
+            rows = once([row for body in asked for row in by_size(body["rows"])])
             cells = [((origin(row["trial_id"]), row["n_tokens"]), self._cells_of(row)) for row in rows]
             self._reused = cells, _measured(rows)
         found, measured = self._reused

@@ -36,6 +36,21 @@ def once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [row for i, row in enumerate(named) if i not in twice]
 
 
+def by_size(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the size in the name of a trial that stands for runs of several: a trial of a study is one run.
+
+    A study begun by an earlier version has recorded such rows under one name.
+    """
+    sizes: dict[str, set[float]] = {}
+    for row in rows:
+        sizes.setdefault(row["trial_id"], set()).add(row["n_params"])
+    several = {trial_id for trial_id, found in sizes.items() if len(found) > 1}
+    return [
+        {**row, "trial_id": f"{row['trial_id']}@{row['n_params']:g}"} if row["trial_id"] in several else dict(row)
+        for row in rows
+    ]
+
+
 def copied(rows: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> list[str]:
     """A sentence where rows of evidence are those of another source (in `before`) under other names."""
     both = [*before, *rows]

@@ -75,6 +75,21 @@ def test_mlflow_has_a_run_per_trial_below_the_study(tmp_path: Path, monkeypatch:
     assert runs[done[0]].data.tags["mlflow.parentRunId"] == runs["small"].info.run_id
 
 
+def test_mlflow_is_told_how_a_trial_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that was stopped is no failure there."""
+    ends: list[str] = []
+    known = SimpleNamespace(experiment_id="1", info=SimpleNamespace(run_id="r"))
+    client = SimpleNamespace(
+        get_experiment_by_name=lambda name: known, create_run=lambda *args, **named: known,
+        log_param=lambda *args: None, set_terminated=lambda run, status: ends.append(status),
+    )  # fmt: skip
+    monkeypatch.setattr(trackers, "import_module", lambda name: SimpleNamespace(MlflowClient=lambda uri: client))
+    tracker = trackers.MLflow("small", tmp_path)
+    for trial, status in zip(Ledger(worlds.space()).ask(3), ("done", "stopped", "failed"), strict=True):
+        tracker.end(trial, status)
+    assert ends == ["FINISHED", "KILLED", "FAILED"]
+
+
 @pytest.mark.skipif(util.find_spec("wandb") is None, reason="wandb is not installed")
 @pytest.mark.slow
 def test_wandb_offline_writes_a_run_per_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,6 +200,7 @@ def test_a_mixture_of_some_stages_is_not_handed_over_as_that_of_the_run(tmp_path
     (said,) = [note for note in found.law["notes"] if "recipe.stages" in note]
     assert said.startswith("the mixture is that of 70% of the tokens: recipe.stages fixes the others, 30% web=1")
     assert said in " ".join(exported(work, "--to", "megatron", "-o", tmp_path / "out").output.split())
+    assert json.loads((tmp_path / "out" / "mixture.json").read_text())["notes"] == [said]
 
 
 def test_a_mixture_older_than_the_rows_is_said_to_be(study: Study, tmp_path: Path) -> None:
@@ -209,6 +210,21 @@ def test_a_mixture_older_than_the_rows_is_said_to_be(study: Study, tmp_path: Pat
         (trial,) = ledger.ask(1)
         ledger.fail(trial.trial_id, "out of memory")
     assert "before the last change" in " ".join(exported(work, "--to", "olmix", "-o", tmp_path / "b").output.split())
+
+
+def test_where_all_failed_no_command_is_named_that_fails_too(tmp_path: Path) -> None:
+    work = Study.create(worlds.space(), tmp_path / "s")
+    unfinished = exported(work, "--to", "olmix", "-o", tmp_path / "out")
+    assert "0 trials have losses, a law needs at least 4; continue with: raymix ask" in str(unfinished.exception)
+    for trial in work.ask(12):
+        work.fail(trial.trial_id, "out of memory")
+    assert work.finished
+    said = str(exported(work, "--to", "olmix", "-o", tmp_path / "out").exception)
+    assert "nothing was recommended: 0 trials have losses" in said and "failures: out of memory" in said
+    assert "raymix report" not in said and said.endswith(f"raymix resume {tmp_path / 's'} --set budget.trials=24")
+    done = CliRunner().invoke(app, ["resume", str(tmp_path / "s"), "--set", "budget.trials=24"])
+    assert done.exit_code == 0, done.output
+    assert Study.open(tmp_path / "s").ask(1)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"mixture": {}}'])

@@ -126,3 +126,21 @@ def test_nan_ids_in_parquet_are_no_ids(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(table.set_column(index, "trial_id", pa.array([1.5, np.nan])), tmp_path / "t.parquet")
     with pytest.raises(ValueError, match="row 2 has no trial_id"):
         import_runs("exchange", tmp_path / "t.parquet")
+
+
+def test_commas_at_the_end_of_every_line_are_no_columns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As spreadsheets write them."""
+    (tmp_path / "t.csv").write_text("trial_id,n_params,n_tokens,mixture/a,,\nq,1,2,1,,\nr,1,2,1,,\n")
+    with caplog.at_level(logging.WARNING):
+        assert import_runs("exchange", tmp_path / "t.csv").trial_ids == ["q", "r"]
+    assert not caplog.text
+    (tmp_path / "t.csv").write_text(",trial_id,n_params,n_tokens,mixture/a\n0,q,1,2,1\n")
+    with caplog.at_level(logging.WARNING):
+        import_runs("exchange", tmp_path / "t.csv")
+    assert "left out: one without a name" in caplog.text
+
+
+def test_text_of_another_encoding_is_to_be_saved_as_utf8(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("trial_id,n_params,n_tokens,mixture/b\u00fccher\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"t.csv: cannot be read as text .*; save it as UTF-8"):
+        import_runs("exchange", tmp_path / "t.csv")

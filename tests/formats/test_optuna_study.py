@@ -53,6 +53,7 @@ def test_trials_are_read_back_from_any_storage(study: Study, tmp_path: Path, sto
         assert trial.user_attrs["loss/web"] > 0
     assert found.trials[4].user_attrs["reason"] == "out of memory"
     assert list(found.trials[5].intermediate_values) == [250_000]
+    assert found.trials[5].user_attrs["reason"] == "clearly poor"
     assert found.best_value == pytest.approx(objective_B[:4].min())
     assert optuna.importance.get_param_importances(found, params=["share/web", "share/code"])  # plots can use it
 
@@ -99,3 +100,17 @@ def test_trials_are_written_at_the_scale_they_were_trained_at(tmp_path: Path) ->
     export_study(work, "optuna", storage=f"{tmp_path}/x.log")
     found = optuna.load_study(study_name="names", storage=open_storage(f"{tmp_path}/x.log"))
     assert [(trial.params["n_params"], trial.params["n_tokens"]) for trial in found.trials] == [(1e4, 3e6), (1e10, 3e6)]
+
+
+def test_a_metric_is_no_loss_in_nats(tmp_path: Path) -> None:
+    raw = worlds.space().model_dump(mode="json", exclude_none=True)
+    raw |= {"metrics": [{"name": "arc", "better": "high"}], "objective": {"weights": {"arc": 1}}}
+    del raw["budget"]
+    work = Study.create(SearchSpace.parse(raw), tmp_path / "s")
+    (trial,) = work.ask(1)
+    work.tell(trial.trial_id, dict.fromkeys(worlds.DOMAINS, 3.0), metrics={"arc": 0.75})
+    export_study(work, "optuna", storage=f"{tmp_path}/x.log")
+    found = optuna.load_study(study_name="small", storage=open_storage(f"{tmp_path}/x.log"))
+    assert found.best_value == pytest.approx(0.25)
+    assert found.user_attrs["raymix"]["objective"] == "1 \u2212 arc"
+    assert found.trials[0].user_attrs["metric/arc"] == 0.75

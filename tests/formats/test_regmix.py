@@ -1,5 +1,6 @@
 """RegMix: mixtures and losses are joined by index, whatever the order of the rows."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,13 @@ def test_order_of_rows_does_not_matter(tmp_path: Path) -> None:
 
 def test_index_written_as_float_is_the_same_index(tmp_path: Path) -> None:
     assert len(import_runs("regmix", write(tmp_path, losses=[LOSSES[0], "1.0,5,6", "2.0,5,6", "3.0,5,6"]))) == 3
+
+
+def test_a_folder_of_compressed_files_is_found_too(tmp_path: Path) -> None:
+    for file in write(tmp_path).iterdir():
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    assert import_runs("regmix", tmp_path).trial_ids == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(("size", "scale"), [("60m", [60e6, 1e9]), ("1b", [1e9, 25e9])])

@@ -91,3 +91,26 @@ def test_bad_runs_are_named(tmp_path: Path, row: str, words: str) -> None:
     src, mapping = write(tmp_path, [*RUNS, row])
     with pytest.raises(ValueError, match=words):
         import_runs("wandb", src, mapping=mapping)
+
+
+def test_columns_nobody_asks_for_may_stand_twice(tmp_path: Path) -> None:
+    """A key of the config may be one of the summary too."""
+    twice = ["lr," + row + ",lr" if i == 0 else "1," + row + ",2" for i, row in enumerate(RUNS)]
+    src, mapping = write(tmp_path, twice)
+    assert len(import_runs("wandb", src, mapping=mapping)) == 3
+    src, mapping = write(tmp_path, twice, MAPPING.replace("w_web", "lr"))
+    with pytest.raises(ValueError, match=r"runs.csv: the column 'lr' stands twice"):
+        import_runs("wandb", src, mapping=mapping)
+
+
+def test_the_export_of_a_chart_is_told_from_that_of_the_runs(tmp_path: Path) -> None:
+    chart = ['"Step","a - eval/web","a - eval/web__MIN","a - eval/web__MAX"', "1,2.5,2.5,2.5"]
+    src, mapping = write(tmp_path, chart)
+    with pytest.raises(ValueError, match=r"runs.csv: this is the export of a chart.*export the table of runs"):
+        import_runs("wandb", src, mapping=mapping)
+
+
+def test_runs_of_one_name_have_ids(tmp_path: Path) -> None:
+    src, mapping = write(tmp_path, [*RUNS, RUNS[1]])
+    with pytest.raises(ValueError, match=r"'a, first' stands twice.*let trial_id be the column of run ids"):
+        import_runs("wandb", src, mapping=mapping)

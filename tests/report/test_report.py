@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -471,8 +472,73 @@ def test_many_domains_keep_their_colours_and_stay_on_the_page(tmp_path: Path) ->
     page = written(tmp_path, space=space, observations=Observations.from_rows([row], names, ("e",)), heldout=None,
                    recommendation={"mixture": shares, "verdict": {"answer": "use it"}}, state={})  # fmt: skip
     assert "more domains" in page
+    assert "and 76 more domains, in colours again" in page
     assert sum(key.startswith("share-") for key in drawn(page)) == 24
     assert figures.colours(names)[names[3]] == figures.colours(names[:5])[names[3]]
+
+
+def test_long_names_that_begin_alike_are_told_apart() -> None:
+    names = tuple(f"dclm/2024/filtered-by-quality/{topic}" for topic in ("science", "politics", "sports", "art", "law"))
+    page = render(**make_study(names))
+    parts = re.findall(r'<span class="name"><svg.*?</svg><bdi>(.*?)</bdi>', page)
+    assert sorted(parts) == ["\u2026art", "\u2026law", "\u2026politics", "\u2026science", "\u2026sports"]
+    assert "more \u2026politics (+15), \u2026art (+14); less \u2026science (\u221223)" in page
+    specs = drawn(page)
+    assert {bar["meta"] for bar in specs["trials"]["data"][:-1]} == set(parts)
+    assert words.apart(["short", "also short"]) == {"short": "short", "also short": "also short"}
+    alike = ["a" * 30 + "1", "a" * 30 + "2", "b" * 30]
+    assert list(words.apart(alike, 12).values()) == ["\u20261", "\u20262", "b" * 11 + "\u2026"]
+
+
+def test_evidence_from_elsewhere_has_trials_of_its_own_in_the_figure() -> None:
+    """Their ids begin alike, and eight characters of them were shown."""
+    study = make_study()
+    rows = [row | {"trial_id": f"from/0123abcd/{row['trial_id']}"} for row in study["observations"].table.to_pylist()]
+    names = study["observations"].domains, study["observations"].eval_domains
+    specs = drawn(render(**study | {"observations": Observations.from_rows(rows, *names)}))
+    assert specs["trials"]["layout"]["yaxis"]["ticktext"][:2] == ["\u2026t000", "\u2026t001"]
+
+
+def test_checkpoints_of_half_and_whole_a_run_stand_at_two_ticks() -> None:
+    """Round numbers alone left one tick, from which no length can be read."""
+    study = make_study()
+    done = [row for row in study["observations"].table.to_pylist() if row["status"] == "done"]
+    rows = [row | {"n_tokens": n, "status": how} for row in done for n, how in ((2.5e8, "checkpoint"), (5e8, "done"))]
+    names = study["observations"].domains, study["observations"].eval_domains
+    axis = drawn(render(**study | {"observations": Observations.from_rows(rows, *names)}))["loss-0"]["layout"]["xaxis"]
+    assert (axis["tickvals"], axis["ticktext"]) == ([2.5e8, 5e8], ["250M", "500M"])
+
+
+def test_ids_of_trials_make_room_for_themselves(page: str) -> None:
+    """Eight digits of a real id are wider than those of a test, and were cut off at the left."""
+    specs = drawn(page)
+    assert specs["trials"]["layout"]["yaxis"]["automargin"]
+    assert specs["loss-0"]["layout"]["yaxis"]["automargin"]
+
+
+def test_numbers_of_a_mixture_that_is_not_to_be_used_are_said_to_be_its_own(page: str) -> None:
+    study = make_study()
+    study["recommendation"]["verdict"] = {"answer": "keep the baseline", "baseline": "prior", "reason": "within noise"}
+    kept = render(**study)
+    for what in ("Predicted objective", "Gain", "Gain"):
+        assert f"<dt>{what} of the optimum" in kept
+    assert "of the optimum" not in page
+
+
+def test_a_mixture_of_some_stages_is_not_shown_as_that_of_the_run() -> None:
+    study = make_study()
+    raw = study["space"].model_dump(mode="json", exclude_none=True)
+    raw["recipe"]["stages"] = [{"tokens": 0.3, "mixture": {"web": 1}}, {"tokens": 0.7}]
+    page = render(**study | {"space": SearchSpace.parse(raw)})
+    said = "The mixture is that of 70% of the tokens: recipe.stages fixes the others, 30% web=1"
+    assert page.index(said) < page.index("<dl")
+
+
+def test_no_level_of_headings_is_left_out(page: str) -> None:
+    levels = [int(tag[0][1]) for tag in Tags(page).elements if re.fullmatch("h[1-6]", tag[0])]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert all(text or "aria-label" in attributes for attributes, text in re.findall("<th([^>]*)>(.*?)</th>", page))
 
 
 def test_numbers_read_as_a_person_says_them() -> None:

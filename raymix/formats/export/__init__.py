@@ -34,7 +34,7 @@ _ROWS = "rows (samples, documents): converted from tokens by mean tokens per row
 
 TARGETS: dict[str, Target] = {
     "hf-datasets": Target(rows.hf_datasets, rows.read_hf_datasets, _ROWS, "probabilities are per row"),
-    "ray-data": Target(rows.ray_data, rows.read_ray_data, _ROWS, "per row; a small dataset drops out when it ends"),
+    "ray-data": Target(rows.ray_data, rows.read_ray_data, _ROWS, "per row; ends with the first dataset that does"),
     "megatron": Target(tokens.megatron, tokens.read_megatron, _FIXED, "a small set repeats silently: see the epochs"),
     "megatron-split": Target(
         tokens.megatron_split, tokens.read_megatron_split, _FIXED, "valid and test are to fill in"
@@ -43,20 +43,32 @@ TARGETS: dict[str, Target] = {
         tokens.megatron_core, tokens.read_megatron_core, _FIXED, "Bridge's source_weights are epochs, not these"
     ),
     "automodel": Target(
-        tokens.automodel, tokens.read_automodel, _FIXED, "order and weights must match the blend in dataset.paths"
+        tokens.automodel, tokens.read_automodel, _FIXED, "keep the order of domain_mixture and dataset.paths"
     ),
     "energon": Target(rows.energon, rows.read_energon, _ROWS, "relative paths are relative to the file"),
     "olmo-core": Target(
         tokens.olmo_core, tokens.read_olmo_core, "tokens", "global_batch_size is to fill in; repetition is as planned"
     ),
-    "levanter": Target(tokens.levanter, tokens.read_levanter, _FIXED, "names must be those of data.configs"),
+    "levanter": Target(
+        tokens.levanter, tokens.read_levanter, _FIXED, "names are those of data.components (or, before, data.configs)"
+    ),
     "nanotron": Target(tokens.nanotron, tokens.read_nanotron, _FIXED, "older versions take a mapping of folders"),
-    "torchtitan": Target(rows.torchtitan, rows.read_torchtitan, _ROWS, "samples are mixed before they are packed"),
+    "torchtitan": Target(
+        rows.torchtitan,
+        rows.read_torchtitan,
+        _ROWS,
+        "samples are mixed, then packed; mix() takes your datasets",
+    ),
     "mosaic": Target(rows.mosaic, rows.read_mosaic, _ROWS, "all streams must use proportion; remote is to fill in"),
-    "litdata": Target(rows.litdata, rows.read_litdata, _ROWS, "weights are rejected unless iterate_over_all is False"),
-    "tinyllama": Target(tokens.tinyllama, tokens.read_tinyllama, _FIXED, "valid is to fill in; RegMix reads the same"),
+    "litdata": Target(rows.litdata, rows.read_litdata, _ROWS, "a pass ends with the first dataset that does"),
+    "tinyllama": Target(
+        tokens.tinyllama,
+        tokens.read_tinyllama,
+        _FIXED,
+        "it skips a domain of fewer files than GPUs; valid is to fill in",
+    ),
     "axolotl": Target(
-        rows.axolotl, rows.read_axolotl, "part of each dataset that is kept", "not a probability: see num_epochs"
+        rows.axolotl, rows.read_axolotl, "part of each dataset that is kept", "the same part is read num_epochs times"
     ),
     "llama-factory": Target(rows.llama_factory, rows.read_llama_factory, _ROWS, "probabilities are per row"),
     "doremi": Target(tokens.doremi, tokens.read_doremi, "tokens", "the evaluation weights repeat those of training"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ class Blend:
     seed: int = 0
     verdict: Mapping[str, str] = field(default_factory=dict)
     """What the study said of this mixture: `answer` and `reason`."""
+    notes: Sequence[str] = ()
+    """What else somebody who trains with it should know."""
 
     @property
     def kept(self) -> dict[str, float]:
@@ -161,6 +163,7 @@ def summary(blend: Blend, target: str, unit: str, trap: str) -> str:
         "tokenizer": blend.tokenizer,
         "tokens_per_row": dict(blend.tokens_per_row) or None,
         "verdict": dict(blend.verdict) or None,
+        "notes": list(blend.notes),
     }
     return json.dumps(about, indent=2, ensure_ascii=False) + "\n"
 

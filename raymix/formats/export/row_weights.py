@@ -38,9 +38,16 @@ def read_hf_datasets(files: Mapping[str, str], blend: Blend) -> dict[str, float]
 
 
 def ray_data(blend: Blend) -> Files:
-    """`ray.data.Dataset.mix`: target ratios of rows, the first for the dataset itself."""
+    """`ray.data.Dataset.mix`: target ratios of rows, the first for the dataset itself.
+
+    By default Ray goes on without a dataset that has ended, in another mixture; it is told to end with the first.
+    """
     rows = blend.row_shares()
-    arguments = {"datasets": [blend.path(name) for name in rows], "weights": list(rows.values())}
+    arguments = {
+        "datasets": [blend.path(name) for name in rows],
+        "weights": list(rows.values()),
+        "stopping_condition": "stop_on_shortest",
+    }
     return {"mix.json": json.dumps(arguments, indent=2, ensure_ascii=False) + "\n"}
 
 
@@ -50,20 +57,29 @@ def read_ray_data(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
     return _tokens(dict(zip(arguments["datasets"], arguments["weights"], strict=True)), blend)
 
 
+TORCHTITAN = """# weights are shares of samples
+from torchtitan.components.data import DatasetMixConfig, WeightedDataset
+
+WEIGHTS = {weights}
+
+
+def mix(datasets):
+    \"\"\"`datasets`: a dataset config of yours by each of the names above.\"\"\"
+    parts = [WeightedDataset(dataset=datasets[name], weight=weight) for name, weight in WEIGHTS.items()]
+    return DatasetMixConfig(datasets=tuple(parts))
+"""
+
+
 def torchtitan(blend: Blend) -> Files:
     """torchtitan `DatasetMixConfig`: weights per sample, before packing."""
-    rows = blend.row_shares()
-    items = ", ".join(
-        f"WeightedDataset(dataset={blend.path(name)!r}, weight={share!r})" for name, share in rows.items()
-    )
-    return {"dataset_mix.py": f"# weights are shares of samples\nmix = DatasetMixConfig(datasets=({items},))\n"}
+    weights = {blend.path(name): share for name, share in blend.row_shares().items()}
+    return {"dataset_mix.py": TORCHTITAN.format(weights=repr(weights))}
 
 
 def read_torchtitan(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
     """Shares of tokens by domain, from the file."""
-    calls = [node for node in ast.walk(ast.parse(files["dataset_mix.py"])) if isinstance(node, ast.Call)]
-    given = [{k.arg: ast.literal_eval(k.value) for k in call.keywords} for call in calls if len(call.keywords) == 2]
-    return _tokens({item["dataset"]: item["weight"] for item in given}, blend)
+    (weights,) = [node.value for node in ast.parse(files["dataset_mix.py"]).body if isinstance(node, ast.Assign)]
+    return _tokens(ast.literal_eval(weights), blend)
 
 
 def mosaic(blend: Blend) -> Files:
@@ -118,11 +134,10 @@ def read_litdata(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
 def llama_factory(blend: Blend) -> Files:
     """LLaMA-Factory: comma-separated names and probabilities of rows."""
     rows = blend.row_shares()
-    commas = [name for name in rows if "," in blend.path(name)]
-    if commas:
-        raise ExportError(
-            f"{commas[0]}: LLaMA-Factory separates datasets by commas, so {blend.path(commas[0])!r} cannot be one"
-        )
+    for name in rows:
+        if "," in blend.path(name) or blend.path(name) != blend.path(name).strip():
+            raise ExportError(f"{name}: LLaMA-Factory separates datasets by commas and strips them, so "
+                              f"{blend.path(name)!r} cannot be one")  # fmt: skip
     config = {
         "dataset": ",".join(blend.path(name) for name in rows),
         "mix_strategy": "interleave_over",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import glob
 import json
 import math
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import yaml
 from raymix.formats.export.blend import Blend, ExportError
 
 Files = dict[str, str]
+LEVANTER_BLOCK = 2**15  # sequences; Levanter takes less than 2^16
 
 
 def megatron(blend: Blend) -> Files:
@@ -48,14 +50,22 @@ def read_megatron_core(files: Mapping[str, str], blend: Blend) -> dict[str, floa
 
 
 def automodel(blend: Blend) -> Files:
-    """NeMo Automodel: the domains of a weighted blend; sampling weights are not objective weights."""
+    """NeMo Automodel: the domains of a weighted blend, and the blend that they have to match.
+
+    It multiplies the loss of a token by objective weight over sampling weight, both normalised: only where the two
+    are equal does it train on the mixture that it draws.
+    """
     if "weighted" in blend.kept:
         raise ExportError("NeMo Automodel reserves the name 'weighted': rename that domain")
+    if len(blend.kept) < 2:
+        raise ExportError(f"NeMo Automodel mixes two domains or more, and all is {next(iter(blend.kept))}: "
+                          "name it in dataset.paths instead")  # fmt: skip
     domains = [
-        {"name": name, "sampling_weight": share, "objective_weight": 1.0, "path": _prefix(blend, name)}
+        {"name": name, "sampling_weight": share, "objective_weight": share, "path": _prefix(blend, name)}
         for name, share in blend.kept.items()
     ]
-    return {"automodel.yaml": _yaml({"domain_mixture": {"domains": domains}}, "sampling_weight: share of sequences")}
+    config = {"domain_mixture": {"domains": domains}, "dataset": {"paths": _megatron_list(blend)}}
+    return {"automodel.yaml": _yaml(config, "sampling_weight: share of sequences")}
 
 
 def read_automodel(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
@@ -95,13 +105,20 @@ def _a_little_more(epochs: float) -> float:
 
 
 def levanter(blend: Blend) -> Files:
-    """Levanter and Marin: `train_weights` by the names of the data components."""
-    return {"levanter.yaml": _yaml({"data": {"train_weights": blend.kept}}, "train_weights: shares of sequences")}
+    """Levanter and Marin: `train_weights` by the names of the data components, those of share zero too.
+
+    Levanter rounds the sequences of a domain in a block down and gives the rest to the largest domain; in a block of
+    its default length (2048) many small domains lose percents of the mixture to it.
+    """
+    weights = dict.fromkeys(blend.shares, 0.0) | blend.kept
+    config = {"data": {"train_weights": weights, "mixture_block_size": LEVANTER_BLOCK}}
+    return {"levanter.yaml": _yaml(config, "train_weights: shares of sequences")}
 
 
 def read_levanter(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
     """Shares by domain, from the file."""
-    return dict(yaml.safe_load(files["levanter.yaml"])["data"]["train_weights"])
+    weights = yaml.safe_load(files["levanter.yaml"])["data"]["train_weights"]
+    return {name: weight for name, weight in weights.items() if weight}
 
 
 def nanotron(blend: Blend) -> Files:
@@ -121,7 +138,18 @@ def read_nanotron(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
 
 
 def tinyllama(blend: Blend) -> Files:
-    """TinyLlama and RegMix: prefixes of packed files with weights; `valid` is left to fill in."""
+    """TinyLlama and RegMix: prefixes of packed files with weights; `valid` is left to fill in.
+
+    They read every file whose name begins with a prefix, so none may begin another.
+    """
+    paths = {blend.path(name): name for name in blend.shares}
+    for path, name in paths.items():
+        longer = [other for other in paths if other != path and other.startswith(path)]
+        if longer and name in blend.kept:
+            raise ExportError(f"{name}: TinyLlama reads all files that begin with {path!r}, those of {longer[0]!r} "
+                              f"too: rename the files of {name} and name them with --paths")  # fmt: skip
+        if glob.has_magic(path):
+            raise ExportError(f"{name}: TinyLlama takes {path!r} for a pattern of file names: rename the files")
     train = {blend.path(name): share for name, share in blend.kept.items()}
     return {"mixture.yaml": _yaml({"train": train, "valid": {}}, "shares of packed sequences")}
 
