@@ -135,6 +135,18 @@ def test_three_runs_have_no_interval_without_the_noise() -> None:
     assert critical_share(SHARES[:3], AT_10K[:3], BEFORE, noise=0.002).low < found.share
 
 
+def test_checkpoints_a_batch_apart_are_one() -> None:
+    """Runs end a batch apart, where tokens are counted as drawn; two checkpoints of one run stay two."""
+    share, run, loss = np.tile(SHARES, 2), np.tile(np.arange(4), 2), np.r_[AT_3K, AT_10K]
+    exact = critical_share(share, loss, BEFORE, run, np.repeat([3e9, 10e9], 4))
+    apart = critical_share(share, loss, BEFORE, run, np.repeat([3e9, 10e9], 4) + 2e6 * np.tile([0, 1, 2, 1], 2))
+    assert [step.share for step in apart.steps] == [step.share for step in exact.steps]
+    assert (apart.low, apart.high, apart.notes) == (exact.low, exact.high, exact.notes)
+    assert [step.n_tokens for step in apart.steps] == pytest.approx([3e9, 10e9], rel=1e-3)
+    dense = critical_share(share, loss, BEFORE, run, np.repeat([9.99e9, 10e9], 4) + 2e6 * np.tile([0, 1, 2, 1], 2))
+    assert [step.share for step in dense.steps] == [step.share for step in exact.steps]
+
+
 def test_checkpoint_that_cannot_be_fitted_is_noted() -> None:
     share, loss = np.r_[SHARES, SHARES, SHARES[:2]], np.r_[AT_10K, AT_10K[::-1], AT_10K[:2]]
     found = critical_share(share, loss, BEFORE, None, np.repeat([1e9, 2e9, 3e9], [4, 4, 2]))

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from raymix.laws.robust import tamed_row
+from raymix.laws.rows import SAME_SCALE
 from raymix.observations import Observations
 from raymix.simplex import Array
 
@@ -95,8 +96,9 @@ def critical_share(
 
     `share_B` is the share of original data, `loss_B` the loss on the original eval domain in nats, `base_loss` that
     before continual training. Rows of one `run_B` are checkpoints of one run; without `n_tokens_B` all rows count
-    as one checkpoint. The interval refits `n_draws` times with a new error per run, the same at all its
-    checkpoints, drawn from the runs' residuals at all checkpoints (or normal with sd `noise`, nats, if given).
+    as one checkpoint, and tokens of several runs within 1% are those of one. The interval refits
+    `n_draws` times with a new error per run, the same at all its checkpoints, drawn from the runs' residuals at all
+    checkpoints (or normal with sd `noise`, nats, if given).
 
     Raises:
         ValueError: a number is out of range, or no checkpoint has three different shares with falling losses.
@@ -190,7 +192,20 @@ def _as_rows(
         raise ValueError("losses (nats per token), before and after, are finite and above 0")
     if not np.isfinite(n_tokens).all():
         raise ValueError("n_tokens must be finite")
-    return share, loss, run, n_tokens
+    return share, loss, run, _checkpoints(n_tokens, run)
+
+
+def _checkpoints(n_tokens_B: Array, run_B: Ints) -> Array:
+    """Tokens (B,), equal where they are of one checkpoint: runs end a batch apart, and none has two rows at one."""
+    order, found_B = np.argsort(n_tokens_B, kind="stable"), n_tokens_B.copy()
+    start, seen = 0, dict[int, float]()
+    for i, b in enumerate(order):
+        at, run = float(n_tokens_B[b]), int(run_B[b])
+        if at > n_tokens_B[order[start]] * (1 + SAME_SCALE) or seen.get(run, at) != at:
+            start, seen = i, {}
+        seen[run] = at
+        found_B[order[start : i + 1]] = np.median(n_tokens_B[order[start : i + 1]])
+    return found_B
 
 
 def _fit_steps(
