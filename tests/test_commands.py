@@ -284,6 +284,10 @@ BAD = {
     ),
     "bound twice": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --min web=.1 --min web=.2 -o {tmp}/b.json", "twice"),
     "epochs of nothing": ("optimize {law} --n-params 1 --n-tokens 1 --max-epochs 2 -o {tmp}/b.json", "--available"),
+    "tokens of some domains alone": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --available {some} -o {tmp}/b.json",
+        "some.csv: the tokens of 'code', 'books' are missing",
+    ),
     "scale of nothing": ("optimize {law} --n-params 0 --n-tokens 1e9 -o {tmp}/b.json", "above 0"),
     "unknown format": ("import regmx . -o {tmp}/t.csv", "did you mean 'regmix'"),
     "option without value": ("import exchange {runs} --option model -o {tmp}/t.csv", "write name=value"),
@@ -300,7 +304,8 @@ def test_bad_input_is_one_sentence_and_exit_2(case: str, folder: Path, tmp_path:
         key: folder / f"{key}{ending}" for key, ending in (("runs", ".csv"), ("queries", ".csv"), ("law", ".json"))
     }
     words, says = BAD[case]
-    names |= {name: tmp_path / f"{name}.csv" for name in ("short", "long", "lost")}
+    (tmp_path / "some.csv").write_text("domain,tokens\nweb,1e10\n")
+    names |= {name: tmp_path / f"{name}.csv" for name in ("short", "long", "lost", "some")}
     result = raymix(*words.format(**names, tmp=tmp_path, endless="x" * 300).split())
     assert result.exit_code == 2, result.output
     assert says in result.stderr
