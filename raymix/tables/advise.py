@@ -25,7 +25,7 @@ from raymix.space import Scale, SearchSpace
 from raymix.tables.law_file import LawFile
 from raymix.target.held_out import ENOUGH
 from raymix.target.near_optimal import near_optimal
-from raymix.target.objective import ObjectiveAtScale, objective_of
+from raymix.target.objective import ObjectiveAtScale, objective_of, unit
 from raymix.target.optimum import Optimum, minimise
 from raymix.target.reading import (
     Reading,
@@ -92,6 +92,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
         SpaceError: bounds, epochs and tokens that no mixture can keep.
     """
     space, found = space_of(found, wanted), found.at(wanted.scale)
+    found, judged = _judged(found, space.weights_M)
     objective, polytope = objective_of(space, found.law), space.polytope()
     noise = noise_of(found, objective, simplex.interior_point(polytope))
     optimum, certificate = best_mixture(space, found.law, noise)
@@ -106,6 +107,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     beyond = share_notes(found, optimum.mixture_K[None])
     guessed = [*_guessed_scale(found, wanted.scale), *beyond]
     reference = "prior" if "prior" in compared else "uniform"
+    of = unit(found.eval_domains, space.weights_M, found.minimised)
     return Recommendation(
         mixture=space.shares(optimum.mixture_K),
         scale={key: float(value) for key, value in wanted.scale._asdict().items()},
@@ -123,14 +125,24 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
                 *found.notes,
                 *notes_at(found, wanted.scale),
                 *_not_counted(found),
+                *judged,
                 *beyond,
                 *repeat_notes(space, objective, optimum.mixture_K),
             ],
         },
         certificate=certificate,
-        verdict=verdict(reference, compared[reference].gain, noise, _order(found), guessed),
+        verdict=verdict(reference, compared[reference].gain, noise, _order(found), guessed, of),
         evidence=_evidence(found),
+        unit=of,
     )
+
+
+def _judged(found: LawFile, weights_M: Array) -> tuple[LawFile, list[str]]:
+    """The law without its scores where they are of another objective than this, and a sentence that says so."""
+    if np.allclose(weights_M, found.weights_M, atol=1e-6) or not found.choice.get("scores"):
+        return found, []
+    said = "how well the law predicts is known for other weights: raymix fit --weights FILE judges it by these"
+    return replace(found, choice={**found.choice, "scores": []}), [said]
 
 
 def _not_counted(found: LawFile) -> list[str]:

@@ -26,7 +26,7 @@ from raymix.target.answer import MIN_TRIALS, answer
 from raymix.target.held_out import HeldOut, score_law
 from raymix.target.improvement import expected_improvement
 from raymix.target.near_optimal import exchangeable
-from raymix.target.objective import ObjectiveAtScale
+from raymix.target.objective import NATS, ObjectiveAtScale, unit_of
 from raymix.target.optimum import Optimum
 from raymix.target.reading import (
     Baseline,
@@ -66,6 +66,8 @@ class Recommendation:
     evidence: dict[str, int | float]
     exchangeable: list[dict[str, Any]] = field(default_factory=list)
     """Pairs of domains of which the first can give much of its share to the second within the noise."""
+    unit: str = NATS
+    """Of objective, gains, noise and gap."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -164,9 +166,10 @@ def recommend(
         epochs=epochs_of(space, optimum.mixture_K, target.n_tokens),
         law={"name": law.name, **_known(score), "expected_improvement": more, "notes": notes},
         certificate={"gap": optimum.gap, "convex": optimum.convex, "method": optimum.method},
-        verdict=verdict("prior", baselines["prior"].gain, score["noise"], held_out.order, guessed),
+        verdict=verdict("prior", baselines["prior"].gain, score["noise"], held_out.order, guessed, unit_of(space)),
         evidence=_evidence(table),
         exchangeable=_pairs(space, exchangeable(objective, polytope, optimum, score["noise"])),
+        unit=unit_of(space),
     )
     return recommendation, held_out
 
