@@ -201,6 +201,37 @@ def test_optimum_is_certified_and_compared(folder: Path, tmp_path: Path) -> None
     assert written["objective"]["mean"] == pytest.approx(written["losses"]["exams"]["mean"])
 
 
+def test_five_runs_of_noise_are_no_ground_to_use_a_mixture(tmp_path: Path) -> None:
+    """Losses that no mixture changes, 1% apart by noise; the law's interval of the gain over the prior is above 0."""
+    rng, table = np.random.default_rng(0), tmp_path / "runs.csv"
+    mix_BK = np.vstack([rng.dirichlet(np.full(4, 2.0)), rng.dirichlet(np.ones(4), 4)])
+    head = "trial_id,n_params,n_tokens," + ",".join(f"mixture/{name}" for name in "abcd")
+    runs = [f"t{i},1e8,1e9,{','.join(map(str, mix_K))},{','.join(map(str, 2.5 * np.exp(0.01 * rng.normal(size=3))))}"
+            for i, mix_K in enumerate(mix_BK)]  # fmt: skip
+    table.write_text("\n".join([f"{head},loss/a,loss/b,loss/c", *runs]))
+    (tmp_path / "prior.json").write_text(json.dumps(dict(zip("abcd", mix_BK[0].tolist(), strict=True))))
+    ask("fit", table, "-o", tmp_path / "law.json", "--law", "union")
+    wanted = ("--n-params", 1e8, "--n-tokens", 1e9, "--prior", tmp_path / "prior.json", "-o", tmp_path / "best.json")
+    best = ask("optimize", tmp_path / "law.json", *wanted)
+    assert best["baselines"]["prior"]["gain"]["low"] > 0
+    assert best["verdict"]["answer"] == "keep the baseline: law not trusted"
+    assert "5 mixtures are too few" in best["verdict"]["reason"]
+
+
+def test_scores_of_one_objective_say_nothing_of_another(folder: Path, tmp_path: Path) -> None:
+    """How well a law predicts a mean over eval domains, and its noise, are not those of one of them."""
+    (tmp_path / "one.json").write_text('{"exams": 1}')
+    (tmp_path / "same.json").write_text('{"exams": 2, "Web": 2, "code": 2}')
+    scale = ("--n-params", 4e6, "--n-tokens", 1e9, "-o", tmp_path / "best.json")
+    plain, same, one = (
+        ask("optimize", folder / "law.json", *scale, *more)["law"]
+        for more in ((), ("--objective", tmp_path / "same.json"), ("--objective", tmp_path / "one.json"))
+    )
+    assert plain == same and plain["rank_correlation"] is not None
+    assert one["rank_correlation"] is one["error"] is None
+    assert any("for other weights" in note for note in one["notes"])
+
+
 def test_a_law_of_the_mixture_alone_is_not_read_at_another_scale(tmp_path: Path) -> None:
     """Losses exponential in the shares at one scale: m4 there, and elsewhere the default, which knows of scales."""
     rng, table = np.random.default_rng(0), tmp_path / "runs.csv"

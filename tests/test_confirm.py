@@ -376,6 +376,18 @@ def seen(*gains: float, high: float | None = None) -> Gain:
     return Gain(Interval(0.1, 0.05, 0.15), mean, half / 2, mean - half, mean + half, len(gains), {})
 
 
+def test_a_gain_confirmed_at_the_scale_of_all_runs_is_no_word_on_one_far_beyond() -> None:
+    """No run said what size does to the gain, and these do not either."""
+    at, one = {"n_params": 1e6, "n_tokens": 1e8}, Interval(2.0, 1.9, 2.1)
+    law = {"answer": "confirm first: far from the runs", "baseline": "prior", "reason": "no run says what size does"}
+    said = Recommendation({"web": 1.0}, at, {}, one, {}, {}, {}, {"notes": []}, {}, law, {})
+    for gain, answer in ((seen(0.1, 0.1, high=0.12), "confirm first"), (seen(0.1, 0.1, high=0.3), "keep the baseline")):
+        confirmed = Confirmation(at, [1000], {"proposal": {"web": 1.0}}, {}, 2, 0, 0, {"prior": gain}, [])
+        verdict = weighed(said, confirmed).verdict
+        assert verdict["answer"].startswith(answer) and "confirmed 0.1000" in verdict["reason"]
+        assert ("no run says what size does" in verdict["reason"]) == (answer == "confirm first")
+
+
 @pytest.mark.parametrize(
     ("gains", "answer", "baseline", "why"),
     [

@@ -232,6 +232,10 @@ def test_fit_reads_a_law_of_a_metric_from_a_table(tmp_path: Path) -> None:
     fitted = ["fit", str(tmp_path / "t.csv"), "-o", str(tmp_path / "law.json"), "--law", "union"]
     refused = run(app, [*fitted, "--metric", "exams=best"])
     assert (refused.exit_code, "write exams=high or exams=low" in refused.output) == (2, True)
+    twice = run(app, [*fitted, "--metric", "exams=high", "--metric", "exams=low"])
+    assert (twice.exit_code, "a metric stands twice" in twice.output) == (2, True)
+    percent = run(app, [*fitted, "--metric", "slow=high"])  # a space says what the best is, a table does not
+    assert (percent.exit_code, "divide per cents by 100" in percent.output) == (2, True)
     done = run(app, [*fitted, "--metric", "exams=high", "--weights", "exams=1"])
     assert done.exit_code == 0, done.output
     at = ["--n-params", "4e6", "--n-tokens", "1e7", "-o", str(tmp_path / "r.json")]

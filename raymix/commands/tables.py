@@ -213,11 +213,16 @@ def _only(table: Observations, evals: Sequence[str]) -> Observations:
 
 def _minimising(table: Observations, given: Sequence[str]) -> Observations:
     """The table with what is minimised in place of these metrics."""
-    better = dict(pair(text, "--metric") for text in given)
-    check_known(list(better), table.metrics, "metric", "--metric")
-    for name, word in better.items():
+    better = [pair(text, "--metric") for text in given]
+    check_known([name for name, _ in better], table.metrics, "metric", "--metric")
+    if len(dict(better)) < len(better):
+        raise ValueError(f"--metric: a metric stands twice; keep one of {', '.join(given)}")
+    for name, word in better:
         if word not in ("high", "low"):
             raise ValueError(f"--metric {name}={word}: write {name}=high or {name}=low, whichever is better")
+        if word == "high" and (table.column(f"metric/{name}") > 1).any():
+            raise ValueError(f"--metric {name}=high: 1 is the best of such a metric, and the column has larger values: "
+                             "divide per cents by 100")  # fmt: skip
     return table.minimising(_metrics(given))
 
 

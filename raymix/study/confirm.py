@@ -236,6 +236,8 @@ def _verdict(found: Recommendation, confirmed: Confirmation) -> dict[str, str]:
         why = "that pair saw no gain" if prior.low is None else "the confirmed interval includes 0"
         kept = {"answer": "keep the baseline: gain within noise", "baseline": "prior"}
         return {**kept, "reason": f"{reason}; {why}"}
+    if found.verdict["answer"].startswith("confirm first"):  # these runs too are of that one size or length
+        return {**found.verdict, "reason": f"{reason}; but at the target {found.verdict['reason']}, at a larger scale"}
     return {"answer": "use it", "reason": reason}
 
 

@@ -107,7 +107,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     beyond = share_notes(found, optimum.mixture_K[None])
     guessed = [*_guessed_scale(found, wanted.scale), *beyond]
     reference = "prior" if "prior" in compared else "uniform"
-    of = unit(found.eval_domains, space.weights_M, found.minimised)
+    of, mixtures = unit(found.eval_domains, space.weights_M, found.minimised), found.trained and found.trained.mixtures
     return Recommendation(
         mixture=space.shares(optimum.mixture_K),
         scale={key: float(value) for key, value in wanted.scale._asdict().items()},
@@ -131,7 +131,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
             ],
         },
         certificate=certificate,
-        verdict=verdict(reference, compared[reference].gain, noise, _order(found), guessed, of),
+        verdict=verdict(reference, compared[reference].gain, noise, _order(found), guessed, of, mixtures),
         evidence=_evidence(found),
         unit=of,
     )
