@@ -315,6 +315,10 @@ BAD = {
     ),
     "bound twice": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --min web=.1 --min web=.2 -o {tmp}/b.json", "twice"),
     "epochs of nothing": ("optimize {law} --n-params 1 --n-tokens 1 --max-epochs 2 -o {tmp}/b.json", "--available"),
+    "shares of a domain without tokens": (
+        "fit {drawn} -o {tmp}/l.json",
+        "trial a: unique/web is 0, and 0.5 of the run was drawn from it",
+    ),
     "tokens of some domains alone": (
         "optimize {law} --n-params 1e6 --n-tokens 1e9 --available {some} -o {tmp}/b.json",
         "some.csv: the tokens of 'code', 'books' are missing",
@@ -336,7 +340,8 @@ def test_bad_input_is_one_sentence_and_exit_2(case: str, folder: Path, tmp_path:
     }
     words, says = BAD[case]
     (tmp_path / "some.csv").write_text("domain,tokens\nweb,1e10\n")
-    names |= {name: tmp_path / f"{name}.csv" for name in ("short", "long", "lost", "some")}
+    (tmp_path / "drawn.csv").write_text(KEYS + ",loss/x,unique/web\na,1e6,1e9,0.5,0.5,0,2,0\nb,1e6,1e9,1,0,0,2,1\n")
+    names |= {name: tmp_path / f"{name}.csv" for name in ("short", "long", "lost", "some", "drawn")}
     result = raymix(*words.format(**names, tmp=tmp_path, endless="x" * 300).split())
     assert result.exit_code == 2, result.output
     assert says in result.stderr

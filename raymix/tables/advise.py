@@ -10,7 +10,7 @@ Letters: K training domains, M eval domains, Q mixtures compared (the optimum fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -175,13 +175,24 @@ def best_mixture(space: SearchSpace, law: Law, noise: float) -> tuple[Optimum, d
 
 
 def noise_of(found: LawFile, objective: ObjectiveAtScale, mix_K: Array) -> float:
-    """sd of the objective (nats) between runs that the law cannot explain: held out if known, else its own sd."""
+    """sd of the objective between runs that the law cannot explain: held out if known, else the law's own sd.
+
+    That is read at the nearest scale trained: beyond, it is of what nobody knows, and not of a run.
+    """
     loss_M = objective.losses(mix_K)[0]
     held_out = _mixture_score(found).get("noise")
     if held_out is not None:
         return float(held_out * (loss_M @ objective.weights_M))
-    sd_M = found.law.sd(mix_K[None], np.asarray(objective.scale, float))[0]
+    sd_M = found.law.sd(mix_K[None], _nearest(found, objective.scale))[0]
     return float((loss_M * sd_M) @ objective.weights_M)
+
+
+def _nearest(found: LawFile, scale: Sequence[float]) -> Array:
+    """The scale (2,) within those trained that is nearest."""
+    if found.trained is None:
+        return np.asarray(scale, float)
+    sizes, (least, most) = found.trained.n_params, found.trained.n_tokens
+    return np.clip(np.asarray(scale, float), [sizes[0], least], [sizes[-1], most])
 
 
 def notes_at(found: LawFile, scale: Scale) -> list[str]:
