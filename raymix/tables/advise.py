@@ -107,7 +107,8 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     beyond = share_notes(found, optimum.mixture_K[None])
     guessed = [*_guessed_scale(found, wanted.scale), *beyond]
     reference = "prior" if "prior" in compared else "uniform"
-    of, mixtures = unit(found.eval_domains, space.weights_M, found.minimised), found.trained and found.trained.mixtures
+    of = unit(found.eval_domains, space.weights_M, found.minimised)
+    mixtures = None if found.trained is None else found.trained.mixtures
     return Recommendation(
         mixture=space.shares(optimum.mixture_K),
         scale={key: float(value) for key, value in wanted.scale._asdict().items()},
@@ -192,7 +193,7 @@ def _nearest(found: LawFile, scale: Sequence[float]) -> Array:
     if found.trained is None:
         return np.asarray(scale, float)
     sizes, (least, most) = found.trained.n_params, found.trained.n_tokens
-    return np.clip(np.asarray(scale, float), [sizes[0], least], [sizes[-1], most])
+    return np.asarray(np.clip(np.asarray(scale, float), [sizes[0], least], [sizes[-1], most]))
 
 
 def notes_at(found: LawFile, scale: Scale) -> list[str]:

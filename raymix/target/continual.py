@@ -293,7 +293,8 @@ def _own_errors(
     Of n left over, sd^2 n / chi^2_n: what makes Student's t of a normal.
     """
     n = sum(max(len(rows) - N_PARAMETERS, 0) for rows, _ in fits.values())
-    return rng.choice(np.r_[pool_E, -pool_E], shape) * np.sqrt(n / rng.chisquare(n, (shape[0], 1)))
+    drawn_SR = np.asarray(rng.choice(np.r_[pool_E, -pool_E], shape), dtype=np.float64)
+    return np.asarray(drawn_SR * np.sqrt(n / rng.chisquare(n, (shape[0], 1))))
 
 
 def _at_tokens(n_tokens: float, law: Exponential, share_B: Array, base_loss: float, error_SB: Array) -> AtTokens:
