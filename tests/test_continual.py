@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from raymix.observations import Observations
 from raymix.stages import Stage, seen, stages, this_stage
-from raymix.target.continual import critical_share, critical_share_of, fit_exponential
+from raymix.target.continual import critical_share, critical_share_of
+from raymix.target.falling import fit_exponential
 
 DATA = Path(os.environ.get("RAYMIX_DATA", Path(__file__).parents[2] / "shared" / "data")) / "mixinglaws"
 
