@@ -7,6 +7,7 @@ names of one mixture are one run per seed, and the budget keeps no trials for th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from weakref import ref
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from raymix.space_study import Confirm
 from raymix.target.recommend import baseline_mixtures
 
 SAME = 1e-6  # of every share: mixtures no farther apart are one
+MOST_KNOWN = 64  # spaces
+_known: dict[int, tuple[ref[SearchSpace], int]] = {}  # runs by id: a space holds dicts, and has no hash of Python's
 
 
 def same(one_K: Array, other_K: Array) -> bool:
@@ -49,5 +52,13 @@ def distinct(mixtures: Iterable[Array]) -> int:
 
 
 def runs(space: SearchSpace) -> int:
-    """Trials that the budget keeps for the confirmation that the space asks for."""
-    return space.confirm.seeds * arms(space, space.confirm) if space.confirm else 0
+    """Trials that the budget keeps for the confirmation of the space; asked at every trial, so remembered."""
+    if space.confirm is None:
+        return 0
+    if len(_known) > MOST_KNOWN:
+        _known.clear()
+    of, n = _known.get(id(space), (None, 0))
+    if of is None or of() is not space:
+        n = space.confirm.seeds * arms(space, space.confirm)
+        _known[id(space)] = ref(space), n
+    return n
