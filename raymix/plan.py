@@ -20,6 +20,7 @@ from raymix.proxy import Batches, resolve, seconds_per_step
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.study.affordable import seeds_and_scale
+from raymix.study.arms import arms, runs
 from raymix.study.budget import HOUR, planned_trials
 from raymix.study.ledger import Ledger
 from raymix.target.recommend import baseline_mixtures, below_ladder
@@ -134,19 +135,19 @@ def _confirming(space: SearchSpace, corpus: Corpus, search: list[RungPlan], rate
     hours = min(limits.get("gpu_hours", math.inf), slots * limits.get("hours", math.inf))
     flops = min(limits.get("flops", math.inf), HOUR * rate * hours) - sum(rung.trials * rung.flops for rung in search)
     trials = limits.get("trials", math.inf) - sum(rung.trials for rung in search)
-    seeds, scale = seeds_and_scale(ledger, wanted, flops, trials)
+    seeds, scale = seeds_and_scale(ledger, wanted, flops, trials, arms(space, wanted))
     if scale is None:
         return None
     rung = _rung(space, corpus, scale, ledger.flops_of(scale) / rate)
-    return replace(rung, trials=seeds * (1 + len(wanted.baselines)), purpose="confirm")
+    return replace(rung, trials=seeds * arms(space, wanted), purpose="confirm")
 
 
 def _confirm_warnings(space: SearchSpace, confirming: RungPlan | None) -> list[str]:
     wanted = space.confirm
     planned = confirming.trials if confirming else 0
-    if wanted is None or planned == wanted.runs:
+    if wanted is None or planned == runs(space):
         return []
-    said = f"confirmation: the budget pays for {planned} of {wanted.runs} runs"
+    said = f"confirmation: the budget pays for {planned} of {runs(space)} runs"
     at = wanted.scale
     return [f"{said} at confirm.scale ({at.n_params:.3g} parameters, {at.n_tokens:.3g} tokens)" if at else said]
 

@@ -20,6 +20,7 @@ from raymix.space import SearchSpace
 from raymix.study import Study
 from raymix.tables.law_file import LawFile, Trained, law_json
 from raymix.target.held_out import HeldOut
+from raymix.target.objective import minimised
 from raymix.target.recommend import NotEnoughTrialsError, Recommendation
 from raymix.target.refits import rows_of
 
@@ -112,7 +113,7 @@ def _law_file(study: Study, law: dict[str, Any], found: Recommendation, held_out
     reach = Reach.of(rows_of(space, usable), law["law"])
     return LawFile(
         law_from_json(law), space.domain_names, space.eval_names, space.weights_M, Trained.on(usable), choice,
-        reach=reach, not_here=_not_in_a_law(space),
+        reach=reach, not_here=_not_in_a_law(space), minimised=minimised(space.metrics),
     )  # fmt: skip
 
 

@@ -201,6 +201,37 @@ def test_optimum_is_certified_and_compared(folder: Path, tmp_path: Path) -> None
     assert written["objective"]["mean"] == pytest.approx(written["losses"]["exams"]["mean"])
 
 
+def test_five_runs_of_noise_are_no_ground_to_use_a_mixture(tmp_path: Path) -> None:
+    """Losses that no mixture changes, 1% apart by noise; the law's interval of the gain over the prior is above 0."""
+    rng, table = np.random.default_rng(0), tmp_path / "runs.csv"
+    mix_BK = np.vstack([rng.dirichlet(np.full(4, 2.0)), rng.dirichlet(np.ones(4), 4)])
+    head = "trial_id,n_params,n_tokens," + ",".join(f"mixture/{name}" for name in "abcd")
+    runs = [f"t{i},1e8,1e9,{','.join(map(str, mix_K))},{','.join(map(str, 2.5 * np.exp(0.01 * rng.normal(size=3))))}"
+            for i, mix_K in enumerate(mix_BK)]  # fmt: skip
+    table.write_text("\n".join([f"{head},loss/a,loss/b,loss/c", *runs]))
+    (tmp_path / "prior.json").write_text(json.dumps(dict(zip("abcd", mix_BK[0].tolist(), strict=True))))
+    ask("fit", table, "-o", tmp_path / "law.json", "--law", "union")
+    wanted = ("--n-params", 1e8, "--n-tokens", 1e9, "--prior", tmp_path / "prior.json", "-o", tmp_path / "best.json")
+    best = ask("optimize", tmp_path / "law.json", *wanted)
+    assert best["baselines"]["prior"]["gain"]["low"] > 0
+    assert best["verdict"]["answer"] == "keep the baseline: law not trusted"
+    assert "5 mixtures are too few" in best["verdict"]["reason"]
+
+
+def test_scores_of_one_objective_say_nothing_of_another(folder: Path, tmp_path: Path) -> None:
+    """How well a law predicts a mean over eval domains, and its noise, are not those of one of them."""
+    (tmp_path / "one.json").write_text('{"exams": 1}')
+    (tmp_path / "same.json").write_text('{"exams": 2, "Web": 2, "code": 2}')
+    scale = ("--n-params", 4e6, "--n-tokens", 1e9, "-o", tmp_path / "best.json")
+    plain, same, one = (
+        ask("optimize", folder / "law.json", *scale, *more)["law"]
+        for more in ((), ("--objective", tmp_path / "same.json"), ("--objective", tmp_path / "one.json"))
+    )
+    assert plain == same and plain["rank_correlation"] is not None
+    assert one["rank_correlation"] is one["error"] is None
+    assert any("for other weights" in note for note in one["notes"])
+
+
 def test_a_law_of_the_mixture_alone_is_not_read_at_another_scale(tmp_path: Path) -> None:
     """Losses exponential in the shares at one scale: m4 there, and elsewhere the default, which knows of scales."""
     rng, table = np.random.default_rng(0), tmp_path / "runs.csv"
@@ -284,6 +315,14 @@ BAD = {
     ),
     "bound twice": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --min web=.1 --min web=.2 -o {tmp}/b.json", "twice"),
     "epochs of nothing": ("optimize {law} --n-params 1 --n-tokens 1 --max-epochs 2 -o {tmp}/b.json", "--available"),
+    "shares of a domain without tokens": (
+        "fit {drawn} -o {tmp}/l.json",
+        "trial a: unique/web is 0, and 0.5 of the run was drawn from it",
+    ),
+    "tokens of some domains alone": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --available {some} -o {tmp}/b.json",
+        "some.csv: the tokens of 'code', 'books' are missing",
+    ),
     "scale of nothing": ("optimize {law} --n-params 0 --n-tokens 1e9 -o {tmp}/b.json", "above 0"),
     "unknown format": ("import regmx . -o {tmp}/t.csv", "did you mean 'regmix'"),
     "option without value": ("import exchange {runs} --option model -o {tmp}/t.csv", "write name=value"),
@@ -300,7 +339,9 @@ def test_bad_input_is_one_sentence_and_exit_2(case: str, folder: Path, tmp_path:
         key: folder / f"{key}{ending}" for key, ending in (("runs", ".csv"), ("queries", ".csv"), ("law", ".json"))
     }
     words, says = BAD[case]
-    names |= {name: tmp_path / f"{name}.csv" for name in ("short", "long", "lost")}
+    (tmp_path / "some.csv").write_text("domain,tokens\nweb,1e10\n")
+    (tmp_path / "drawn.csv").write_text(KEYS + ",loss/x,unique/web\na,1e6,1e9,0.5,0.5,0,2,0\nb,1e6,1e9,1,0,0,2,1\n")
+    names |= {name: tmp_path / f"{name}.csv" for name in ("short", "long", "lost", "some", "drawn")}
     result = raymix(*words.format(**names, tmp=tmp_path, endless="x" * 300).split())
     assert result.exit_code == 2, result.output
     assert says in result.stderr

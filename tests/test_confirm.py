@@ -22,10 +22,11 @@ from raymix.space import Rung, Scale, SpaceError
 from raymix.space_study import Confirm
 from raymix.store import Store
 from raymix.study.affordable import largest_affordable
-from raymix.study.agenda import next_trials, over
+from raymix.study.agenda import expected_trials, next_trials, over
 from raymix.study.budget import spent
 from raymix.study.confirm import (
     FIRST_SEED,
+    Confirmation,
     confirmation,
     confirmed_mixture,
     due,
@@ -33,6 +34,7 @@ from raymix.study.confirm import (
     proposal,
     weighed,
 )
+from raymix.study.gain import Gain
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.reading import Interval
@@ -328,7 +330,7 @@ def test_confirm_from_the_shell_plans_and_ask_hands_out(tmp_path: Path, caplog: 
 def test_a_baseline_that_the_caps_make_the_proposal_is_not_confirmed(played: Ledger, monkeypatch: Any) -> None:
     best_K = proposal(played, fit_law(played.space, played.table()))
     near = {"prior": best_K, "uniform": np.ones(3) / 3}
-    monkeypatch.setattr("raymix.study.confirm.baseline_mixtures", lambda *_: near)
+    monkeypatch.setattr("raymix.study.arms.baseline_mixtures", lambda *_: near)
     recorded: list[dict[str, Any]] = []
     monkeypatch.setattr(played, "note", lambda kind, body: recorded.append(body))
     plan_confirmation(played, Confirm(seeds=4, baselines=("prior", "uniform")))
@@ -337,3 +339,77 @@ def test_a_baseline_that_the_caps_make_the_proposal_is_not_confirmed(played: Led
     assert recorded[1]["why"] == "within the caps prior is the proposal itself"
     with pytest.raises(SpaceError, match="nothing to confirm: within the caps prior is the proposal itself"):
         plan_confirmation(played, Confirm(baselines=("prior",)))
+
+
+NAMES = [{"name": name} for name in worlds.DOMAINS]
+
+
+def test_two_names_of_one_mixture_are_one_run_and_no_trial_is_kept_for_the_second() -> None:
+    """Where nobody says what is used today the prior mixture is the uniform one."""
+    confirm, budget = {"seeds": 2, "baselines": ["uniform", "prior"]}, {"trials": 14, "per_round": 5}
+    book = ledger(domains=NAMES, confirm=confirm, budget=budget)
+    assert expected_trials(book) == 14
+    play(book)
+    assert [trial.purpose for trial in book.trials.values()] == ["search"] * 10 + ["confirm"] * 4
+    found = confirmation(book)
+    assert found is not None and found.done == 4
+    assert found.trials["prior"] == found.trials["uniform"]
+    assert found.gains["prior"].pairs == 2 and found.gains["prior"].mean == found.gains["uniform"].mean
+
+
+def test_what_is_left_pays_for_mixtures_and_not_for_names() -> None:
+    """FLOPs for two seeds of two mixtures are two seeds, however many names the second mixture has."""
+    confirm = {"seeds": 2, "baselines": ["prior", "uniform"], "share": 0.25}
+    changes = {"confirm": confirm, "budget": {"flops": 16 * cost(SMALL), "per_round": 5, "stop_early": False}}
+    book = ledger(domains=NAMES, ladder=[SMALL._asdict()], **changes)
+    play(book)
+    assert book.confirmations[-1]["seeds"] == [FIRST_SEED, FIRST_SEED + 1]
+    assert spent(book).flops <= 16 * cost(SMALL) * (1 + 1e-9)
+
+
+def seen(*gains: float, high: float | None = None) -> Gain:
+    """A gain of which one pair was seen, or several with this interval around it."""
+    mean = float(np.mean(gains))
+    if len(gains) == 1:
+        return Gain(Interval(0.1, 0.05, 0.15), mean, None, None, None, 1, {})
+    half = (high or 0.0) - mean
+    return Gain(Interval(0.1, 0.05, 0.15), mean, half / 2, mean - half, mean + half, len(gains), {})
+
+
+def test_a_gain_confirmed_at_the_scale_of_all_runs_is_no_word_on_one_far_beyond() -> None:
+    """No run said what size does to the gain, and these do not either."""
+    at, one = {"n_params": 1e6, "n_tokens": 1e8}, Interval(2.0, 1.9, 2.1)
+    law = {"answer": "confirm first: far from the runs", "baseline": "prior", "reason": "no run says what size does"}
+    said = Recommendation({"web": 1.0}, at, {}, one, {}, {}, {}, {"notes": []}, {}, law, {})
+    for gain, answer in ((seen(0.1, 0.1, high=0.12), "confirm first"), (seen(0.1, 0.1, high=0.3), "keep the baseline")):
+        confirmed = Confirmation(at, [1000], {"proposal": {"web": 1.0}}, {}, 2, 0, 0, {"prior": gain}, [])
+        verdict = weighed(said, confirmed).verdict
+        assert verdict["answer"].startswith(answer) and "confirmed 0.1000" in verdict["reason"]
+        assert ("no run says what size does" in verdict["reason"]) == (answer == "confirm first")
+
+
+@pytest.mark.parametrize(
+    ("gains", "answer", "baseline", "why"),
+    [
+        ({"prior": seen(0.1, 0.1, high=0.12)}, "use it", None, "confirmed 0.1000"),
+        ({"prior": seen(0.1, 0.1, high=0.3)}, "keep the baseline: gain within noise", "prior", "includes 0"),
+        ({"prior": seen(-0.1, -0.1, high=-0.05)}, "keep the baseline: seen to be better", "prior", "is below 0"),
+        (
+            {"prior": seen(0.1, 0.1, high=0.12), "uniform": seen(-0.1, -0.1, high=-0.05)},
+            "keep the baseline: seen to be better",
+            "uniform",
+            "gain over uniform",
+        ),
+        ({"uniform": seen(-0.1, -0.1, high=0.05)}, "use it", None, "by the law"),
+        ({"prior": seen(0.1)}, "use it", None, "by the law"),
+        ({"prior": seen(-0.1)}, "keep the baseline: gain within noise", "prior", "that pair saw no gain"),
+    ],
+)
+def test_what_pairs_saw_outweighs_the_law(gains: dict[str, Gain], answer: str, baseline: str | None, why: str) -> None:
+    at, one = {"n_params": 1e6, "n_tokens": 1e8}, Interval(2.0, 1.9, 2.1)
+    law = {"answer": "use it", "reason": "by the law"}
+    said = Recommendation({"web": 1.0}, at, {}, one, {}, {}, {}, {"notes": []}, {}, law, {})
+    confirmed = Confirmation(at, [1000], {"proposal": {"web": 1.0}}, {}, 2, 0, 0, gains, [])
+    verdict = weighed(said, confirmed).verdict
+    assert (verdict["answer"], verdict.get("baseline")) == (answer, baseline)
+    assert why in verdict["reason"]

@@ -16,12 +16,16 @@ from raymix.cli import app
 from raymix.formats import import_runs
 from raymix.observations import Observations
 from raymix.results import write_results
+from raymix.screens.screen import Screen
 from raymix.simplex import Array
 from raymix.space import Metric, SearchSpace, SpaceError
 from raymix.study.agenda import next_trials
+from raymix.study.gain import Gain, words
 from raymix.study.ledger import Ledger
-from raymix.study.stopping import clearly_poor
+from raymix.study.stopping import clearly_poor, stopped
 from raymix.study.trial import Trial
+from raymix.target.objective import unit_of
+from raymix.target.reading import Interval
 from raymix.target.recommend import NotEnoughTrialsError
 from tests import worlds
 
@@ -64,7 +68,7 @@ def played(path: Path, **changes: Any) -> Study:
     return study
 
 
-def test_a_metric_of_ones_own_trainer_is_maximised(tmp_path: Path) -> None:
+def test_a_metric_of_ones_own_trainer_is_maximised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The mixture recommended has at the target the accuracy of the best one, within a tenth of what there is to gain.
 
     The truth is smooth and known; the best is the best of 4000 mixtures, and the gain is over the prior.
@@ -80,6 +84,11 @@ def test_a_metric_of_ones_own_trainer_is_maximised(tmp_path: Path) -> None:
     assert reached > best - 0.1 * (best - prior)
     assert found.objective.low <= 1 - reached <= found.objective.high  # of an accuracy: the zero-one loss
     assert set(found.losses) == {*worlds.DOMAINS, "exams", "slow"}  # what has no weight is read too
+    assert found.unit == "1 - exams" and "in 1 - exams (90% interval" in found.verdict["reason"]
+    with Screen(as_json=False) as screen:
+        screen.recommendation(study, found)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "nats" not in said and "predicted objective (1 - exams)" in said and "in 1 - exams: error" in said
 
 
 def test_what_was_reported_and_what_is_minimised_are_both_kept(tmp_path: Path) -> None:
@@ -173,6 +182,27 @@ def test_nonsense_in_a_space_is_refused(changes: dict[str, Any], message: str) -
         space(**changes)
 
 
+@pytest.mark.parametrize(
+    ("weights", "unit"),
+    [
+        (None, "nats"),
+        ({"web": 1.0, "exams": 0.0}, "nats"),
+        ({"exams": 1.0}, "1 - exams"),
+        ({"slow": 1.0}, "slow"),
+        ({"exams": 1.0, "slow": 1.0}, "units of the metrics"),
+        ({"web": 1.0, "exams": 1.0}, "nats and metrics together"),
+    ],
+)
+def test_only_an_objective_of_losses_is_in_nats(weights: dict[str, float] | None, unit: str) -> None:
+    """So say the sentences of an early stop and of a confirmation too."""
+    book = Ledger(space(objective={"weights": weights}))
+    assert unit_of(book.space) == unit
+    book.note("stop", {"trials": 9, "expected_improvement": 0.01, "noise": 0.02})
+    said = words("prior", Gain(Interval(0.05, 0.01, 0.09), None, None, None, None, 0, {}), 2, unit)
+    for sentence in (str(stopped(book)), said):
+        assert (" nats" in sentence) == ("nats" in unit) and unit in sentence
+
+
 def test_metrics_weigh_nothing_until_they_are_named() -> None:
     np.testing.assert_allclose(space(objective={}).weights_M, [1 / 3, 1 / 3, 1 / 3, 0, 0])
     np.testing.assert_array_equal(space().own_M, [0, 1, 2, -1, -1])
@@ -202,10 +232,19 @@ def test_fit_reads_a_law_of_a_metric_from_a_table(tmp_path: Path) -> None:
     fitted = ["fit", str(tmp_path / "t.csv"), "-o", str(tmp_path / "law.json"), "--law", "union"]
     refused = run(app, [*fitted, "--metric", "exams=best"])
     assert (refused.exit_code, "write exams=high or exams=low" in refused.output) == (2, True)
+    twice = run(app, [*fitted, "--metric", "exams=high", "--metric", "exams=low"])
+    assert (twice.exit_code, "a metric stands twice" in twice.output) == (2, True)
+    percent = run(app, [*fitted, "--metric", "slow=high"])  # a space says what the best is, a table does not
+    assert (percent.exit_code, "divide per cents by 100" in percent.output) == (2, True)
     done = run(app, [*fitted, "--metric", "exams=high", "--weights", "exams=1"])
     assert done.exit_code == 0, done.output
     at = ["--n-params", "4e6", "--n-tokens", "1e7", "-o", str(tmp_path / "r.json")]
-    assert run(app, ["optimize", str(tmp_path / "law.json"), *at]).exit_code == 0
+    best = run(app, ["optimize", str(tmp_path / "law.json"), *at])
+    assert best.exit_code == 0
+    assert "nats" not in best.output and "in 1 - exams (90% interval" in best.output
+    (tmp_path / "w.json").write_text('{"web": 1}')
+    web = run(app, ["optimize", str(tmp_path / "law.json"), *at, "--objective", str(tmp_path / "w.json")])
+    assert "nats (90% interval" in web.output and "exams (90%" not in web.output
 
 
 def test_a_trial_is_poor_by_what_is_weighed_alone() -> None:

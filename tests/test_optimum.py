@@ -245,3 +245,19 @@ def test_domains_that_do_the_same_are_exchangeable() -> None:
     moved_KK = exchangeable(objective, polytope, optimum, 1e-4)
     assert moved_KK[0, 1] == pytest.approx(optimum.mixture_K[0], abs=1e-6)  # all of it
     assert moved_KK[0, 2] < 0.05  # the other domain is another matter
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_can_be_exchanged_keeps_to_guardrails_and_counts_the_pull(seed: int) -> None:
+    """The largest exchange of each pair stays in the near-optimal set, of which it is a direction."""
+    _, plain = problem(seed, 4, pull=0.05)
+    prior_K, slack, polytope = np.array([0.7, 0.1, 0.1, 0.1]), 0.01, Polytope.box([0] * 4, [1] * 4)
+    ceiling_M = np.array([np.inf, np.inf, np.inf, plain.losses(prior_K)[0, 3]])
+    objective = replace(plain, prior_K=prior_K, ceiling_M=ceiling_M)
+    optimum = minimise(objective, polytope)
+    moved_KK = exchangeable(objective, polytope, optimum, slack)
+    assert moved_KK.max() > 0.01
+    for k, j in np.argwhere(moved_KK > 0):
+        mix_K = optimum.mixture_K + moved_KK[k, j] * (np.eye(4)[j] - np.eye(4)[k])
+        assert objective.levels(mix_K).max() <= objective.levels(optimum.mixture_K).max() + slack + 1e-9
+        assert objective.rooms(mix_K).min() >= -1e-6

@@ -115,6 +115,15 @@ def test_a_law_that_hardly_orders_mixtures_held_out_is_no_ground_to_use_one(orde
     assert ("confirm it first" in found["reason"]) == (order == 0.3)
 
 
+@pytest.mark.parametrize(("mixtures", "answer"), [(None, "use it"), (6, "use it"), (5, "keep the baseline: law not")])
+def test_a_law_of_too_few_mixtures_to_judge_it_by_is_no_ground_to_use_one(mixtures: int | None, answer: str) -> None:
+    found = verdict("prior", Interval(0.05, 0.01, 0.09), 0.02, float("nan"), mixtures=mixtures)
+    assert found["answer"].startswith(answer)
+    assert ("5 mixtures are too few" in found["reason"] and "confirm it first" in found["reason"]) == (mixtures == 5)
+    within = verdict("prior", Interval(0.05, -0.01, 0.09), 0.02, float("nan"), mixtures=mixtures)
+    assert within["answer"] == "keep the baseline: gain within noise"
+
+
 def test_an_order_is_judged_inside_scales_of_enough_trials_alone() -> None:
     large, small = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [9.0, 8.0]
     columns = [f"t{i}" for i in range(8)], [1e6] * 6 + [2e5] * 2, [1e8] * 8, large + small

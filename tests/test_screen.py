@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from raymix.on_ray.run import Progress
+from raymix.screens.cost import show_costs
 from raymix.screens.screen import Screen, baseline_table, mixture_table
 from raymix.target.reading import Baseline, Interval
 from raymix.target.recommend import Recommendation
@@ -51,6 +52,13 @@ def test_only_what_is_to_be_used_is_called_recommended(answer: str, title: str) 
     assert str(mixture_table(found).title).startswith(title)
     assert (baseline_table(found).columns[2].header == "worse than recommended by") == (answer == "use it")
     assert next(iter(baseline_table(found).columns[0].cells)) == title.split()[0].lower()
+
+
+def test_what_a_budget_resolves_is_in_the_unit_of_the_objective(capsys: pytest.CaptureFixture[str]) -> None:
+    with Screen(as_json=False) as screen:
+        show_costs(screen, None, [{"trials": 8, "resolves": 0.01}], "noise of one run 0.02 in 1 - exams", "1 - exams")
+    said = capsys.readouterr().out
+    assert "(1 - exams, 90%)" in said and "nats" not in said
 
 
 @pytest.mark.parametrize("columns", [None, "30"])

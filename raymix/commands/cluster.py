@@ -185,6 +185,7 @@ def add_costs(
     from raymix.clusters.prices import read_prices
     from raymix.screens.cost import show_costs
     from raymix.study.resolution import compare_budgets
+    from raymix.target.objective import unit_of, with_unit
 
     money = None
     if cloud is not None:
@@ -195,7 +196,9 @@ def add_costs(
     budgets = tuple(budget.to_json() for budget in compare_budgets(space, counts, noise.nats))
     screen.plan(space, replace(found, money=money, budgets=budgets, noise=noise.to_json()))
     if not screen.as_json:
-        show_costs(screen, money, budgets, f"noise of one run {noise.nats:.3g} nats, {noise.source}")
+        of = unit_of(space)
+        said = f"noise of one run {with_unit(f'{noise.nats:.3g}', of)}, {noise.source}"
+        show_costs(screen, money, budgets, said, of)
 
 
 def doctor(

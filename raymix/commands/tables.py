@@ -32,6 +32,7 @@ from raymix.screens.screen import Screen
 
 if TYPE_CHECKING:
     from raymix.observations import Observations
+    from raymix.space import Metric
     from raymix.tables.choose import Choice
     from raymix.tables.law_file import LawFile
 
@@ -112,7 +113,10 @@ def fit(
         choice = choose_law(runs, own_M, target_of(n_params, n_tokens), candidates, weights_M)
         trained, why = Trained.on(runs), _choice_json(choice)
         reach = Reach.of(rows_of(runs, own_M), choice.name)
-        found = LawFile(choice.law, runs.domains, runs.eval_domains, weights_M, trained, why, choice.elsewhere, reach)
+        found = LawFile(
+            choice.law, runs.domains, runs.eval_domains, weights_M, trained, why, choice.elsewhere, reach,
+            minimised=_minimised(runs, metric),
+        )  # fmt: skip
         write_law(out, found)
         own = {name: runs.domains[k] for name, k in zip(runs.eval_domains, own_M, strict=True) if k >= 0}
         show_fit(screen, found, own, out)
@@ -209,14 +213,32 @@ def _only(table: Observations, evals: Sequence[str]) -> Observations:
 
 def _minimising(table: Observations, given: Sequence[str]) -> Observations:
     """The table with what is minimised in place of these metrics."""
+    better = [pair(text, "--metric") for text in given]
+    check_known([name for name, _ in better], table.metrics, "metric", "--metric")
+    if len(dict(better)) < len(better):
+        raise ValueError(f"--metric: a metric stands twice; keep one of {', '.join(given)}")
+    for name, word in better:
+        if word not in ("high", "low"):
+            raise ValueError(f"--metric {name}={word}: write {name}=high or {name}=low, whichever is better")
+        if word == "high" and (table.column(f"metric/{name}") > 1).any():
+            raise ValueError(f"--metric {name}=high: 1 is the best of such a metric, and the column has larger values: "
+                             "divide per cents by 100")  # fmt: skip
+    return table.minimising(_metrics(given))
+
+
+def _metrics(given: Sequence[str]) -> list[Metric]:
     from raymix.space import Metric
 
     better = dict(pair(text, "--metric") for text in given)
-    check_known(list(better), table.metrics, "metric", "--metric")
-    for name, word in better.items():
-        if word not in ("high", "low"):
-            raise ValueError(f"--metric {name}={word}: write {name}=high or {name}=low, whichever is better")
-    return table.minimising(Metric.model_validate({"name": name, "better": word}) for name, word in better.items())
+    return [Metric.model_validate({"name": name, "better": word}) for name, word in better.items()]
+
+
+def _minimised(runs: Observations, given: Sequence[str]) -> dict[str, str]:
+    """What is minimised in the place of the metrics among the eval domains; their own losses where nobody says."""
+    from raymix.target.objective import minimised
+
+    found = {name: name for name in runs.metrics} | minimised(_metrics(given))
+    return {name: words for name, words in found.items() if name in runs.eval_domains}
 
 
 def _choice_json(choice: Choice) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from raymix.screens.screen import Screen
 
 
 def show_costs(
-    screen: Screen, money: Mapping[str, Any] | None, budgets: Sequence[Mapping[str, Any]], noise: str
+    screen: Screen, money: Mapping[str, Any] | None, budgets: Sequence[Mapping[str, Any]], noise: str, unit: str
 ) -> None:
-    """Tables of `Money.to_json()` and of `Budgeted.to_json()`."""
+    """Tables of `Money.to_json()` and of `Budgeted.to_json()`; `unit` is that of the objective."""
     if money is not None:
         title = f"Money: {money['workers']} x {money['instance']}, {money['cloud']} {money['region']}"
         table = Table("rung", "trials", "hours", "on demand", "spot", "preemptions", title=title)
@@ -30,7 +30,7 @@ def show_costs(
         )
         source = f"prices of {money['date']}, see {money['source']}; spot prices move"
         screen.say(f"{total}; {hours} ({money['basis']}; {source}).")
-    table = Table("trials of the search", "resolve a gain of (nats, 90%)", title=f"What a budget resolves ({noise})")
+    table = Table("trials of the search", f"resolve a gain of ({unit}, 90%)", title=f"What a budget resolves ({noise})")
     for budget in budgets:
         table.add_row(Text(str(budget["trials"])), f"{budget['resolves']:.4f}")
     screen.console.print(table)

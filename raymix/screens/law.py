@@ -14,6 +14,7 @@ from raymix.counts import human
 from raymix.observations import Observations
 from raymix.screens.screen import Screen, baseline_table, figure, mixture_table
 from raymix.tables.law_file import LawFile
+from raymix.target.objective import with_unit
 from raymix.target.recommend import Recommendation
 
 
@@ -75,7 +76,8 @@ def show_optimum(screen: Screen, found: Recommendation, out: Path) -> None:
     screen.console.print(mixture_table(found))
     screen.console.print(baseline_table(found))
     gap, method = found.certificate["gap"], found.certificate["method"]
-    screen.say(f"Optimum within {gap:.0e} nats ({method}); {found.law['why'] or found.law['name']}.")
+    within = with_unit(f"{gap:.0e}", found.unit)
+    screen.say(f"Optimum within {within} ({method}); {found.law['why'] or found.law['name']}.")
     _notes(screen, found.law["notes"])
     screen.console.print(Text(f"Verdict: {found.verdict['answer']}: {found.verdict['reason']}.", style="bold"))
     screen.say(str(out))

@@ -113,8 +113,9 @@ class Screen:
         law = found.law
         self.console.print(
             f"Held-out rank correlation of the objective {figure(law['rank_correlation'])} "
-            f"(within a size {figure(law['rank_correlation_within_size'])}), error {figure(law['error'], 3)} nats, "
-            f"noise of one run {law['noise']:.3f} nats; optimum within {found.certificate['gap']:.0e} nats."
+            f"(within a size {figure(law['rank_correlation_within_size'])}); in {found.unit}: error "
+            f"{figure(law['error'], 3)}, noise of one run {law['noise']:.3f}, optimum within "
+            f"{found.certificate['gap']:.0e}."
         )
         for note in law["notes"]:
             self.console.print(Text(f"Note: {note}", style="yellow"))
@@ -220,7 +221,7 @@ def mixture_table(found: Recommendation) -> Table:
 def baseline_table(found: Recommendation) -> Table:
     """What mixtures are predicted to give."""
     own = _own(found)
-    table = Table("mixture", "predicted objective (nats)", f"worse than {own} by", title="At the target")
+    table = Table("mixture", f"predicted objective ({found.unit})", f"worse than {own} by", title="At the target")
     o = found.objective
     table.add_row(own, f"{o.mean:.4f}  ({o.low:.4f} - {o.high:.4f})", "")
     for name, baseline in found.baselines.items():

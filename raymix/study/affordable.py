@@ -11,22 +11,24 @@ from raymix.study.budget import CLOSE, flops_left, spent
 from raymix.study.ledger import Ledger
 
 
-def affordable(ledger: Ledger, wanted: Confirm, automatic: bool) -> tuple[int, Scale | None]:
-    """Seeds and scale of a confirmation: as it is asked for, or as what is left of the budget pays for."""
+def affordable(ledger: Ledger, wanted: Confirm, automatic: bool, n_arms: int) -> tuple[int, Scale | None]:
+    """Seeds and scale of a confirmation of so many mixtures: as asked for, or as the rest of the budget pays for."""
     if not automatic:
         return wanted.seeds, wanted.scale.scale if wanted.scale else rungs(ledger.space)[-1]
     most = ledger.space.budget.limits().get("trials", math.inf) - spent(ledger).trials
-    return seeds_and_scale(ledger, wanted, flops_left(ledger), most)
+    return seeds_and_scale(ledger, wanted, flops_left(ledger), most, n_arms)
 
 
-def seeds_and_scale(ledger: Ledger, wanted: Confirm, flops: float, trials: float) -> tuple[int, Scale | None]:
+def seeds_and_scale(
+    ledger: Ledger, wanted: Confirm, flops: float, trials: float, n_arms: int
+) -> tuple[int, Scale | None]:
     """How many seeds at which scale so much pays for; 0 and None where it does not pay for one of each mixture.
 
     Fewer seeds only where a scale that is named, or the smallest rung, is too dear for all.
     """
-    arms, named = 1 + len(wanted.baselines), wanted.scale.scale if wanted.scale else None
-    for seeds in range(min(wanted.seeds, int(min(trials, 1e6)) // arms), 0, -1):
-        each = flops / (seeds * arms) * CLOSE
+    named = wanted.scale.scale if wanted.scale else None
+    for seeds in range(min(wanted.seeds, int(min(trials, 1e6)) // n_arms), 0, -1):
+        each = flops / (seeds * n_arms) * CLOSE
         scale = named or largest_affordable(ledger, each)
         if scale is not None and ledger.flops_of(scale) <= each:
             return seeds, scale

@@ -12,6 +12,7 @@ from typing import Any
 
 from raymix.design import Proposal
 from raymix.study import budget, confirm, stopping
+from raymix.study.arms import runs
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.recommend import NotEnoughTrialsError
@@ -78,7 +79,7 @@ def expected_trials(ledger: Ledger) -> int:
     proposed, wanted = len(ledger.trials), ledger.space.confirm
     search = sum(trial.purpose == "search" for trial in ledger.trials.values())
     ahead = 0 if search_over(ledger) else max(0, budget.expected_trials(ledger) - search)
-    unplanned = wanted.runs if wanted and not confirm.planned(ledger) else 0
+    unplanned = runs(ledger.space) if wanted and not confirm.planned(ledger) else 0
     return proposed + ahead + confirm.left(ledger) + unplanned
 
 

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary, ref
 from raymix.design import Proposal, cost, rungs, scale_of
 from raymix.space import Scale, SearchSpace
 from raymix.space_study import DEFAULT_TRIALS
+from raymix.study.arms import runs
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 
@@ -71,7 +72,7 @@ def limits(space: SearchSpace) -> dict[str, float]:
     found, confirm = space.budget.limits(), space.confirm
     if confirm is None:
         return found
-    return {name: value - confirm.runs if name == "trials" else value * (1 - confirm.share)
+    return {name: value - runs(space) if name == "trials" else value * (1 - confirm.share)
             for name, value in found.items()}  # fmt: skip
 
 

@@ -25,15 +25,15 @@ from raymix.space import Rung, Scale, SpaceError
 from raymix.space_parts import Objective
 from raymix.space_study import Confirm
 from raymix.study.affordable import affordable
+from raymix.study.arms import baselines_of, distinct, same
 from raymix.study.gain import Gain, Guard, all_guard_words, guard_words, guards, seen, words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
-from raymix.target.objective import objective_of
+from raymix.target.objective import objective_of, unit_of
 from raymix.target.reading import Interval, Reading
 from raymix.target.recommend import (
     N_DRAWS,
     Recommendation,
-    baseline_mixtures,
     fit_law,
     mixture_for,
     recommend,
@@ -42,7 +42,6 @@ from raymix.target.refits import refitted
 
 FIRST_SEED = 1000  # the search counts from 0, so these runs chose nothing
 PROPOSAL = "proposal"
-SAME = 1e-6  # of every share: a baseline no farther from the proposal would be compared with itself
 
 
 @dataclass(frozen=True)
@@ -85,18 +84,18 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
     space, table = ledger.space, ledger.table()
     law = fit_law(space, table)
     best_K = proposal(ledger, law)
-    others = baseline_mixtures(space, space.target)
+    others = baselines_of(space, wanted.baselines)
     for name in wanted.baselines:
         if name not in others:
             raise SpaceError(f"the baseline {name!r} needs available_tokens of every domain; prior and uniform do not")
-    apart = [name for name in wanted.baselines if np.abs(others[name] - best_K).max() > SAME]
+    apart = {name: mix_K for name, mix_K in others.items() if not same(mix_K, best_K)}
     if not apart:
         why = f"within the caps {' and '.join(wanted.baselines)} is the proposal itself"
         if not automatic:
             raise SpaceError(f"nothing to confirm: {why}")
         return skip_confirmation(ledger, why)
-    mixtures = {PROPOSAL: space.shares(best_K)} | {name: space.shares(others[name]) for name in apart}
-    seeds, scale = affordable(ledger, wanted, automatic)
+    mixtures = {PROPOSAL: space.shares(best_K)} | {name: space.shares(mix_K) for name, mix_K in apart.items()}
+    seeds, scale = affordable(ledger, wanted, automatic, 1 + distinct(apart.values()))
     if scale is None:
         where = f" at {_of(wanted.scale.model_dump())}" if wanted.scale else ""
         return skip_confirmation(ledger, f"what is left of the budget does not pay for one pair of runs{where}")
@@ -184,7 +183,8 @@ def confirmation(ledger: Ledger) -> Confirmation | None:
     mixtures, scale = plan["mixtures"], plan["scale"]
     foreseen, prior = plan.get("guards", {}), trials.get("prior", [])  # an earlier version did not record the first
     guarded = guards(ledger, objective, foreseen, trials[PROPOSAL], prior) if prior else {}
-    said = [words(name, gain, pending) for name, gain in gains.items()]
+    unit = unit_of(ledger.space.model_copy(update={"objective": objective}))
+    said = [words(name, gain, pending, unit) for name, gain in gains.items()]
     said += all_guard_words(objective, guarded, bool(prior))
     outdated = objective != ledger.space.objective
     said += ["these gains are of the objective before it was changed"] if outdated else []
@@ -213,19 +213,32 @@ def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommenda
         more = [f"{note}; in that other one {'; '.join(broke)}" if broke else note]
         return replace(found, law={**found.law, "notes": [*found.law["notes"], *more]})
     found = replace(found, law={**found.law, "notes": [*found.law["notes"], *confirmed.words]})
-    prior = confirmed.gains.get("prior")
-    if prior is None or prior.low is None:
-        return found
-    reason = f"{words('prior', prior, 0)}, at {_of(confirmed.scale)}"
+    return replace(found, verdict=_verdict(found, confirmed))
+
+
+def _verdict(found: Recommendation, confirmed: Confirmation) -> dict[str, str]:
+    """What the pairs say of the mixture recommended; what the law says where they say nothing."""
+    prior, at = confirmed.gains.get("prior"), _of(confirmed.scale)
     broken = [guard_words(name, guard) for name, guard in confirmed.guardrails.items() if guard.broken]
-    if broken:
+    if broken and prior is not None:
         kept = {"answer": "keep the baseline: guardrail broken", "baseline": "prior"}
-        why = f"{reason}; but {'; '.join(broken)}; raymix confirm trains what the law, which knows this now, proposes"
-        return replace(found, verdict={**kept, "reason": why})
-    if prior.low > 0:
-        return replace(found, verdict={"answer": "use it", "reason": reason})
-    kept = {"answer": "keep the baseline: gain within noise", "baseline": "prior"}
-    return replace(found, verdict={**kept, "reason": f"{reason}; the confirmed interval includes 0"})
+        reason = f"{words('prior', prior, 0, found.unit)}, at {at}; but {'; '.join(broken)}"
+        return {**kept, "reason": f"{reason}; raymix confirm trains what the law, which knows this now, proposes"}
+    better = {name: gain.mean for name, gain in confirmed.gains.items() if gain.mean is not None and gain.worse}
+    if better:
+        name = min(better, key=lambda name: better[name])
+        reason = f"{words(name, confirmed.gains[name], 0, found.unit)}, at {at}; the confirmed interval is below 0"
+        return {"answer": "keep the baseline: seen to be better", "baseline": name, "reason": reason}
+    if prior is None or prior.mean is None or (prior.low is None and prior.mean > 0):
+        return found.verdict
+    reason = f"{words('prior', prior, 0, found.unit)}, at {at}"
+    if prior.low is None or prior.low <= 0:
+        why = "that pair saw no gain" if prior.low is None else "the confirmed interval includes 0"
+        kept = {"answer": "keep the baseline: gain within noise", "baseline": "prior"}
+        return {**kept, "reason": f"{reason}; {why}"}
+    if found.verdict["answer"].startswith("confirm first"):  # these runs too are of that one size or length
+        return {**found.verdict, "reason": f"{reason}; but at the target {found.verdict['reason']}, at a larger scale"}
+    return {"answer": "use it", "reason": reason}
 
 
 def _objective(ledger: Ledger, plan: Mapping[str, Any]) -> Objective:

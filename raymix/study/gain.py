@@ -12,7 +12,7 @@ from scipy import stats
 from raymix.simplex import Array
 from raymix.space_parts import Objective
 from raymix.study.ledger import Ledger
-from raymix.target.objective import reduce_losses
+from raymix.target.objective import reduce_losses, with_unit
 from raymix.target.reading import Interval
 
 
@@ -39,7 +39,7 @@ class Guard:
 
 @dataclass(frozen=True)
 class Gain:
-    """How much lower the objective of the proposal is than that of a baseline: predicted, and seen in pairs (nats)."""
+    """How much lower the objective of the proposal is than that of a baseline: predicted, and seen in pairs."""
 
     predicted: Interval
     mean: float | None
@@ -49,6 +49,11 @@ class Gain:
     pairs: int
     by_eval: dict[str, float]
     """Mean over the pairs, per eval domain."""
+
+    @property
+    def worse(self) -> bool:
+        """Whether the baseline is better beyond the pairs' noise."""
+        return self.high is not None and self.high < 0
 
 
 def seen(
@@ -107,10 +112,10 @@ def _mean(difference_P: Array) -> tuple[float, float | None, float | None]:
     return mean, error, float(stats.t.ppf(0.95, n - 1)) * error
 
 
-def words(name: str, gain: Gain, pending: int) -> str:
+def words(name: str, gain: Gain, pending: int, unit: str) -> str:
     """Predicted beside confirmed, as a sentence; `pending` runs are still to end."""
     p = gain.predicted
-    said = f"predicted gain over {name} {p.mean:.4f} nats (90% interval {p.low:.4f} to {p.high:.4f})"
+    said = f"predicted gain over {name} {with_unit(f'{p.mean:.4f}', unit)} (90% interval {p.low:.4f} to {p.high:.4f})"
     if not gain.pairs or gain.mean is None:
         return f"{said}; " + (f"{pending} of its runs are still to end" if pending else "no pair of runs ended well")
     both = f"{said}, confirmed {gain.mean:.4f}"

@@ -24,7 +24,7 @@ from raymix.study.ledger import Ledger
 from raymix.study.noise import noise_in
 from raymix.study.trial import Trial
 from raymix.target.improvement import expected_improvement
-from raymix.target.objective import objective_of, reduce_losses
+from raymix.target.objective import objective_of, reduce_losses, unit_of, with_unit
 from raymix.target.optimum import minimise
 from raymix.target.recommend import NotEnoughTrialsError, fit_law
 from raymix.target.refits import refits
@@ -46,9 +46,10 @@ def stopped(ledger: Ledger) -> str | None:
         return None
     if any(found.get(name, now) != now for name, now in _asked(ledger.space).items()):
         return None
+    expected = with_unit(f"{found['expected_improvement']:.4f}", unit_of(ledger.space))
     return (
-        f"stopped early after {found['trials']} trials: more are expected to gain {found['expected_improvement']:.4f} "
-        f"nats at the target, less than the noise in their mean ({found['noise']:.4f})"
+        f"stopped early after {found['trials']} trials: more are expected to gain {expected} at the target, less than "
+        f"the noise in their mean ({found['noise']:.4f})"
     )
 
 

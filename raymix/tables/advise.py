@@ -10,7 +10,7 @@ Letters: K training domains, M eval domains, Q mixtures compared (the optimum fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from raymix.space import Scale, SearchSpace
 from raymix.tables.law_file import LawFile
 from raymix.target.held_out import ENOUGH
 from raymix.target.near_optimal import near_optimal
-from raymix.target.objective import ObjectiveAtScale, objective_of
+from raymix.target.objective import ObjectiveAtScale, objective_of, unit
 from raymix.target.optimum import Optimum, minimise
 from raymix.target.reading import (
     Reading,
@@ -92,6 +92,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
         SpaceError: bounds, epochs and tokens that no mixture can keep.
     """
     space, found = space_of(found, wanted), found.at(wanted.scale)
+    found, judged = _judged(found, space.weights_M)
     objective, polytope = objective_of(space, found.law), space.polytope()
     noise = noise_of(found, objective, simplex.interior_point(polytope))
     optimum, certificate = best_mixture(space, found.law, noise)
@@ -106,6 +107,8 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     beyond = share_notes(found, optimum.mixture_K[None])
     guessed = [*_guessed_scale(found, wanted.scale), *beyond]
     reference = "prior" if "prior" in compared else "uniform"
+    of = unit(found.eval_domains, space.weights_M, found.minimised)
+    mixtures = None if found.trained is None else found.trained.mixtures
     return Recommendation(
         mixture=space.shares(optimum.mixture_K),
         scale={key: float(value) for key, value in wanted.scale._asdict().items()},
@@ -123,14 +126,24 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
                 *found.notes,
                 *notes_at(found, wanted.scale),
                 *_not_counted(found),
+                *judged,
                 *beyond,
                 *repeat_notes(space, objective, optimum.mixture_K),
             ],
         },
         certificate=certificate,
-        verdict=verdict(reference, compared[reference].gain, noise, _order(found), guessed),
+        verdict=verdict(reference, compared[reference].gain, noise, _order(found), guessed, of, mixtures),
         evidence=_evidence(found),
+        unit=of,
     )
+
+
+def _judged(found: LawFile, weights_M: Array) -> tuple[LawFile, list[str]]:
+    """The law without its scores where they are of another objective than this, and a sentence that says so."""
+    if np.allclose(weights_M, found.weights_M, atol=1e-6) or not found.choice.get("scores"):
+        return found, []
+    said = "how well the law predicts is known for other weights: raymix fit --weights FILE judges it by these"
+    return replace(found, choice={**found.choice, "scores": []}), [said]
 
 
 def _not_counted(found: LawFile) -> list[str]:
@@ -163,13 +176,24 @@ def best_mixture(space: SearchSpace, law: Law, noise: float) -> tuple[Optimum, d
 
 
 def noise_of(found: LawFile, objective: ObjectiveAtScale, mix_K: Array) -> float:
-    """sd of the objective (nats) between runs that the law cannot explain: held out if known, else its own sd."""
+    """sd of the objective between runs that the law cannot explain: held out if known, else the law's own sd.
+
+    That is read at the nearest scale trained: beyond, it is of what nobody knows, and not of a run.
+    """
     loss_M = objective.losses(mix_K)[0]
     held_out = _mixture_score(found).get("noise")
     if held_out is not None:
         return float(held_out * (loss_M @ objective.weights_M))
-    sd_M = found.law.sd(mix_K[None], np.asarray(objective.scale, float))[0]
+    sd_M = found.law.sd(mix_K[None], _nearest(found, objective.scale))[0]
     return float((loss_M * sd_M) @ objective.weights_M)
+
+
+def _nearest(found: LawFile, scale: Sequence[float]) -> Array:
+    """The scale (2,) within those trained that is nearest."""
+    if found.trained is None:
+        return np.asarray(scale, float)
+    sizes, (least, most) = found.trained.n_params, found.trained.n_tokens
+    return np.asarray(np.clip(np.asarray(scale, float), [sizes[0], least], [sizes[-1], most]))
 
 
 def notes_at(found: LawFile, scale: Scale) -> list[str]:

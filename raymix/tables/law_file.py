@@ -7,6 +7,7 @@
     reach                          how far the mixtures of the runs reach, and how sure the law is beyond them
     elsewhere                      the law to read at other scales than the runs', where `law` is for theirs alone
     not_here                       of a study: what its space asks of a mixture beside the weights, by key
+    minimised                      of every metric among the eval domains what was minimised in its place
 
 Only the first two groups are needed. Plain JSON, never pickle: reading a file from anywhere runs no code from it.
 """
@@ -93,6 +94,8 @@ class LawFile:
     """None in files of before it was written."""
     not_here: tuple[str, ...] = ()
     """Keys of a study's space that its recommendation counts, and that nobody can read from this file."""
+    minimised: Mapping[str, str] = field(default_factory=dict)
+    """`1 - arc` by `arc`: eval domains whose numbers are no losses in nats."""
 
     @property
     def notes(self) -> list[str]:
@@ -154,6 +157,8 @@ def law_json(found: LawFile) -> dict[str, Any]:
         extra["reach"] = found.reach.to_json()
     if found.not_here:
         extra["not_here"] = list(found.not_here)
+    if found.minimised:
+        extra["minimised"] = dict(found.minimised)
     return extra | found.law.to_json()
 
 
@@ -190,13 +195,14 @@ def read_law(path: str | Path) -> LawFile:
         choice = dict(raw.get("choice") or {})
         reach = None if raw.get("reach") is None else Reach.from_json(raw["reach"], len(domains))
         not_here = tuple(str(key) for key in raw.get("not_here") or ())
+        minimised = {str(name): str(words) for name, words in (raw.get("minimised") or {}).items()}
         elsewhere = None if raw.get("elsewhere") is None else law_from_json(raw["elsewhere"])
         if elsewhere is not None:
             _try_out(elsewhere, len(domains), len(eval_domains), trained)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path}: the law in this file is damaged: {what}") from None
-    return LawFile(law, domains, eval_domains, weights_M, trained, choice, elsewhere, reach, not_here)
+    return LawFile(law, domains, eval_domains, weights_M, trained, choice, elsewhere, reach, not_here, minimised)
 
 
 def _parsed(path: Path) -> dict[str, Any]:

@@ -7,50 +7,30 @@ The law per checkpoint is that paper's for two domains,
     L(r) = c + k exp(t r),  k >= 0, t < 0,  r the share of original data,
 
 falling and convex, so the critical share log((L0 - c) / k) / t is unique. Where we differ: the fit is exact in c and
-k for every t (variable projection), so it needs no random starts, and the interval is a bootstrap over runs.
+k for every t (raymix/target/falling.py), so it needs no random starts, and the interval is a bootstrap over runs.
 
-Letters: B rows, R runs, S draws, T values of t tried.
+Letters: B rows, R runs, S draws.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from raymix.laws.robust import tamed_row
+from raymix.laws.rows import SAME_SCALE
 from raymix.observations import Observations
 from raymix.simplex import Array
+from raymix.target.falling import Exponential, fit_exponential
 
-RATES = (-100.0, -1e-2)  # t searched; at the upper end the curve is straight to 1e-3 of its fall
-HUBER = 0.01  # nats; delta of the published fit (arXiv 2403.16952), ten times the misfit of its runs
 N_PARAMETERS = 3  # c, k, t
 LEVEL = 0.9  # of the interval
 SAME_MODEL = 0.01  # between losses of one model: other machines, other rounding
-FEW_SPARE = 3  # runs beyond the parameters: the 90% interval of 4 runs alone holds 66%, of 8 runs 85% (simulated)
+FEW_SPARE = 3  # runs beyond the parameters: the 90% interval of 4 runs alone holds 84%, three times as wide as of 12
 
 Ints = NDArray[np.int64]
-
-
-class Exponential(NamedTuple):
-    """c + k exp(t r); arrays (S,) where several were fitted."""
-
-    floor: Array
-    scale: Array
-    rate: Array
-
-    def losses(self, share_B: Array) -> Array:
-        """Losses (S, B) in nats per token."""
-        return np.asarray(self.floor[:, None] + self.scale[:, None] * np.exp(self.rate[:, None] * share_B))
-
-    def share_for(self, loss: float) -> Array:
-        """Smallest share (S,) with a loss of at most `loss`: 0 where none is needed, inf where all is not enough."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share_S = np.log((loss - self.floor) / self.scale) / self.rate
-        share_S = np.where(loss >= self.floor + self.scale, 0.0, share_S)
-        return np.where((loss <= self.floor) | (share_S > 1), np.inf, share_S)
 
 
 @dataclass(frozen=True)
@@ -95,8 +75,9 @@ def critical_share(
 
     `share_B` is the share of original data, `loss_B` the loss on the original eval domain in nats, `base_loss` that
     before continual training. Rows of one `run_B` are checkpoints of one run; without `n_tokens_B` all rows count
-    as one checkpoint. The interval refits `n_draws` times with a new error per run, the same at all its
-    checkpoints, drawn from the runs' residuals at all checkpoints (or normal with sd `noise`, nats, if given).
+    as one checkpoint, and tokens of several runs within 1% are those of one. The interval refits
+    `n_draws` times with a new error per run, the same at all its checkpoints, drawn from the runs' residuals at all
+    checkpoints (or normal with sd `noise`, nats, if given).
 
     Raises:
         ValueError: a number is out of range, or no checkpoint has three different shares with falling losses.
@@ -113,7 +94,7 @@ def critical_share(
     rng, shape = np.random.default_rng(seed), (n_draws, int(run.max()) + 1)
     error_SR = np.full(shape, np.nan)
     if np.isfinite(sd):
-        error_SR = rng.choice(np.r_[pool_E, -pool_E], shape) if noise is None else rng.normal(0, sd, shape)
+        error_SR = _own_errors(pool_E, fits, rng, shape) if noise is None else rng.normal(0, sd, shape)
     steps = [_at_tokens(at, law, share[r], base_loss, error_SR[:, run[r]]) for at, (r, law) in fits.items()]
     last = steps[-1]
     notes += _remarks(last, share[fits[last.n_tokens][0]], noise is None)
@@ -190,7 +171,20 @@ def _as_rows(
         raise ValueError("losses (nats per token), before and after, are finite and above 0")
     if not np.isfinite(n_tokens).all():
         raise ValueError("n_tokens must be finite")
-    return share, loss, run, n_tokens
+    return share, loss, run, _checkpoints(n_tokens, run)
+
+
+def _checkpoints(n_tokens_B: Array, run_B: Ints) -> Array:
+    """Tokens (B,), equal where they are of one checkpoint: runs end a batch apart, and none has two rows at one."""
+    order, found_B = np.argsort(n_tokens_B, kind="stable"), n_tokens_B.copy()
+    start, seen = 0, dict[int, float]()
+    for i, b in enumerate(order):
+        at, run = float(n_tokens_B[b]), int(run_B[b])
+        if at > n_tokens_B[order[start]] * (1 + SAME_SCALE) or seen.get(run, at) != at:
+            start, seen = i, {}
+        seen[run] = at
+        found_B[order[start : i + 1]] = np.median(n_tokens_B[order[start : i + 1]])
+    return found_B
 
 
 def _fit_steps(
@@ -213,61 +207,23 @@ def _fit_steps(
     return fits, notes
 
 
-def fit_exponential(share_B: Array, loss_SB: Array) -> Exponential:
-    """c + k exp(t r) with Huber's loss, for each of S columns of losses over the same shares.
-
-    For every t the best c and k >= 0 are a weighted straight-line fit on exp(t r); t is searched on a logarithmic
-    grid that zooms in. Huber weights come from the last fit's residuals. A column that does not fall gets k = 0.
-    """
-    weight_SB = np.ones_like(loss_SB)
-    law = _weighted_fit(share_B, loss_SB, weight_SB)
-    for _ in range(20):
-        size_SB = np.abs(law.losses(share_B) - loss_SB)
-        new_SB = HUBER / np.maximum(size_SB, HUBER)
-        if np.abs(new_SB - weight_SB).max() < 1e-6:
-            break
-        weight_SB = new_SB
-        law = _weighted_fit(share_B, loss_SB, weight_SB)
-    return law
-
-
-def _weighted_fit(share_B: Array, loss_SB: Array, weight_SB: Array) -> Exponential:
-    log_ST = np.tile(np.linspace(np.log(-RATES[1]), np.log(-RATES[0]), 61), (len(loss_SB), 1))
-    pick = np.arange(len(loss_SB))
-    for _ in range(16):  # a cell becomes two fifths of itself: from .15 in log t to 1e-7
-        floor_ST, scale_ST, cost_ST = _project(share_B, loss_SB, weight_SB, -np.exp(log_ST))
-        best_S = np.argmin(cost_ST, axis=1)
-        found = Exponential(floor_ST[pick, best_S], scale_ST[pick, best_S], -np.exp(log_ST[pick, best_S]))
-        cell_S = log_ST[:, 1] - log_ST[:, 0]
-        around_ST = log_ST[pick, best_S][:, None] + cell_S[:, None] * np.linspace(-1, 1, 6)
-        log_ST = np.clip(around_ST, np.log(-RATES[1]), np.log(-RATES[0]))
-    return found
-
-
-def _project(share_B: Array, loss_SB: Array, weight_SB: Array, rate_ST: Array) -> tuple[Array, Array, Array]:
-    """Best c, k >= 0 and the weighted squared error (S, T) at given t."""
-    weight_SB = weight_SB / weight_SB.sum(axis=1, keepdims=True)
-    basis_STB = np.exp(rate_ST[..., None] * share_B)
-    mean_ST = np.einsum("stb,sb->st", basis_STB, weight_SB)
-    mean_S = np.sum(weight_SB * loss_SB, axis=1)
-    off_STB, loss_off_SB = basis_STB - mean_ST[..., None], loss_SB - mean_S[:, None]
-    spread_ST = np.einsum("stb,stb,sb->st", off_STB, off_STB, weight_SB)
-    scale_ST = np.maximum(np.einsum("stb,sb,sb->st", off_STB, loss_off_SB, weight_SB), 0) / np.maximum(
-        spread_ST, 1e-300
-    )
-    error_STB = loss_off_SB[:, None] - scale_ST[..., None] * off_STB
-    return (
-        mean_S[:, None] - scale_ST * mean_ST,
-        scale_ST,
-        np.einsum("stb,stb,sb->st", error_STB, error_STB, weight_SB),
-    )
-
-
 def _residuals(law: Exponential, share_B: Array, loss_B: Array) -> Array:
     """Residuals scaled by sqrt(B / (B - 3)) to the size of errors; none where three rows leave none over."""
     if len(loss_B) <= N_PARAMETERS:
         return np.zeros(0)
     return np.asarray((loss_B - law.losses(share_B)[0]) * np.sqrt(len(loss_B) / (len(loss_B) - N_PARAMETERS)))
+
+
+def _own_errors(
+    pool_E: Array, fits: dict[float, tuple[Ints, Exponential]], rng: np.random.Generator, shape: tuple[int, int]
+) -> Array:
+    """Errors (S, R) from the residuals of the runs, each draw with an sd that so few residuals leave possible.
+
+    Of n left over, sd^2 n / chi^2_n: what makes Student's t of a normal.
+    """
+    n = sum(max(len(rows) - N_PARAMETERS, 0) for rows, _ in fits.values())
+    drawn_SR = np.asarray(rng.choice(np.r_[pool_E, -pool_E], shape), dtype=np.float64)
+    return np.asarray(drawn_SR * np.sqrt(n / rng.chisquare(n, (shape[0], 1))))
 
 
 def _at_tokens(n_tokens: float, law: Exponential, share_B: Array, base_loss: float, error_SB: Array) -> AtTokens:

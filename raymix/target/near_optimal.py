@@ -64,7 +64,8 @@ def near_optimal(
 def exchangeable(objective: ObjectiveAtScale, polytope: Polytope, optimum: Optimum, slack: float) -> Array:
     """The share (K, K) that may move from domain k to domain j before the objective rises by `slack`, to 1/32 of it.
 
-    Large entries are the directions that do not matter: the two domains can stand in for each other.
+    As far as bounds and guardrails allow. Large entries are the directions that do not matter: the two domains can
+    stand in for each other.
     """
     limit = float(objective.levels(optimum.mixture_K).max()) + slack
     w_K, K = optimum.mixture_K, polytope.n_domains
@@ -76,7 +77,8 @@ def exchangeable(objective: ObjectiveAtScale, polytope: Polytope, optimum: Optim
                 continue
             steps = np.linspace(0, most, 33)[1:]
             mix_BK = w_K + steps[:, None] * (np.eye(K)[j] - np.eye(K)[k])
-            good = polytope.contains(mix_BK) & (objective.values(mix_BK) <= limit)
+            kept_B = (objective.rooms(mix_BK) >= -ROUNDING).all(axis=1)
+            good = polytope.contains(mix_BK) & kept_B & (objective.levels(mix_BK).max(axis=1) <= limit)
             moved_KK[k, j] = steps[good][-1] if good.any() else 0.0  # convex: the good steps come first
     return moved_KK
 

@@ -9,7 +9,7 @@ Letters: B rows, K training domains, M eval domains, T terms of the objective, G
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,9 +19,10 @@ from raymix import simplex
 from raymix.laws.base import Law
 from raymix.laws.repetition import stocked
 from raymix.simplex import Array
-from raymix.space import Rung, SearchSpace
+from raymix.space import Metric, Rung, SearchSpace
 
 Reduce = Literal["mean", "worst"]
+NATS = "nats"  # of an objective of losses alone
 
 
 @dataclass(frozen=True)
@@ -127,3 +128,29 @@ def reduce_losses(loss_BM: Array, weights_M: Array, reduce: Reduce) -> Array:
     if reduce == "worst":
         return np.asarray(loss_BM[..., used].max(axis=-1))
     return np.asarray(loss_BM[..., used] @ weights_M[used])
+
+
+def unit_of(space: SearchSpace) -> str:
+    """Of the objective of a space: nats where it is made of losses alone."""
+    return unit(space.eval_names, space.weights_M, minimised(space.metrics))
+
+
+def unit(eval_names: Sequence[str], weights_M: Array, minimised: Mapping[str, str]) -> str:
+    """Of a weighted objective, where `minimised` says of every metric among the eval domains what is minimised."""
+    counted = [name for name, weight in zip(eval_names, weights_M, strict=True) if weight > 0]
+    metrics = [minimised[name] for name in counted if name in minimised]
+    if not metrics:
+        return NATS
+    if len(metrics) < len(counted):
+        return "nats and metrics together"
+    return metrics[0] if len(metrics) == 1 else "units of the metrics"
+
+
+def minimised(metrics: Iterable[Metric]) -> dict[str, str]:
+    """What is minimised in the place of each metric, by its name: itself, or what is left up to its best."""
+    return {each.name: f"{each.best:g} - {each.name}" if each.better == "high" else each.name for each in metrics}
+
+
+def with_unit(number: str, unit: str) -> str:
+    """`.05 nats`, `.05 in 1 - exams`."""
+    return f"{number} {unit}" if unit == NATS else f"{number} in {unit}"

@@ -23,9 +23,9 @@ from raymix.laws.repetition import REPEATED
 from raymix.observations import SAME_SCALE
 from raymix.simplex import Array, Polytope
 from raymix.space import Scale, SearchSpace
-from raymix.target.held_out import SOME_ORDER, Z90
+from raymix.target.held_out import ENOUGH, SOME_ORDER, Z90
 from raymix.target.near_optimal import near_optimal
-from raymix.target.objective import ObjectiveAtScale, reduce_losses
+from raymix.target.objective import NATS, ObjectiveAtScale, reduce_losses, with_unit
 from raymix.target.optimum import Optimum
 
 FAR_TOKENS = 3.0  # beyond this ratio the step tail was measured to err by about 4%
@@ -43,7 +43,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A mixture somebody would use without a search; `gain` is how much worse it is predicted to be (nats)."""
+    """A mixture somebody would use without a search; `gain` is how much worse it is predicted to be."""
 
     mixture: dict[str, float]
     objective: Interval
@@ -139,16 +139,27 @@ def epochs_of(space: SearchSpace, mix_K: Array, n_tokens: float) -> dict[str, fl
 
 
 def verdict(
-    name: str, gain: Interval, noise: float, order: float | None = None, guessed: Sequence[str] = ()
+    name: str,
+    gain: Interval,
+    noise: float,
+    order: float | None = None,
+    guessed: Sequence[str] = (),
+    unit: str = NATS,
+    mixtures: int | None = None,
 ) -> dict[str, str]:
     """Use the mixture only if its gain over the baseline is above 0 at 95% and above the noise of one run.
 
     And only if the law is one to believe: `order` is its rank correlation on mixtures held out, where that is known,
-    and `guessed` says what of this reading no run speaks of. The interval of a gain takes the law's form for granted,
-    and is narrow also where that form is wrong.
+    `mixtures` how many there are to judge it by, and `guessed` says what of this reading no run speaks of. The interval
+    of a gain takes the law's form for granted, and is narrow also where that form is wrong: with five runs, of ten
+    gains that it put above 0 seven were none (simulated truths of other forms).
     """
-    seen = f"predicted gain over the {name} {gain.mean:.4f} nats (90% interval {gain.low:.4f} to {gain.high:.4f})"
+    interval = f"(90% interval {gain.low:.4f} to {gain.high:.4f})"
+    seen = f"predicted gain over the {name} {with_unit(f'{gain.mean:.4f}', unit)} {interval}"
     if gain.low > 0 and gain.mean > noise:
+        if mixtures is not None and mixtures < ENOUGH:
+            why = f"but {mixtures} mixtures are too few to judge a law by ({ENOUGH} are not): confirm it first"
+            return {"answer": "keep the baseline: law not trusted", "baseline": name, "reason": f"{seen}, {why}"}
         if order is not None and order < SOME_ORDER:
             why = f"but the law hardly orders mixtures it has not seen (rank correlation {order:.2f}): confirm it first"
             return {"answer": "keep the baseline: law not trusted", "baseline": name, "reason": f"{seen}, {why}"}

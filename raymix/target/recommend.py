@@ -26,7 +26,7 @@ from raymix.target.answer import MIN_TRIALS, answer
 from raymix.target.held_out import HeldOut, score_law
 from raymix.target.improvement import expected_improvement
 from raymix.target.near_optimal import exchangeable
-from raymix.target.objective import ObjectiveAtScale
+from raymix.target.objective import NATS, ObjectiveAtScale, unit_of
 from raymix.target.optimum import Optimum
 from raymix.target.reading import (
     Baseline,
@@ -66,6 +66,8 @@ class Recommendation:
     evidence: dict[str, int | float]
     exchangeable: list[dict[str, Any]] = field(default_factory=list)
     """Pairs of domains of which the first can give much of its share to the second within the noise."""
+    unit: str = NATS
+    """Of objective, gains, noise and gap."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -142,7 +144,7 @@ def recommend(
         optimum = _kept(optimum, objective, polytope, keep_K, score["noise"])
     more = expected_improvement(drawn, polytope, optimum.mixture_K)
     most_2, least_2 = usable.scale_B2.max(axis=0), usable.scale_B2.min(axis=0)
-    untried = _untried(usable, optimum.mixture_K)
+    untried, mixtures = _untried(usable, optimum.mixture_K), len(np.unique(usable.mix_BK.round(DIGITS), axis=0))
     notes = [*law.notes_, *far_notes(*target.scale, *most_2), *(f"{words}: confirm it first" for words in untried)]
     notes += stage_notes(space) + repeat_notes(space, objective, optimum.mixture_K) + _unused_rungs(space, usable)
     notes += [*below_ladder(space, target), *_copies(usable)]
@@ -164,9 +166,12 @@ def recommend(
         epochs=epochs_of(space, optimum.mixture_K, target.n_tokens),
         law={"name": law.name, **_known(score), "expected_improvement": more, "notes": notes},
         certificate={"gap": optimum.gap, "convex": optimum.convex, "method": optimum.method},
-        verdict=verdict("prior", baselines["prior"].gain, score["noise"], held_out.order, guessed),
+        verdict=verdict(
+            "prior", baselines["prior"].gain, score["noise"], held_out.order, guessed, unit_of(space), mixtures
+        ),
         evidence=_evidence(table),
         exchangeable=_pairs(space, exchangeable(objective, polytope, optimum, score["noise"])),
+        unit=unit_of(space),
     )
     return recommendation, held_out
 

@@ -1,0 +1,64 @@
+"""What a confirmation trains: the proposal, and every baseline that is a mixture of its own.
+
+Caps and priors make baselines alike: without a prior the prior mixture is the proportional one, or the uniform one. Two
+names of one mixture are one run per seed, and the budget keeps no trials for the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from weakref import ref
+
+import numpy as np
+
+from raymix.simplex import Array
+from raymix.space import SearchSpace
+from raymix.space_study import Confirm
+from raymix.target.recommend import baseline_mixtures
+
+SAME = 1e-6  # of every share: mixtures no farther apart are one
+MOST_KNOWN = 64  # spaces
+_known: dict[int, tuple[ref[SearchSpace], int]] = {}  # runs by id: a space holds dicts, and has no hash of Python's
+
+
+def same(one_K: Array, other_K: Array) -> bool:
+    """Whether two mixtures are one but for rounding."""
+    return bool(np.abs(one_K - other_K).max() <= SAME)
+
+
+def baselines_of(space: SearchSpace, names: Sequence[str]) -> dict[str, Array]:
+    """The mixtures (K,) of these baselines, those that are one equal to the last digit.
+
+    Without those that need tokens which nobody has counted yet.
+    """
+    offered, found = baseline_mixtures(space, space.target), dict[str, Array]()
+    for name in (name for name in names if name in offered):
+        alike = (mix_K for mix_K in found.values() if same(mix_K, offered[name]))
+        found[name] = next(alike, offered[name])
+    return found
+
+
+def arms(space: SearchSpace, wanted: Confirm) -> int:
+    """How many mixtures it trains; one that cannot be told yet counts."""
+    if len(wanted.baselines) == 1:
+        return 2
+    found = baselines_of(space, wanted.baselines)
+    return 1 + distinct(found.values()) + len(wanted.baselines) - len(found)
+
+
+def distinct(mixtures: Iterable[Array]) -> int:
+    """How many of these mixtures differ in any digit."""
+    return len({mix_K.tobytes() for mix_K in mixtures})
+
+
+def runs(space: SearchSpace) -> int:
+    """Trials that the budget keeps for the confirmation of the space; asked at every trial, so remembered."""
+    if space.confirm is None:
+        return 0
+    if len(_known) > MOST_KNOWN:
+        _known.clear()
+    of, n = _known.get(id(space), (None, 0))
+    if of is None or of() is not space:
+        n = space.confirm.seeds * arms(space, space.confirm)
+        _known[id(space)] = ref(space), n
+    return n
