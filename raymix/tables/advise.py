@@ -127,6 +127,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
                 *notes_at(found, wanted.scale),
                 *_not_counted(found),
                 *judged,
+                *_without_end(space, wanted),
                 *beyond,
                 *repeat_notes(space, objective, optimum.mixture_K),
             ],
@@ -144,6 +145,15 @@ def _judged(found: LawFile, weights_M: Array) -> tuple[LawFile, list[str]]:
         return found, []
     said = "how well the law predicts is known for other weights: raymix fit --weights FILE judges it by these"
     return replace(found, choice={**found.choice, "scores": []}), [said]
+
+
+def _without_end(space: SearchSpace, wanted: Wanted) -> list[str]:
+    """Who is repeated by nobody's count, where of others the tokens at hand are known."""
+    names = [name for name in space.domain_names if name not in wanted.available]
+    if not wanted.available or not names:
+        return []
+    named = ", ".join(map(repr, names))
+    return [f"the tokens at hand of {named} are not known: taken without end, no epochs are counted or capped"]
 
 
 def _not_counted(found: LawFile) -> list[str]:
