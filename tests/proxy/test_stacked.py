@@ -62,7 +62,8 @@ def test_stages_of_the_recipe_hold_in_a_stack(corpus: Corpus, make_space: MakeSp
     for result, job in zip(found, JOBS, strict=True):
         (alone,) = train_proxy(corpus, space, job.mixture_K, 1e4, 2048, job.seed, "cpu", 1, "eager")
         for key in set(alone) - {"seconds"}:
-            assert result.row[key] == pytest.approx(alone[key], abs=1e-5), key
+            # float32 sums in another order, 2e-5 with some versions of torch
+            assert result.row[key] == pytest.approx(alone[key], abs=5e-5), key
 
 
 def test_one_that_diverges_does_not_harm_the_rest(
