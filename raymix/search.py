@@ -25,6 +25,7 @@ from raymix.design import Designer
 from raymix.space import SearchSpace
 from raymix.store import StoreError
 from raymix.study.agenda import Thought, act, more, next_trials, search_over, thinking
+from raymix.study.deaths import Deaths
 from raymix.study.evidence import take_evidence
 from raymix.study.ledger import Ledger
 from raymix.study.row import ON_THE_WAY
@@ -48,8 +49,9 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         rounds: propose `budget.per_round` trials together and wait for all of them before the next round, so that
             the proposals depend on nothing but the results. Without rounds nobody waits: as many are proposed ahead
             in the background, knowing of those pending, while trials run.
-        retries: how often a trial whose worker died is begun again, with `retry` (1, 2, ...) in its config. Tune's own
-            `max_failures` gives up on a worker that dies while it changes from one trial to the next.
+        retries: how often a trial whose worker died is begun again before it has got any further, with `retry` (1, 2,
+            ...) in its config. Tune's own `max_failures` counts all deaths of a long trial on spot machines, and gives
+            up on a worker that dies while it changes from one trial to the next.
         stacks: how many trials of a scale are one trial of Tune (raymix/study/stacks.py). Its config is then that of
             the first, with those of the others under `stack`; every result says under `member` which trial it is of,
             and under `status` whether that has ended (done; failed, with a `reason`).
@@ -80,7 +82,8 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         self._queue: deque[Stack] = deque(stacks_of(ledger, ledger.pending(), self._sizes))
         self._running: dict[str, Stack] = {}
         self.retries = retries
-        self._deaths: Counter[str] = Counter()
+        self._deaths = Deaths(retries)
+        self._why: dict[str, str] = {}
         self._poor: dict[str, str] = {}
         self._thought: Future[Thought] | None = None
         self._thinker: ThreadPoolExecutor | None = None
@@ -106,7 +109,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             self._on_change("started", trial)
         if not self._queue and not self.rounds:
             self._think()  # so that the next call finds its answer ready
-        died = self._deaths[stack.name]
+        died = self._deaths.counts[stack.name]
         return stack.config() | ({"retry": died} if died else {})
 
     def poor(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -139,7 +142,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             log.warning("trial %s is not one of this search's: ignored", trial_id)
             return
         if error or result is None:
-            self._lose(stack)
+            self._lose(stack, self._why.pop(trial_id, ""))
         elif len(stack.trials) > 1:
             self.on_trial_result(trial_id, result)
             for trial in stack.left(self.ledger):
@@ -149,20 +152,24 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             self._end(stack.trials[0], result)
         del self._running[trial_id]
 
+    def explain(self, trial_id: str, why: str) -> None:
+        """Why Tune's trial fails, from whoever knows it before `on_trial_complete` (raymix/on_ray/lost.py)."""
+        self._why[trial_id] = why
+
     def _trial_of(self, trial_id: str, result: dict[str, Any]) -> Trial | None:
         stack = self._running.get(trial_id)
         return None if stack is None else stack.of(result)
 
-    def _lose(self, stack: Stack) -> None:
+    def _lose(self, stack: Stack, why: str) -> None:
         """The worker of a stack is gone: it is begun again, or was for the last time."""
-        self._deaths[stack.name] += 1
         left = stack.left(self.ledger)  # of one alone that reported NaN: nothing
-        again = bool(left) and self._deaths[stack.name] <= self.retries and not self.failure
+        again = self._deaths.forgiven(stack, self.ledger) and bool(left) and not self.failure
         if again:
             self._queue.append(stack)
+        reason = "the worker died, hung or raised; " + (why or "see Ray's logs of this trial")
         for trial in left if len(stack.trials) > 1 else stack.trials:
             if not again and trial in left:
-                self._fail(trial, "the worker died, hung or raised; see Ray's logs of this trial")
+                self._fail(trial, reason)
             self._on_change("lost" if again else "ended", trial)
 
     def _take_row(self, trial: Trial, result: dict[str, Any]) -> None:
@@ -249,7 +256,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         """What is known, as JSON, for a restored Tuner; nothing where records in a store are the state."""
         if self.ledger.events is not None:
             running = {trial_id: stack.ids for trial_id, stack in self._running.items()}
-            state = {"events": self.ledger.events, "running": running, "deaths": self._deaths}
+            state = {"events": self.ledger.events, "running": running, "deaths": self._deaths.counts}
             Path(checkpoint_path).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
@@ -275,7 +282,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         runs = {each for ids in state["running"].values() for each in ids}
         waiting = [trial for trial in self.ledger.pending() if trial.trial_id not in runs]
         self._queue = deque(stacks_of(self.ledger, waiting, self._sizes))
-        self._deaths = Counter(state["deaths"])
+        self._deaths = Deaths(self.retries, Counter(state["deaths"]))
 
 
 def _falls_short(result: dict[str, Any], trial: Trial) -> bool:

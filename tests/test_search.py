@@ -275,3 +275,21 @@ def test_the_last_trial_of_a_budget_comes_back_too() -> None:
     assert isinstance(search.suggest("b"), dict)
     search.on_trial_complete("b", error=True)
     assert search.suggest("c") == MixtureSearch.FINISHED
+
+
+def test_a_trial_that_gets_further_between_deaths_is_not_given_up() -> None:
+    """Half a day on spot machines may cost more workers than a trial that breaks where it stands is given."""
+    search = MixtureSearch(worlds.space(budget={"trials": 1, "per_round": 4}), rounds=True, retries=1)
+    trial = _first(search)
+    row = worlds.rows(trial)[0]
+    for part in range(1, 5):
+        search.on_trial_result(f"t{part}", row | {"n_tokens": part * 1e5})
+        search.on_trial_complete(f"t{part}", error=True)
+        config = search.suggest(f"t{part + 1}")
+        assert isinstance(config, dict) and config["retry"] == 1
+    search.on_trial_result("t5", row | {"n_tokens": 4e5})  # what it reported before comes again: it is where it was
+    search.explain("t5", "torch.OutOfMemoryError: CUDA out of memory (on 10.0.0.7)")
+    search.on_trial_complete("t5", error=True)
+    assert search.ledger.status(trial.trial_id) == "failed"
+    said = search.ledger.table().table["reason"].to_pylist()[-1]
+    assert said == "the worker died, hung or raised; torch.OutOfMemoryError: CUDA out of memory (on 10.0.0.7)"

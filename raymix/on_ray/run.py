@@ -27,6 +27,7 @@ from raymix.design.promotion import promotions
 from raymix.design.schedule import longer_rungs
 from raymix.on_ray.demand import Default, Waiting, check_fits, placement
 from raymix.on_ray.kept import Kept
+from raymix.on_ray.lost import Hearing
 from raymix.on_ray.shards import share
 from raymix.on_ray.sharing import default_resources, trials_at_a_time
 from raymix.on_ray.stacking import stack_sizes
@@ -50,7 +51,7 @@ from raymix.target.recommend import fit_law
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"  # in the study: of trials that have not ended
-MAX_RETRIES = 4  # a worker may die this often before its trial counts as failed: spot machines go without notice
+MAX_RETRIES = 4  # a worker may die this often where its trial got no further: spot machines go without notice
 
 
 @dataclass
@@ -128,7 +129,11 @@ def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, 
         tune.Tuner(
             tune.with_resources(trainable, placement(space, there.default)),
             tune_config=tune.TuneConfig(
-                search_alg=search, num_samples=-1, max_concurrent_trials=there.slots, reuse_actors=True
+                search_alg=search,
+                scheduler=Hearing(search.explain),
+                num_samples=-1,
+                max_concurrent_trials=there.slots,
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="trials",
