@@ -99,7 +99,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             if self._queue:
                 self._queue[0].begin(self.ledger)
         except StoreError as error:
-            return self._give_up(error)
+            return self.give_up(error)
         if not self._queue:
             waiting = self._running and not self.failure and (self.retries or more(self.ledger))
             return None if waiting else self._finish()
@@ -168,7 +168,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             self._queue.append(stack)
         reason = "the worker died, hung or raised; " + (why or "see Ray's logs of this trial")
         for trial in left if len(stack.trials) > 1 else stack.trials:
-            if not again and trial in left:
+            if not again and trial in left and not self.failure:
                 self._fail(trial, reason)
             self._on_change("lost" if again else "ended", trial)
 
@@ -224,7 +224,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         try:
             self.ledger.observe(trial.trial_id, result)
         except StoreError as error:
-            self._give_up(error)
+            self.give_up(error)
         except ValueError as error:  # a metric is missing: this trial's fault, and not the search's end
             self._fail(trial, str(error))
 
@@ -232,9 +232,10 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         try:
             self.ledger.fail(trial.trial_id, reason, status)
         except StoreError as error:
-            self._give_up(error)
+            self.give_up(error)
 
-    def _give_up(self, error: StoreError) -> str:
+    def give_up(self, error: StoreError) -> str:
+        """Nothing more is asked for, nor recorded."""
         log.error("%s", error)
         self.failure = error
         self._queue.clear()

@@ -52,6 +52,7 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], space_json: str, folder: str, shards: Shards, kept: Kept) -> None:
         """Called once per worker."""
+        kept.check()
         self._opened = (shards, space_json, folder)
         self._kept = kept
         self._checkpoints: Checkpoints | None = None

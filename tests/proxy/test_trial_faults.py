@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ import ray
 from raymix import SearchSpace, Study
 from raymix.corpus import Corpus
 from raymix.on_ray import run
+from raymix.on_ray.kept import Kept
 from raymix.on_ray.trial import ProxyTrial
 from raymix.proxy import WORKER_ENV, train_proxy
+from raymix.store import StoreError
 from raymix.study.trial import Trial
 
 pytestmark = pytest.mark.slow  # starts Ray and trains proxies
@@ -55,6 +58,8 @@ class Faulty(ProxyTrial):
     def step(self) -> dict[str, Any]:
         began, retry = time.monotonic(), self._retry
         row = super().step()
+        with (self._kept.folder.parent / f"rows-{self._name}").open("a") as file:
+            file.write(f"{row['n_tokens']}\n")
         if retry:
             waits = self._kept.folder.parent / f"waits-{self._name}"
             with waits.open("a") as file:
@@ -162,6 +167,39 @@ def test_a_shard_that_shrinks_under_a_trial_fails_it_and_not_the_driver(
     assert study.ledger.status(robbed.trial_id) == "failed"
     assert "CorpusError" in rows_of(study, robbed)[-1]["reason"]  # which its worker raised, and no log has to be found
     assert len(lives_of(study, robbed)) == 1  # its retries refuse the shard: its size is not the manifest's
+
+
+class Elsewhere(ProxyTrial):
+    """A proxy trial on a node that does not see the study's disk."""
+
+    def setup(self, config: dict[str, Any], kept: Kept, **options: Any) -> None:
+        super().setup(config, kept=replace(kept, folder=Path("/elsewhere/study/checkpoints")), **options)
+
+
+def test_a_node_that_does_not_see_the_study_ends_it_with_a_remedy(
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What trials save there would be found by no other node, and a longer trial would begin anew."""
+    study, trials = begin(None, None)
+    monkeypatch.setattr(run, "ProxyTrial", Elsewhere)
+    with pytest.raises(StoreError, match=r"^/elsewhere/study is not on this node: keep .* s3://bucket/name\) \(on "):
+        run.run_study(study, corpus)
+    assert Study.open(study.store.path).ledger.pending() == trials
+
+
+def test_where_nothing_can_be_recorded_nothing_is_trained_on(
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, (trial,) = begin(None)
+
+    def full(events: Any) -> None:
+        raise StoreError("No space left on device (ENOSPC)")
+
+    monkeypatch.setattr(study.store, "append_all", full)
+    with pytest.raises(StoreError, match="ENOSPC"):
+        run.run_study(study, corpus)
+    reported = (study.store.path / f"rows-{trial.trial_id}").read_text().split()
+    assert len(reported) < 3  # the one that could not be recorded, and at most the one under way
 
 
 def test_every_step_and_every_evaluated_domain_is_a_sign_of_life(
