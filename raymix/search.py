@@ -18,7 +18,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ray.tune.search import Searcher
 
 from raymix.design import Designer
@@ -28,15 +27,13 @@ from raymix.study.agenda import Thought, act, more, next_trials, search_over, th
 from raymix.study.deaths import Deaths
 from raymix.study.evidence import take_evidence
 from raymix.study.ledger import Ledger
+from raymix.study.reported import NO_TOKENS, REPEATED, STOPPED, falls_short, taken_over
 from raymix.study.row import ON_THE_WAY
 from raymix.study.stacks import Sizes, Stack, stacks_of
 from raymix.study.stopping import clearly_poor
 from raymix.study.trial import Trial
 
 log = logging.getLogger(__name__)
-
-WHOLE = 0.95  # of the tokens proposed: a trial that ends with fewer was stopped
-STOPPED = "stopped before its last token by Tune or the trainer"
 
 
 class MixtureSearch(Searcher):  # type: ignore[misc]
@@ -84,6 +81,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         self.retries = retries
         self._deaths = Deaths(retries)
         self._why: dict[str, str] = {}
+        self._said = False
         self._poor: dict[str, str] = {}
         self._thought: Future[Thought] | None = None
         self._thinker: ThreadPoolExecutor | None = None
@@ -127,11 +125,16 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         trial = self._trial_of(trial_id, result)
         if trial is None or self.ledger.status(trial.trial_id) is not None:  # NaN before: it has failed
             return
+        if (why := taken_over(result, self._running[trial_id].ids)) is not None:
+            return self._fail(trial, why)
         if not result.get("done") and "status" not in result:
             result = {**result, "status": "checkpoint"}
         if len(self._running[trial_id].trials) > 1:
             self._take_row(trial, result)
         elif result.get("status") in ON_THE_WAY:
+            if not self._said and result.get("n_tokens") is None and self.ledger.last_row(trial.trial_id):
+                self._said = True
+                log.warning(NO_TOKENS)
             self._observe(trial, result)
             self._on_change("checkpoint", trial)
 
@@ -141,6 +144,8 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         if stack is None:
             log.warning("trial %s is not one of this search's: ignored", trial_id)
             return
+        if result and None in result:
+            raise ValueError(REPEATED)
         if error or result is None:
             self._lose(stack, self._why.pop(trial_id, ""))
         elif len(stack.trials) > 1:
@@ -185,10 +190,11 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
 
     def _end(self, trial: Trial, result: dict[str, Any]) -> None:
         """The last result of a trial alone."""
-        if result.get("status") == "failed":
-            self._fail(trial, str(result.get("reason") or "no reason given"))
-        elif self.ledger.status(trial.trial_id) is None:  # a failure on the way, NaN say, is not undone by the end
-            stopped = _falls_short(result, trial)
+        goes_on, why = self.ledger.status(trial.trial_id) is None, taken_over(result, [trial.trial_id])
+        if result.get("status") == "failed" or (goes_on and why):
+            self._fail(trial, str(why or result.get("reason") or "no reason given"))
+        elif goes_on:  # a failure on the way, NaN say, is not undone by the end
+            stopped = falls_short(result, trial)
             self._observe(trial, {**result, "status": "checkpoint" if stopped else "done"})
             if stopped and self.ledger.status(trial.trial_id) is None:
                 self._fail(trial, self._poor.pop(trial.trial_id, STOPPED), "stopped")
@@ -277,19 +283,13 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         }
         for trial in (trial for stack in self._running.values() for trial in stack.left(self.ledger)):
             row = self.ledger.last_row(trial.trial_id)
-            if row is not None and not _falls_short(row, trial):
+            if row is not None and not falls_short(row, trial):
                 self._observe(trial, {**row, "status": "done"})
         self._running = {trial_id: stack for trial_id, stack in self._running.items() if stack.left(self.ledger)}
         runs = {each for ids in state["running"].values() for each in ids}
         waiting = [trial for trial in self.ledger.pending() if trial.trial_id not in runs]
         self._queue = deque(stacks_of(self.ledger, waiting, self._sizes))
         self._deaths = Deaths(self.retries, Counter(state["deaths"]))
-
-
-def _falls_short(result: dict[str, Any], trial: Trial) -> bool:
-    """Whether a trial ended before the tokens it was proposed with; one that does not say is whole."""
-    n_tokens = result.get("n_tokens")
-    return isinstance(n_tokens, int | float | np.number) and bool(n_tokens < WHOLE * trial.n_tokens)
 
 
 def _ignore(event: str, trial: Trial | None) -> None:

@@ -117,7 +117,7 @@ def test_trials_that_a_scheduler_stops_are_rows_and_their_checkpoints_count(loca
     assert len(runs) == 4 and {trial.seed for trial in runs} == {1000, 1001}
 
 
-@pytest.mark.parametrize("number", [float, np.int64, np.float32])
+@pytest.mark.parametrize("number", [float, np.int64, np.float32, np.asarray, str])
 def test_a_stop_short_of_the_tokens_is_no_end(number: Any) -> None:
     search = MixtureSearch(worlds.space())
     row = worlds.rows(_first(search))[0]
@@ -293,3 +293,43 @@ def test_a_trial_that_gets_further_between_deaths_is_not_given_up() -> None:
     assert search.ledger.status(trial.trial_id) == "failed"
     said = search.ledger.table().table["reason"].to_pylist()[-1]
     assert said == "the worker died, hung or raised; torch.OutOfMemoryError: CUDA out of memory (on 10.0.0.7)"
+
+
+def test_losses_of_a_worker_that_took_over_another_trials_weights_are_not_its_mixtures() -> None:
+    """Population-based training copies checkpoint and config of a better trial, `trial_id` and all."""
+    search = MixtureSearch(worlds.space())
+    trial, row = _first(search), worlds.rows(_first(MixtureSearch(worlds.space())))
+    search.on_trial_result("t1", row[0] | {"config/trial_id": trial.trial_id})
+    search.on_trial_result("t1", row[1] | {"config/trial_id": "0a0b0c0d0e0f"})
+    search.on_trial_complete("t1", row[1] | {"config/trial_id": "0a0b0c0d0e0f"})
+    table = search.ledger.table()
+    assert table.status_B.tolist() == ["checkpoint", "failed"]
+    assert "of trial 0a0b0c0d0e0f, as population-based training" in table.table["reason"].to_pylist()[1]
+    search = MixtureSearch(worlds.space())
+    _first(search)
+    search.on_trial_complete("t1", row[1] | {"config/trial_id": "0a0b0c0d0e0f"})
+    assert search.ledger.table().status_B.tolist() == ["failed"]
+
+
+def test_a_repeater_is_refused_in_words() -> None:
+    from ray.tune.search import Repeater
+
+    search = Repeater(MixtureSearch(worlds.space()), repeat=2)
+    configs = [search.suggest("a"), search.suggest("b")]
+    assert configs[0]["trial_id"] == configs[1]["trial_id"]
+    search.on_trial_complete("a", {"loss/web": 1.0})
+    with pytest.raises(ValueError, match="cannot be wrapped in a Repeater"):
+        search.on_trial_complete("b", {"loss/web": 1.0})
+
+
+def test_results_that_say_no_tokens_are_asked_for_them_once(caplog: pytest.LogCaptureFixture) -> None:
+    search = MixtureSearch(worlds.space())
+    row = {key: value for key, value in worlds.rows(_first(search))[0].items() if key.startswith("loss/")}
+    search.on_trial_result("t1", row)
+    assert not caplog.records  # it may be all that there will be
+    for _ in range(3):
+        search.on_trial_result("t1", row)
+    assert [record.message for record in caplog.records] == [
+        "a trainer reports more than once and no n_tokens: each result counts as at its trial's last token, also that "
+        "of a trial which a scheduler stops; report n_tokens"
+    ]
