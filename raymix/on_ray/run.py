@@ -20,6 +20,7 @@ import ray
 from ray import tune
 
 from raymix.corpus import Corpus
+from raymix.corpus.on_ray import join
 from raymix.corpus.prepare import default_cache
 from raymix.design import rungs
 from raymix.on_ray.demand import Default, Waiting, check_fits, placement
@@ -158,13 +159,15 @@ def _ray(space: SearchSpace, ledger: Ledger, vocab: int) -> Iterator[_There]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ours = not ray.is_initialized()
     address = os.environ.get("RAY_ADDRESS")
-    if ours:
+    if ours and address:
+        join(WORKER_ENV)
+    elif ours:
         ray.init(
-            address=address or "local",
+            address="local",
             runtime_env={"env_vars": WORKER_ENV},
             log_to_driver=False,
             logging_level=logging.ERROR,
-            **({} if address else {"include_dashboard": False}),
+            include_dashboard=False,
         )
     try:
         _close_token()

@@ -267,11 +267,19 @@ def test_where_it_runs_changes_no_result_and_so_no_hash() -> None:
 def test_what_is_waited_for_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     said = waiting_for([{"GPU": 1.0}, {"GPU": 1.0}, {"CPU": 1.0}])
     assert "2 with GPU 1" in said and "no node has GPU yet" in said and "starting" not in said
     said = waiting_for([{"GPU": 1.0}, {"CPU": 1.0}], starting=1)
     assert "no node has GPU yet" in said and "starting on nodes that are there: 1 (a worker process" in said
     said = waiting_for([{"CPU": 1.0}], starting=1)
     assert "no node" not in said and "starting on nodes that are there: 1" in said
+    said = waiting_for([{"accelerator_type:H100": 0.001, "GPU": 1.0}])
+    assert "no node has GPU, accelerator_type:H100 yet; where none that may come has, change `resources`" in said
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": 4.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0, "GPU": 2.0}}] * 2)
+    assert "no node has GPU 4 yet" in waiting_for([{"CPU": 1.0, "GPU": 4.0}])  # and not: all of it is in use
+    assert "all of it is in use" in waiting_for([{"CPU": 1.0, "GPU": 2.0}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     with pytest.raises(SpaceError, match="takes GPU 1, this machine has 0"):
         check_fits(worlds.space(), {"cpu": 1, "gpu": 1})
