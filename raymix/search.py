@@ -27,7 +27,7 @@ from raymix.study.agenda import Thought, act, more, next_trials, search_over, th
 from raymix.study.deaths import Deaths
 from raymix.study.evidence import take_evidence
 from raymix.study.ledger import Ledger
-from raymix.study.reported import NO_TOKENS, REPEATED, STOPPED, falls_short, taken_over
+from raymix.study.reported import NO_TOKENS, REPEATED, STOPPED, falls_short
 from raymix.study.row import ON_THE_WAY
 from raymix.study.stacks import Sizes, Stack, stacks_of
 from raymix.study.stopping import clearly_poor
@@ -125,8 +125,6 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         trial = self._trial_of(trial_id, result)
         if trial is None or self.ledger.status(trial.trial_id) is not None:  # NaN before: it has failed
             return
-        if (why := taken_over(result, self._running[trial_id].ids)) is not None:
-            return self._fail(trial, why)
         if not result.get("done") and "status" not in result:
             result = {**result, "status": "checkpoint"}
         if len(self._running[trial_id].trials) > 1:
@@ -190,10 +188,9 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
 
     def _end(self, trial: Trial, result: dict[str, Any]) -> None:
         """The last result of a trial alone."""
-        goes_on, why = self.ledger.status(trial.trial_id) is None, taken_over(result, [trial.trial_id])
-        if result.get("status") == "failed" or (goes_on and why):
-            self._fail(trial, str(why or result.get("reason") or "no reason given"))
-        elif goes_on:  # a failure on the way, NaN say, is not undone by the end
+        if result.get("status") == "failed":
+            self._fail(trial, str(result.get("reason") or "no reason given"))
+        elif self.ledger.status(trial.trial_id) is None:  # a failure on the way, NaN say, is not undone by the end
             stopped = falls_short(result, trial)
             self._observe(trial, {**result, "status": "checkpoint" if stopped else "done"})
             if stopped and self.ledger.status(trial.trial_id) is None:

@@ -295,22 +295,6 @@ def test_a_trial_that_gets_further_between_deaths_is_not_given_up() -> None:
     assert said == "the worker died, hung or raised; torch.OutOfMemoryError: CUDA out of memory (on 10.0.0.7)"
 
 
-def test_losses_of_a_worker_that_took_over_another_trials_weights_are_not_its_mixtures() -> None:
-    """Population-based training copies checkpoint and config of a better trial, `trial_id` and all."""
-    search = MixtureSearch(worlds.space())
-    trial, row = _first(search), worlds.rows(_first(MixtureSearch(worlds.space())))
-    search.on_trial_result("t1", row[0] | {"config/trial_id": trial.trial_id})
-    search.on_trial_result("t1", row[1] | {"config/trial_id": "0a0b0c0d0e0f"})
-    search.on_trial_complete("t1", row[1] | {"config/trial_id": "0a0b0c0d0e0f"})
-    table = search.ledger.table()
-    assert table.status_B.tolist() == ["checkpoint", "failed"]
-    assert "of trial 0a0b0c0d0e0f, as population-based training" in table.table["reason"].to_pylist()[1]
-    search = MixtureSearch(worlds.space())
-    _first(search)
-    search.on_trial_complete("t1", row[1] | {"config/trial_id": "0a0b0c0d0e0f"})
-    assert search.ledger.table().status_B.tolist() == ["failed"]
-
-
 def test_a_repeater_is_refused_in_words() -> None:
     from ray.tune.search import Repeater
 
