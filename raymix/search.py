@@ -74,14 +74,14 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         self.ledger = ledger
         self.rounds = rounds
         self.failure: StoreError | None = None
-        """Set when the records could not be written; the search then ends, and `Study` raises it."""
+        """Set when the records could not be written, or a node does not see them; it ends the search."""
         self._sizes = stacks or {}
         self._queue: deque[Stack] = deque(stacks_of(ledger, ledger.pending(), self._sizes))
         self._running: dict[str, Stack] = {}
         self.retries = retries
         self._deaths = Deaths(retries)
         self._why: dict[str, str] = {}
-        self._said = False
+        self._said = False  # NO_TOKENS
         self._poor: dict[str, str] = {}
         self._thought: Future[Thought] | None = None
         self._thinker: ThreadPoolExecutor | None = None
