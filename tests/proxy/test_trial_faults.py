@@ -59,7 +59,7 @@ class Faulty(ProxyTrial):
         began, retry = time.monotonic(), self._retry
         row = super().step()
         with (self._kept.folder.parent / f"rows-{self._name}").open("a") as file:
-            file.write(f"{row['n_tokens']}\n")
+            file.write(f"{row.get('n_tokens')}\n")  # none of one that diverged
         if retry:
             waits = self._kept.folder.parent / f"waits-{self._name}"
             with waits.open("a") as file:
