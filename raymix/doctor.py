@@ -12,7 +12,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -20,24 +19,15 @@ from uuid import uuid4
 
 import numpy as np
 
+from raymix.clusters.finding import Finding
+
 NEEDED = ("ray", "torch", "transformers", "datasets", "numpy", "scipy", "pyarrow", "pydantic")
 OPTIONAL = {"aiohttp": "raymix submit to an address: pip install 'raymix[cluster]'"}
 TOKEN = Path.home() / ".ray" / "auth_token"
 HUB = "https://huggingface.co/api/whoami-v2"
 PROBE_BYTES = 8 << 20
 LOW_DISK = 20e9  # bytes
-SKEW_SECONDS = 5.0
 SECONDS = 15.0  # the longest any answer may take
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One answer: `level` is ok, warning or error."""
-
-    level: str
-    what: str
-    found: str
-    remedy: str = ""
 
 
 def examine(storage: str | None = None, address: str | None = None, hub: bool = True) -> list[Finding]:
@@ -211,15 +201,19 @@ def cluster(address: str) -> Iterator[Finding]:
             return
     import ray
 
+    from raymix.clusters import nodes
+
     ours = not ray.is_initialized()
     if ours:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={})
     try:
         yield _mode()
         have = {key: value for key, value in ray.cluster_resources().items() if key in ("CPU", "GPU")}
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        yield Finding("ok", "cluster", f"{address}: {len(nodes)} nodes, {have}, Ray {ray.__version__}")
-        yield from _clocks([node["NodeID"] for node in nodes if node["Resources"].get("CPU", 0) > 0])
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        yield Finding("ok", "cluster", f"{address}: {len(alive)} nodes, {have}, Ray {ray.__version__}")
+        there = [node["NodeID"] for node in alive if node["Resources"].get("CPU", 0) > 0]
+        yield from nodes.environments(there)
+        yield from nodes.clocks(there)
     finally:
         if ours:
             ray.shutdown()
@@ -230,28 +224,6 @@ def _mode() -> Finding:
         return Finding("ok", "cluster auth", "RAY_AUTH_MODE=token")
     remedy = "start every node and driver with RAY_AUTH_MODE=token: whoever reaches an open cluster runs code on it"
     return Finding("error", "cluster auth", "RAY_AUTH_MODE is not token", remedy)
-
-
-def _now() -> float:
-    return time.time()
-
-
-def _clocks(node_ids: list[str]) -> Iterator[Finding]:
-    """How far each node's clock is from ours, less half the way there and back."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    clock = ray.remote(_now)
-    worst = 0.0
-    for node_id in node_ids:
-        here = clock.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False))
-        ray.get(here.remote(), timeout=SECONDS * 4)  # a worker has to start there first
-        before = time.time()
-        there = ray.get(here.remote(), timeout=SECONDS)
-        worst = max(worst, abs(there - (before + time.time()) / 2))
-    good = worst < SKEW_SECONDS
-    remedy = "" if good else "run chrony or ntpd on every node: tokens and object stores refuse requests with old times"
-    yield Finding("ok" if good else "error", "clocks", f"at most {worst:.2f} s apart on {len(node_ids)} nodes", remedy)
 
 
 def _dashboard(address: str) -> Iterator[Finding]:

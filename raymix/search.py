@@ -18,24 +18,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ray.tune.search import Searcher
 
 from raymix.design import Designer
 from raymix.space import SearchSpace
 from raymix.store import StoreError
 from raymix.study.agenda import Thought, act, more, next_trials, search_over, thinking
+from raymix.study.deaths import Deaths
 from raymix.study.evidence import take_evidence
 from raymix.study.ledger import Ledger
+from raymix.study.reported import NO_TOKENS, REPEATED, STOPPED, falls_short
 from raymix.study.row import ON_THE_WAY
 from raymix.study.stacks import Sizes, Stack, stacks_of
 from raymix.study.stopping import clearly_poor
 from raymix.study.trial import Trial
 
 log = logging.getLogger(__name__)
-
-WHOLE = 0.95  # of the tokens proposed: a trial that ends with fewer was stopped
-STOPPED = "stopped before its last token by Tune or the trainer"
 
 
 class MixtureSearch(Searcher):  # type: ignore[misc]
@@ -48,8 +46,9 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         rounds: propose `budget.per_round` trials together and wait for all of them before the next round, so that
             the proposals depend on nothing but the results. Without rounds nobody waits: as many are proposed ahead
             in the background, knowing of those pending, while trials run.
-        retries: how often a trial whose worker died is begun again, with `retry` (1, 2, ...) in its config. Tune's own
-            `max_failures` gives up on a worker that dies while it changes from one trial to the next.
+        retries: how often a trial whose worker died is begun again before it has got any further, with `retry` (1, 2,
+            ...) in its config. Tune's own `max_failures` counts all deaths of a long trial on spot machines, and gives
+            up on a worker that dies while it changes from one trial to the next.
         stacks: how many trials of a scale are one trial of Tune (raymix/study/stacks.py). Its config is then that of
             the first, with those of the others under `stack`; every result says under `member` which trial it is of,
             and under `status` whether that has ended (done; failed, with a `reason`).
@@ -75,12 +74,14 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         self.ledger = ledger
         self.rounds = rounds
         self.failure: StoreError | None = None
-        """Set when the records could not be written; the search then ends, and `Study` raises it."""
+        """Set when the records could not be written, or a node does not see them; it ends the search."""
         self._sizes = stacks or {}
         self._queue: deque[Stack] = deque(stacks_of(ledger, ledger.pending(), self._sizes))
         self._running: dict[str, Stack] = {}
         self.retries = retries
-        self._deaths: Counter[str] = Counter()
+        self._deaths = Deaths(retries)
+        self._why: dict[str, str] = {}
+        self._said = False  # NO_TOKENS
         self._poor: dict[str, str] = {}
         self._thought: Future[Thought] | None = None
         self._thinker: ThreadPoolExecutor | None = None
@@ -96,7 +97,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             if self._queue:
                 self._queue[0].begin(self.ledger)
         except StoreError as error:
-            return self._give_up(error)
+            return self.give_up(error)
         if not self._queue:
             waiting = self._running and not self.failure and (self.retries or more(self.ledger))
             return None if waiting else self._finish()
@@ -106,7 +107,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             self._on_change("started", trial)
         if not self._queue and not self.rounds:
             self._think()  # so that the next call finds its answer ready
-        died = self._deaths[stack.name]
+        died = self._deaths.counts[stack.name]
         return stack.config() | ({"retry": died} if died else {})
 
     def poor(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -129,6 +130,9 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         if len(self._running[trial_id].trials) > 1:
             self._take_row(trial, result)
         elif result.get("status") in ON_THE_WAY:
+            if not self._said and result.get("n_tokens") is None and self.ledger.last_row(trial.trial_id):
+                self._said = True
+                log.warning(NO_TOKENS)
             self._observe(trial, result)
             self._on_change("checkpoint", trial)
 
@@ -138,8 +142,10 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         if stack is None:
             log.warning("trial %s is not one of this search's: ignored", trial_id)
             return
+        if result and None in result:
+            raise ValueError(REPEATED)
         if error or result is None:
-            self._lose(stack)
+            self._lose(stack, self._why.pop(trial_id, ""))
         elif len(stack.trials) > 1:
             self.on_trial_result(trial_id, result)
             for trial in stack.left(self.ledger):
@@ -149,20 +155,24 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             self._end(stack.trials[0], result)
         del self._running[trial_id]
 
+    def explain(self, trial_id: str, why: str) -> None:
+        """Why Tune's trial fails, from whoever knows it before `on_trial_complete` (raymix/on_ray/lost.py)."""
+        self._why[trial_id] = why
+
     def _trial_of(self, trial_id: str, result: dict[str, Any]) -> Trial | None:
         stack = self._running.get(trial_id)
         return None if stack is None else stack.of(result)
 
-    def _lose(self, stack: Stack) -> None:
+    def _lose(self, stack: Stack, why: str) -> None:
         """The worker of a stack is gone: it is begun again, or was for the last time."""
-        self._deaths[stack.name] += 1
         left = stack.left(self.ledger)  # of one alone that reported NaN: nothing
-        again = bool(left) and self._deaths[stack.name] <= self.retries and not self.failure
+        again = self._deaths.forgiven(stack, self.ledger) and bool(left) and not self.failure
         if again:
             self._queue.append(stack)
+        reason = "the worker died, hung or raised; " + (why or "see Ray's logs of this trial")
         for trial in left if len(stack.trials) > 1 else stack.trials:
-            if not again and trial in left:
-                self._fail(trial, "the worker died, hung or raised; see Ray's logs of this trial")
+            if not again and trial in left and not self.failure:
+                self._fail(trial, reason)
             self._on_change("lost" if again else "ended", trial)
 
     def _take_row(self, trial: Trial, result: dict[str, Any]) -> None:
@@ -181,7 +191,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         if result.get("status") == "failed":
             self._fail(trial, str(result.get("reason") or "no reason given"))
         elif self.ledger.status(trial.trial_id) is None:  # a failure on the way, NaN say, is not undone by the end
-            stopped = _falls_short(result, trial)
+            stopped = falls_short(result, trial)
             self._observe(trial, {**result, "status": "checkpoint" if stopped else "done"})
             if stopped and self.ledger.status(trial.trial_id) is None:
                 self._fail(trial, self._poor.pop(trial.trial_id, STOPPED), "stopped")
@@ -217,7 +227,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         try:
             self.ledger.observe(trial.trial_id, result)
         except StoreError as error:
-            self._give_up(error)
+            self.give_up(error)
         except ValueError as error:  # a metric is missing: this trial's fault, and not the search's end
             self._fail(trial, str(error))
 
@@ -225,9 +235,10 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         try:
             self.ledger.fail(trial.trial_id, reason, status)
         except StoreError as error:
-            self._give_up(error)
+            self.give_up(error)
 
-    def _give_up(self, error: StoreError) -> str:
+    def give_up(self, error: StoreError) -> str:
+        """Nothing more is asked for, nor recorded."""
         log.error("%s", error)
         self.failure = error
         self._queue.clear()
@@ -249,7 +260,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         """What is known, as JSON, for a restored Tuner; nothing where records in a store are the state."""
         if self.ledger.events is not None:
             running = {trial_id: stack.ids for trial_id, stack in self._running.items()}
-            state = {"events": self.ledger.events, "running": running, "deaths": self._deaths}
+            state = {"events": self.ledger.events, "running": running, "deaths": self._deaths.counts}
             Path(checkpoint_path).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
@@ -269,19 +280,13 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         }
         for trial in (trial for stack in self._running.values() for trial in stack.left(self.ledger)):
             row = self.ledger.last_row(trial.trial_id)
-            if row is not None and not _falls_short(row, trial):
+            if row is not None and not falls_short(row, trial):
                 self._observe(trial, {**row, "status": "done"})
         self._running = {trial_id: stack for trial_id, stack in self._running.items() if stack.left(self.ledger)}
         runs = {each for ids in state["running"].values() for each in ids}
         waiting = [trial for trial in self.ledger.pending() if trial.trial_id not in runs]
         self._queue = deque(stacks_of(self.ledger, waiting, self._sizes))
-        self._deaths = Counter(state["deaths"])
-
-
-def _falls_short(result: dict[str, Any], trial: Trial) -> bool:
-    """Whether a trial ended before the tokens it was proposed with; one that does not say is whole."""
-    n_tokens = result.get("n_tokens")
-    return isinstance(n_tokens, int | float | np.number) and bool(n_tokens < WHOLE * trial.n_tokens)
+        self._deaths = Deaths(self.retries, Counter(state["deaths"]))
 
 
 def _ignore(event: str, trial: Trial | None) -> None:

@@ -24,7 +24,8 @@ class Budget(Frozen):
     flops: float | None = Field(default=None, gt=0)
     """Training FLOPs, as the recipe counts them; 6 N D for a trainer of somebody else."""
     gpu_hours: float | None = Field(default=None, gt=0)
-    """Hours of trials, summed; of one GPU each, or of one core where there is none."""
+    """Hours of trials, summed, each times the GPUs (or the part of one) that `resources` of its rung name; once where
+    they name none."""
     hours: float | None = Field(default=None, gt=0)
     """Hours for which the study ran, over all its runs."""
     per_round: int = Field(default=8, ge=1)

@@ -84,6 +84,15 @@ def test_gpu_hours_are_those_of_the_trials() -> None:
     assert exhausted(ledger(budget={"gpu_hours": 1})) is None
 
 
+@pytest.mark.parametrize(("gpu", "trials"), [(4, 3), (0.25, 48), (0, 12)])
+def test_a_trial_on_four_gpus_spends_four_hours_in_one(gpu: float, trials: int) -> None:
+    rung = {"n_params": 1e5, "n_tokens": 5e5, "resources": {"gpu": gpu}}
+    book = ledger(ladder=[rung], budget={"gpu_hours": 12, "per_round": 3, "stop_early": False})
+    play(book, seconds_per_flop=3600 / cost(SMALL))  # an hour each
+    assert len(book.trials) == trials
+    assert spent(book).gpu_hours == pytest.approx(12)
+
+
 def test_hours_are_counted_over_all_runs_of_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("raymix.study.ledger.time.monotonic", lambda: now[0])

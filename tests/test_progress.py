@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from raymix.design import Proposal
-from raymix.on_ray import run
+from raymix.on_ray import progress
 from raymix.on_ray.kept import Kept
 from raymix.screens.screen import Screen
 from raymix.screens.status import show_status
@@ -28,7 +28,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def told(
     ledger.observe(trial.trial_id, losses | {"n_tokens": n_tokens, "status": status, "seconds": seconds})
 
 
-def watch(ledger: Ledger, tmp_path: Path) -> run._Watcher:
-    return run._Watcher(ledger.space, ledger, 256, Kept(tmp_path, None), None)
+def watch(ledger: Ledger, tmp_path: Path) -> progress.Watcher:
+    return progress.Watcher(ledger.space, ledger, 256, Kept(tmp_path, None), None)
 
 
 def test_tokens_trained_before_this_run_took_none_of_its_time(
@@ -117,3 +117,25 @@ def test_a_study_without_a_budget_is_never_said_to_be_finished(
     said = json.loads(capsys.readouterr().out)
     assert (said["trials"], said["finished"], said["over"], said["budget"]) == (24, False, None, {})
     assert len(study.ask(1)) == 1
+
+
+def test_what_is_left_is_added_up_once_a_second_and_at_the_end(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of trials with twenty checkpoints each would keep the driver busy with nothing else."""
+    clock, asked = Clock(monkeypatch), []
+    monkeypatch.setattr(progress, "expected_trials", lambda ledger: asked.append(None) or expected_trials(ledger))
+    watcher, trial = watch(ledger, tmp_path), proposed(ledger, SHORT)
+    watcher("started", trial)
+    before = len(asked)
+    for part in range(1, 100):
+        told(ledger, trial, part * SHORT.n_tokens / 100)
+        watcher("checkpoint", trial)
+    assert len(asked) == before
+    clock.now += 1
+    watcher("checkpoint", trial)
+    assert len(asked) > before and watcher.progress.eta_seconds is not None
+    before = len(asked)
+    told(ledger, trial, SHORT.n_tokens, "done")
+    watcher("ended", trial)
+    assert len(asked) > before and watcher.progress.running == 0

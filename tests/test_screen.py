@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raymix.on_ray.run import Progress
+from raymix.on_ray.progress import Progress
 from raymix.screens.cost import show_costs
 from raymix.screens.screen import Screen, baseline_table, mixture_table
 from raymix.target.reading import Baseline, Interval

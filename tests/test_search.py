@@ -117,7 +117,7 @@ def test_trials_that_a_scheduler_stops_are_rows_and_their_checkpoints_count(loca
     assert len(runs) == 4 and {trial.seed for trial in runs} == {1000, 1001}
 
 
-@pytest.mark.parametrize("number", [float, np.int64, np.float32])
+@pytest.mark.parametrize("number", [float, np.int64, np.float32, np.asarray, str])
 def test_a_stop_short_of_the_tokens_is_no_end(number: Any) -> None:
     search = MixtureSearch(worlds.space())
     row = worlds.rows(_first(search))[0]
@@ -275,3 +275,45 @@ def test_the_last_trial_of_a_budget_comes_back_too() -> None:
     assert isinstance(search.suggest("b"), dict)
     search.on_trial_complete("b", error=True)
     assert search.suggest("c") == MixtureSearch.FINISHED
+
+
+def test_a_trial_that_gets_further_between_deaths_is_not_given_up() -> None:
+    """Half a day on spot machines may cost more workers than a trial that breaks where it stands is given."""
+    search = MixtureSearch(worlds.space(budget={"trials": 1, "per_round": 4}), rounds=True, retries=1)
+    trial = _first(search)
+    row = worlds.rows(trial)[0]
+    for part in range(1, 5):
+        search.on_trial_result(f"t{part}", row | {"n_tokens": part * 1e5})
+        search.on_trial_complete(f"t{part}", error=True)
+        config = search.suggest(f"t{part + 1}")
+        assert isinstance(config, dict) and config["retry"] == 1
+    search.on_trial_result("t5", row | {"n_tokens": 4e5})  # what it reported before comes again: it is where it was
+    search.explain("t5", "torch.OutOfMemoryError: CUDA out of memory (on 10.0.0.7)")
+    search.on_trial_complete("t5", error=True)
+    assert search.ledger.status(trial.trial_id) == "failed"
+    said = search.ledger.table().table["reason"].to_pylist()[-1]
+    assert said == "the worker died, hung or raised; torch.OutOfMemoryError: CUDA out of memory (on 10.0.0.7)"
+
+
+def test_a_repeater_is_refused_in_words() -> None:
+    from ray.tune.search import Repeater
+
+    search = Repeater(MixtureSearch(worlds.space()), repeat=2)
+    configs = [search.suggest("a"), search.suggest("b")]
+    assert configs[0]["trial_id"] == configs[1]["trial_id"]
+    search.on_trial_complete("a", {"loss/web": 1.0})
+    with pytest.raises(ValueError, match="cannot be wrapped in a Repeater"):
+        search.on_trial_complete("b", {"loss/web": 1.0})
+
+
+def test_results_that_say_no_tokens_are_asked_for_them_once(caplog: pytest.LogCaptureFixture) -> None:
+    search = MixtureSearch(worlds.space())
+    row = {key: value for key, value in worlds.rows(_first(search))[0].items() if key.startswith("loss/")}
+    search.on_trial_result("t1", row)
+    assert not caplog.records  # it may be all that there will be
+    for _ in range(3):
+        search.on_trial_result("t1", row)
+    assert [record.message for record in caplog.records] == [
+        "a trainer reports more than once and no n_tokens: each result counts as at its trial's last token, also that "
+        "of a trial which a scheduler stops; report n_tokens"
+    ]

@@ -108,6 +108,9 @@ class JobsAddress:
                 status = self.client.get_job_status(submission_id)
                 failures = 0
                 if status.is_terminal():
+                    if status.value == "FAILED":  # perhaps before its first line: no environment, no node for it
+                        message = self.client.get_job_info(submission_id).message or "no reason given"
+                        on_line(message.partition("\n")[0])
                     return str(status.value)
             except Exception as error:
                 failures += 1

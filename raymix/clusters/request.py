@@ -125,13 +125,20 @@ class ClusterRequest:
         selector: dict[str, str] = dict(labels["spot"]) if self.spot else {}
         tolerations = []
         if self.gpu:
-            gpu = GKE_NAMES.get(self.gpu, self.gpu.lower()) if kubernetes == "gke" else self.gpu.lower()
+            ray_gpu = self.prices.gpus[self.gpu].ray  # Karpenter calls an A10 of AWS as Ray does, a10g
+            gpu = GKE_NAMES.get(self.gpu, self.gpu.lower()) if kubernetes == "gke" else ray_gpu.lower()
             selector |= {key: value.format(gpu=gpu) for key, value in labels["gpu"].items()}
             tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
         if self.spot:
             key, value = labels["taint"]
             tolerations.append({"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"})
-        return {"node_selector": selector, "tolerations": tolerations}
+        return {"node_selector": selector, "tolerations": tolerations, "start_params": self._start_params()}
+
+    def _start_params(self) -> dict[str, str]:
+        """The GPU type by name: of a group that has no pod yet Ray's autoscaler knows only what is written here."""
+        if self.gpu is None:
+            return {}
+        return {"resources": f'"{{\\"accelerator_type:{self.prices.gpus[self.gpu].ray}\\": 1}}"'}
 
 
 def study_name(label: str) -> str:

@@ -17,7 +17,7 @@ from raymix.screens.screen import Screen
 
 if TYPE_CHECKING:
     from raymix.clusters.request import ClusterRequest
-    from raymix.on_ray.run import Progress
+    from raymix.on_ray.progress import Progress
     from raymix.plan import Plan
     from raymix.space import SearchSpace
     from raymix.study.noise import Noise

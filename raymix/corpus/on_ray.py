@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,12 @@ from uuid import uuid4
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raymix.yaml12 import SpaceError
+
 log = logging.getLogger(__name__)
 
 RETRIES = 3  # of a task whose node died: a part is made again, or found finished
+REACH_SECONDS = 15.0
 ANSWER_SECONDS = 120.0  # a node may have to start a worker first
 
 
@@ -34,18 +38,43 @@ class RayExecutor(Executor):
         return future
 
 
+class NoClusterError(ValueError):
+    """The cluster that RAY_ADDRESS names cannot be joined."""
+
+
+def join(environment: Mapping[str, str]) -> None:
+    """Join the cluster that RAY_ADDRESS names; its workers get these variables.
+
+    Raises:
+        SpaceError: it is no address for a driver.
+        NoClusterError: nobody answers there, or one of another version.
+    """
+    address = os.environ["RAY_ADDRESS"]
+    if "://" in address:
+        raise SpaceError(
+            f"RAY_ADDRESS={address}: a study runs on a node of its cluster, where RAY_ADDRESS is HOST:6379; from "
+            "elsewhere: raymix submit SPACE.yaml --cluster http://127.0.0.1:8265 --storage URI"
+        )
+    env = {"env_vars": dict(environment)}
+    host, _, port = address.rpartition(":")
+    try:
+        if host and port.isdigit():  # Ray itself asks for minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+        ray.init(address=address, runtime_env=env, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:400] or type(error).__name__
+        raise NoClusterError(
+            f"RAY_ADDRESS={address}: cannot be joined ({why}); is it up, and is this machine one of its nodes? Without "
+            "RAY_ADDRESS a study runs on this machine alone"
+        ) from error
+
+
 @contextmanager
 def ray_executor(folder: Path) -> Iterator[tuple[Executor, int] | None]:
     """The cluster, joined if it is not yet, and its number of cores; None unless every node sees the folder."""
     ours = not ray.is_initialized()
     if ours:
-        environment = {"TOKENIZERS_PARALLELISM": "false"}
-        ray.init(
-            address=os.environ["RAY_ADDRESS"],
-            runtime_env={"env_vars": environment},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        join({"TOKENIZERS_PARALLELISM": "false"})
     try:
         cores = int(ray.cluster_resources().get("CPU", 0))
         yield (RayExecutor(), cores) if cores and _all_see(folder) else None

@@ -28,6 +28,7 @@ Default = Mapping[str, float] | Callable[[float], Mapping[str, float]]
 """What a trial takes where its rung does not say, or that by its n_params."""
 SAY_SECONDS = 30.0  # between two sentences about what is waited for
 STARTING = "starting on nodes that are there: {} (a worker process, its imports, the token shards if a node has none)"
+REMEDY = "; where none that may come has, change `resources` in the ladder: the same study continues"
 TYPE_SHARE = 0.001  # Ray's way to ask for a GPU type: a little of a resource that only such nodes have
 
 
@@ -97,9 +98,16 @@ def placed() -> int:
 
 
 def missing(bundles: list[Bundle]) -> list[str]:
-    """The resources of which the cluster has none."""
-    have = ray.cluster_resources() if ray.is_initialized() else {}
-    return sorted({name for bundle in bundles for name in bundle if not have.get(name)})
+    """What of these no node that is there has: a resource by name, with the amount where nodes have less of it."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] if ray.is_initialized() else []
+    found: set[str] = set()
+    for bundle in bundles:
+        if any(all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in nodes):
+            continue
+        most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in bundle}
+        lacks = [name for name, amount in bundle.items() if most[name] < amount] or list(bundle)  # or never together
+        found |= {f"{name} {bundle[name]:g}" if most[name] else name for name in lacks}
+    return sorted(found)
 
 
 def waiting_for(bundles: list[Bundle], starting: int = 0) -> str:
@@ -112,6 +120,6 @@ def waiting_for(bundles: list[Bundle], starting: int = 0) -> str:
     names = sorted({key for bundle in bundles for key in bundle})
     there = ", ".join(f"{name} {have.get(name, 0):g}" for name in names)
     none = missing(bundles)
-    why = f"no node has {', '.join(none)} yet" if none else "all of it is in use"
+    why = f"no node has {', '.join(none)} yet{REMEDY}" if none else "all of it is in use"
     begun = f"; {STARTING.format(starting)}" if starting else ""
     return f"waiting for nodes: {'; '.join(words)} (the cluster has {there}: {why}){begun}"

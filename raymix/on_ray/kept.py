@@ -8,12 +8,21 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from raymix.design.promotion import promotions
 from raymix.proxy.checkpoint import Checkpoints
 from raymix.store.mirror import Mirror
+from raymix.study.agenda import over
+from raymix.study.ledger import Ledger
+from raymix.study.stacks import begun_with
 
 log = logging.getLogger(__name__)
 
+ABOUT = "study.json"
 FINAL = "final"  # beside the checkpoints of a trial: its model, where it is to be kept
+
+
+class NotSharedError(OSError):
+    """A study on a disk that a node does not see."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,21 @@ class Kept:
 
     folder: Path
     mirror: Mirror | None = None
+    begun: str | None = None
+    """What ABOUT beside `folder` says, of a study on a disk: a node that cannot read it there does not see it."""
+
+    def check(self) -> None:
+        """Whether this node sees the study.
+
+        Raises:
+            NotSharedError: it does not, so that what is saved here would be found by nobody.
+        """
+        about = self.folder.parent / ABOUT
+        if self.begun is not None and not (about.is_file() and about.read_text() == self.begun):
+            raise NotSharedError(
+                f"{about.parent} is not on this node: keep the study on a path that all nodes share, or in an object "
+                "store (--study s3://bucket/name)"
+            )
 
     def of(self, trial_id: str, every_seconds: float = 60.0, keep_end: bool = False) -> Checkpoints:
         """Those of one trial."""
@@ -53,3 +77,13 @@ class Kept:
             log.warning("old checkpoints could not be listed (%s)", error)
         for name in sorted(names.difference(needed)):
             self.forget(name)
+
+
+def needed(ledger: Ledger) -> set[str]:
+    """Names of checkpoints that may be asked for: what is pending or gone on from, the better half that may go on."""
+    pending = ledger.pending()
+    names = {begun_with(ledger, trial).name for trial in pending}
+    names |= {trial.continues for trial in pending if trial.continues}
+    if over(ledger) is None:
+        names |= {each.trial_id for each in promotions(ledger.space, ledger.table(), [], best=0.5)}
+    return names

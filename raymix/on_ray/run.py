@@ -10,10 +10,9 @@ import hashlib
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +20,14 @@ import ray
 from ray import tune
 
 from raymix.corpus import Corpus
+from raymix.corpus.on_ray import join
 from raymix.corpus.prepare import default_cache
-from raymix.design import rungs, scale_of
-from raymix.design.promotion import promotions
-from raymix.design.schedule import longer_rungs
+from raymix.design import rungs
 from raymix.on_ray.demand import Default, Waiting, check_fits, placement
-from raymix.on_ray.kept import Kept
+from raymix.on_ray.ending import Ending
+from raymix.on_ray.kept import ABOUT, Kept, NotSharedError, needed
+from raymix.on_ray.lost import Hearing
+from raymix.on_ray.progress import Progress, Watcher
 from raymix.on_ray.shards import share
 from raymix.on_ray.sharing import default_resources, trials_at_a_time
 from raymix.on_ray.stacking import stack_sizes
@@ -36,34 +37,17 @@ from raymix.on_ray.trial import ProxyTrial
 from raymix.proxy import WORKER_ENV, resolve
 from raymix.proxy.downstream import check_tasks
 from raymix.search import MixtureSearch
-from raymix.simplex import Array
-from raymix.space import Scale, SearchSpace
+from raymix.space import SearchSpace
+from raymix.store import StoreError
 from raymix.study import Study
-from raymix.study.agenda import expected_trials, over
 from raymix.study.ledger import Ledger
-from raymix.study.stacks import Sizes, begun_with
+from raymix.study.stacks import Sizes
 from raymix.study.trial import Trial
-from raymix.target.objective import objective_of
-from raymix.target.optimum import minimise
-from raymix.target.recommend import fit_law
 
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"  # in the study: of trials that have not ended
-MAX_RETRIES = 4  # a worker may die this often before its trial counts as failed: spot machines go without notice
-
-
-@dataclass
-class Progress:
-    """What a person wants to know while a study runs."""
-
-    total: int
-    done: int = 0
-    failed: int = 0
-    running: int = 0
-    best: dict[str, float] | None = None
-    """The mixture the law thinks best at the target so far."""
-    eta_seconds: float | None = None
+MAX_RETRIES = 4  # a worker may die this often where its trial got no further: spot machines go without notice
 
 
 class _There(NamedTuple):
@@ -86,8 +70,9 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
         if study.finished:
             return
         beside = files_beside(study)
-        kept = Kept((beside / CHECKPOINTS).resolve(), study.store.mirror(CHECKPOINTS))
-        watcher = _Watcher(study.space, ledger, corpus.vocab, kept, on_progress)
+        begun = (beside / ABOUT).read_text() if study.store.is_local else None
+        kept = Kept((beside / CHECKPOINTS).resolve(), study.store.mirror(CHECKPOINTS), begun)
+        watcher = Watcher(study.space, ledger, corpus.vocab, kept, on_progress)
         ledger.expected_flops = watcher.flops
         watcher("starting", None)
         # A size that cannot be had, or a metric that cannot be measured, is said before anything starts.
@@ -128,17 +113,28 @@ def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, 
         tune.Tuner(
             tune.with_resources(trainable, placement(space, there.default)),
             tune_config=tune.TuneConfig(
-                search_alg=search, num_samples=-1, max_concurrent_trials=there.slots, reuse_actors=True
+                search_alg=search,
+                scheduler=Hearing(partial(_hear, search)),
+                num_samples=-1,
+                max_concurrent_trials=there.slots,
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=cache,
-                stop=search.poor if space.budget.stop_poor else None,
+                stop=Ending(search),
                 verbose=0,
                 callbacks=[Waiting(), Unstarted()],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()
+
+
+def _hear(search: MixtureSearch, trial_id: str, why: str) -> None:
+    """Why a worker is gone; where no other could do better, it is the end."""
+    search.explain(trial_id, why)
+    if NotSharedError.__name__ in why:
+        search.give_up(StoreError(why.partition(": ")[2]))
 
 
 def _all(*watchers: Callable[[str, Trial | None], None]) -> Callable[[str, Trial | None], None]:
@@ -163,13 +159,15 @@ def _ray(space: SearchSpace, ledger: Ledger, vocab: int) -> Iterator[_There]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ours = not ray.is_initialized()
     address = os.environ.get("RAY_ADDRESS")
-    if ours:
+    if ours and address:
+        join(WORKER_ENV)
+    elif ours:
         ray.init(
-            address=address or "local",
+            address="local",
             runtime_env={"env_vars": WORKER_ENV},
             log_to_driver=False,
             logging_level=logging.ERROR,
-            **({} if address else {"include_dashboard": False}),
+            include_dashboard=False,
         )
     try:
         _close_token()
@@ -190,94 +188,3 @@ def _close_token() -> None:
     token = Path.home() / ".ray" / "auth_token"
     if token.is_file() and token.stat().st_uid == os.getuid():
         token.chmod(0o600)
-
-
-def needed(ledger: Ledger) -> set[str]:
-    """Names of checkpoints that may be asked for: what is pending or gone on from, the better half that may go on."""
-    pending = ledger.pending()
-    names = {begun_with(ledger, trial).name for trial in pending}
-    names |= {trial.continues for trial in pending if trial.continues}
-    if over(ledger) is None:
-        names |= {each.trial_id for each in promotions(ledger.space, ledger.table(), [], best=0.5)}
-    return names
-
-
-class _Watcher:
-    """Turns the search's events into `Progress`; refits the law once a round for the best mixture so far."""
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        ledger: Ledger,
-        vocab: int,
-        kept: Kept,
-        on_progress: Callable[[str, Progress], None] | None,
-    ) -> None:
-        self.space, self.ledger, self.vocab, self.kept = space, ledger, vocab, kept
-        self.on_progress = on_progress
-        self.progress = Progress(total=expected_trials(ledger))
-        self.best_loss: float | None = None
-        self._done: dict[str, float] = {}
-        """FLOPs of each trial in this run: what was trained before it took none of its time."""
-        self._before = {trial.trial_id: ledger.tokens_seen(trial.trial_id) for trial in ledger.pending()}
-        self._first_start = 0.0
-
-    def __call__(self, event: str, trial: Trial | None) -> None:
-        progress = self.progress
-        progress.done, progress.failed = self.ledger.count("done"), self.ledger.count("failed")
-        progress.done += self.ledger.count("stopped")
-        progress.total = expected_trials(self.ledger)
-        if event == "started":
-            self._first_start = self._first_start or time.monotonic()
-            progress.running += 1
-        if event in ("ended", "lost"):
-            progress.running -= 1
-        if event == "ended" and trial is not None and not longer_rungs(self.space, trial.scale):
-            stack = begun_with(self.ledger, trial)
-            if not stack.left(self.ledger):
-                self.kept.forget(stack.name)
-        if event in ("checkpoint", "ended") and trial is not None:
-            before = self._flops_of(trial, self._before.get(trial.trial_id, 0.0))
-            self._done[trial.trial_id] = self._so_far(trial) - before
-            progress.eta_seconds = self._eta()
-        if event == "round" and any(longer_rungs(self.space, rung.scale) for rung in self.space.ladder):
-            self.kept.forget_all_but(needed(self.ledger))
-        if event == "round":
-            best = self._best()
-            progress.best = self.space.shares(best) if best is not None else None
-        if self.on_progress is not None:
-            self.on_progress(event, progress)
-
-    def _best(self) -> Array | None:
-        try:
-            law = fit_law(self.space, self.ledger.table())
-        except ValueError:  # too few trials yet
-            return None
-        optimum = minimise(objective_of(self.space, law), self.space.polytope())
-        self.best_loss = optimum.value
-        return optimum.mixture_K
-
-    def flops(self, scale: Scale) -> float:
-        """What our trainer spends on a trial."""
-        shape = resolve(self.space.recipe, *scale, self.vocab, self.space.folder)
-        return shape.flops_per_token * scale.n_tokens
-
-    def _so_far(self, trial: Trial) -> float:
-        return self._flops_of(trial, self.ledger.tokens_seen(trial.trial_id))
-
-    def _flops_of(self, trial: Trial, n_tokens: float) -> float:
-        """Up to so many tokens; of a trial that goes on, without those it began with."""
-        begun = trial.after[-1] if trial.after else 0.0
-        if n_tokens <= begun:
-            return 0.0
-        return self.flops(Scale(trial.n_params, n_tokens)) * (1 - begun / n_tokens)
-
-    def _eta(self) -> float | None:
-        """Seconds left if the rest costs per FLOP what this run has cost so far, checkpoints included."""
-        done = sum(self._done.values())
-        if not done:
-            return None
-        ahead = [scale_of(self.space, i) for i in range(len(self.ledger.trials), expected_trials(self.ledger))]
-        left = sum(self._flops_of(trial, trial.n_tokens) - self._so_far(trial) for trial in self.ledger.pending())
-        left += sum(map(self.flops, ahead))
-        return left * (time.monotonic() - self._first_start) / done

@@ -41,6 +41,11 @@ def default_resources(space: SearchSpace, vocab: int, stacks: Sizes | None = Non
     have = ray.cluster_resources()
     n_gpus = have.get("GPU", 0)
     if n_gpus < 1:
+        if not have.get("CPU") and any(rung.resources is None for rung in space.ladder):
+            log.warning(
+                "no worker is up yet, so a trial takes one core, also of nodes that will have GPUs: say "
+                "`resources: {gpu: 1}` in the ladder to train on those"
+            )
         return {"cpu": 1}
     memory = None if all(rung.resources for rung in space.ladder) else gpu_memory()
     if memory is None:

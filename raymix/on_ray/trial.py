@@ -52,6 +52,7 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], space_json: str, folder: str, shards: Shards, kept: Kept) -> None:
         """Called once per worker."""
+        kept.check()
         self._opened = (shards, space_json, folder)
         self._kept = kept
         self._checkpoints: Checkpoints | None = None
@@ -81,17 +82,19 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
             "checkpoints": self._checkpoints,
             "alive": partial(watch, self._patience),
         }
+        n_gpus = len(ray.get_gpu_ids())
+        device = None if n_gpus else "cpu"  # one that takes no GPU uses none, also where it could see some
         if len(members) > 1:
             jobs = [Job(space.mixture(member["mixture"]), member["seed"]) for member in members]
             names = [member["trial_id"] for member in members]
-            self._results = self._together(train_stacked(jobs=jobs, **arguments), names)
+            self._results = self._together(train_stacked(jobs=jobs, device=device, **arguments), names)
             return True
         arguments |= {"mixture": space.mixture(trial["mixture"]), "seed": trial["seed"]}
         if lengths := tuple(trial.get("after", ())):
             arguments["before"] = Before(lengths, self._kept.of(trial["continues"]))
         arguments["keep"] = self._checkpoints.folder / FINAL if space.recipe.keep_weights else None
-        n_gpus = len(ray.get_gpu_ids())
-        several = partial(across, n_gpus, "cuda", train_proxy) if n_gpus > 1 else train_proxy
+        one = partial(train_proxy, device=device)
+        several = partial(across, n_gpus, "cuda", train_proxy) if n_gpus > 1 else one
         self._results = self._alone(several(**arguments))
         return True
 

@@ -24,7 +24,7 @@ from raymix.counts import human
 
 if TYPE_CHECKING:
     from raymix.corpus import Corpus
-    from raymix.on_ray.run import Progress as RunProgress
+    from raymix.on_ray.progress import Progress as RunProgress
     from raymix.plan import Plan
     from raymix.space import SearchSpace
     from raymix.study import Study

@@ -35,7 +35,7 @@ class Spent:
     gpu_hours: float
     hours: float
     rate: float | None
-    """FLOPs per second of one trial, over all rows that say their seconds; None before the first."""
+    """FLOPs per second of one trial on one GPU, over all rows that say their seconds; None before the first."""
 
     def gpu_hours_of(self, flops: float) -> float:
         """At the rate so far; 0 while that is not known."""
@@ -55,10 +55,17 @@ def spent(ledger: Ledger, purpose: str | None = None) -> Spent:
     return found
 
 
+def gpus_of(space: SearchSpace, n_params: float) -> float:
+    """GPUs, or the part of one, that `resources` say a trial of this size takes; 1 where they name none."""
+    rung = min(space.ladder, key=lambda rung: abs(math.log(rung.n_params / n_params)), default=None)
+    return (rung.resources.gpu if rung is not None and rung.resources is not None else 0.0) or 1.0
+
+
 def _added_up(ledger: Ledger, trials: list[Trial]) -> Spent:
     flops = seconds = timed = 0.0
     for trial in trials:
         done, took = _so_far(ledger, trial)
+        took *= gpus_of(ledger.space, trial.n_params)
         flops, seconds = flops + done, seconds + took
         timed += done if took else 0.0
     ahead = sum(_ahead(ledger, trial) for trial in trials if ledger.status(trial.trial_id) is None)

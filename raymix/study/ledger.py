@@ -7,7 +7,6 @@ store, every event is durable before this object, and so the designer, knows of 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,20 +16,15 @@ import numpy as np
 
 from raymix.design import Designer, LawGuided, Proposal, cost
 from raymix.design.schedule import longer_rungs, shorter_rungs
-from raymix.exchange import Labels, labels, number_columns, numbers
 from raymix.observations import Observations
-from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace, SpaceError
 from raymix.store import Store
 from raymix.store.log import Event
-from raymix.study.routes import alike, by_size, once, origin
 from raymix.study.row import check_columns, check_mixture, record, unlike, without_result
+from raymix.study.rows import ENDED, Rows
 from raymix.study.trial import Trial, trial_identity, unknown_trial
 
 log = logging.getLogger(__name__)
-
-ENDED = ("done", "stopped", "failed")
-Cells = tuple[Labels, Array]  # a row of the table
 
 
 class Ledger:
@@ -51,8 +45,6 @@ class Ledger:
         self.designer: Designer = designer or LawGuided(space)
         self.trials: dict[str, Trial] = {}
         self._ended: dict[str, str] = {}
-        self._ends: dict[str, tuple[str, float]] = {}
-        """The key in `_cells` of the row with which a trial ended."""
         self.expected_flops: Callable[[Scale], float] = cost
         """Training FLOPs at a scale where no trial has said them yet: 6 N D for anybody's trainer."""
         self._flops: dict[tuple[float, float], float] = {}
@@ -65,18 +57,13 @@ class Ledger:
         self._together: dict[str, list[str]] = {}
         self.confirmations: list[dict[str, Any]] = []
         """What was to be confirmed, in order (raymix/study/confirm.py)."""
-        self.reused: dict[str, dict[str, Any]] = {}
-        """Observations taken from elsewhere, by the entry of `from` that asked for them (raymix/study/evidence.py)."""
-        self._reused: tuple[list[tuple[tuple[str, float], Cells]], set[str]] | None = None
+        self._rows = Rows(space)
         self._last: dict[str, dict[str, Any]] = {}
         self.version = 0
         """How many events are known: what is computed from them stays right until it changes."""
         self._space_hash = space.hash()
-        self._columns = number_columns(space.domain_names, space.eval_names, space.metric_names)
-        self._cells: dict[tuple[str, float], Cells] = {}
         self._runs: dict[str, list[Trial]] = {}
         """Trials done that others may go on from, by `_run_of`."""
-        self._table: Observations | None = None
         self._store = store
         self.events: list[Event] | None = None if store else list(events)
         """All that is known, in order, where no store has it."""
@@ -198,30 +185,18 @@ class Ledger:
         """How many trials ended with this status."""
         return sum(ended == status for ended in self._ended.values())
 
+    @property
+    def reused(self) -> dict[str, dict[str, Any]]:
+        """Observations taken from elsewhere, by the entry of `from` that asked for them."""
+        return self._rows.reused
+
     def table(self) -> Observations:
         """What is reused from elsewhere, then all rows so far in the order of their trials and tokens."""
-        if self._table is None:
-            order = {trial_id: i for i, trial_id in enumerate(self.trials)}
-            keys = sorted(self._cells, key=lambda key: (order[key[0]], key[1]))
-            cells = [*self._reused_cells(), *(self._cells[key] for key in keys)]
-            number_BC = np.stack([number for _, number in cells]) if cells else np.zeros((0, len(self._columns)))
-            names = self.space.domain_names, self.space.eval_names, self.space.metric_names
-            self._table = Observations.from_numbers([label for label, _ in cells], number_BC, *names)
-        return self._table
+        return self._rows.table(self.trials, self._last.values())
 
-    def _reused_cells(self) -> list[Cells]:
-        """Rows from elsewhere, once every eval domain is measured by some row: a law needs all of them."""
-        if self._reused is None:
-            asked = [self.reused[entry.key] for entry in self.space.reuse if entry.key in self.reused]
-            rows = once([row for body in asked for row in by_size(body["rows"])])
-            cells = [((origin(row["trial_id"]), row["n_tokens"]), self._cells_of(row)) for row in rows]
-            self._reused = cells, _measured(rows)
-        found, measured = self._reused
-        columns = {f"loss/{name}" for name in self.space.eval_names}
-        if not columns <= measured | _measured(self._last.values()):
-            return []
-        own = ((self._cells.get(key), cells) for key, cells in found)  # others may have taken it from this study
-        return [cells for ours, cells in own if ours is None or not alike(self._columns, ours[1], cells[1])]
+    def rows_near(self, trial_ids: Iterable[str], n_tokens: float, within: float) -> Observations:
+        """The rows of these trials at so many tokens, give or take the share `within`."""
+        return self._rows.near(trial_ids, n_tokens, within)
 
     def _clock(self) -> dict[str, float]:
         """Hours so far, for the record, where the budget counts them."""
@@ -286,7 +261,7 @@ class Ledger:
         elif kind == "confirm":
             self.confirmations.append(body)
         elif kind == "reuse":
-            self._apply_reuse(body)
+            self._rows.reuse(body)
         elif kind == "stack":
             self.stacks[Scale(body["n_params"], body["n_tokens"])] = body["size"]
         elif kind == "together":
@@ -294,25 +269,13 @@ class Ledger:
         elif kind == "row":  # any other kind is of a later version: nothing here depends on it
             self._apply_row(body)
 
-    def _apply_reuse(self, body: dict[str, Any]) -> None:
-        self.reused[body["entry"]] = body
-        self._reused = self._table = None
-
-    def _cells_of(self, row: Mapping[str, Any]) -> Cells:
-        return labels(row), np.asarray(numbers(row, self._columns))
-
     def _apply_row(self, body: dict[str, Any]) -> None:
         trial_id, status = body["trial_id"], body["status"]
         self.hours = max(self.hours, body.get("hours") or 0.0)
-        # A failure has a key of its own: it must not hide the checkpoint measured at the same tokens.
-        key = trial_id, math.inf if status in ENDED[1:] else body["n_tokens"]
-        if status in ENDED:  # a trial has one result, the last that was told
-            self._cells.pop(self._ends.get(trial_id, key), None)
-            self._ended[trial_id], self._ends[trial_id] = status, key
-        elif self._ends.get(trial_id) == key:
+        if status in ENDED:
+            self._ended[trial_id] = status
+        if not self._rows.add(body):
             return
-        self._cells[key] = self._cells_of(body)
-        self._table = None
         if status == "done":
             trial = self.trials[trial_id]
             if body.get("flops") and not trial.after:
@@ -322,8 +285,3 @@ class Ledger:
         later = self.status(trial_id) != "done" and body["n_tokens"] >= self.tokens_seen(trial_id)
         if status == "done" or (status not in ENDED and later):
             self._last[trial_id] = body
-
-
-def _measured(rows: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Columns that some row has a value of."""
-    return {name for row in rows for name, value in row.items() if value is not None}

@@ -128,9 +128,8 @@ def _seen_enough(space: SearchSpace, usable: Observations) -> bool:
 
 def _peers(ledger: Ledger, trial: Trial, tokens: float) -> Array:
     """Objectives at these tokens of trials of earlier rounds at the same scale; those that went on were chosen good."""
-    table, scale = ledger.table().usable(), (trial.n_params, trial.n_tokens)
     before = [t for t in ledger.trials.values() if t.round < trial.round]
-    earlier = {t.trial_id for t in before if (t.n_params, t.n_tokens) == scale and not t.continues}
-    near_B = np.abs(table.scale_B2[:, 1] / tokens - 1) < SAME_TOKENS
-    value_B = objective_values(ledger.space, table.loss_BM[near_B & np.isin(table.trial_ids, list(earlier))])
+    earlier = [t.trial_id for t in before if t.scale == trial.scale and not t.continues]
+    table = ledger.rows_near(earlier, tokens, SAME_TOKENS).usable()
+    value_B = objective_values(ledger.space, table.loss_BM)
     return np.asarray(value_B[np.isfinite(value_B)])

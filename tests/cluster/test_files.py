@@ -20,7 +20,9 @@ from raymix.clusters.prices import read_prices
 from raymix.clusters.ready import ready_files
 from raymix.clusters.render import render
 from raymix.clusters.request import DEFAULT_GPU, EDIT, KINDS, OPTIONS, ClusterRequest, cluster_name
+from raymix.on_ray.demand import bundle
 from raymix.yaml12 import SpaceError
+from tests import worlds
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -172,6 +174,34 @@ def test_a_hostile_study_is_one_word_of_the_slurm_script(tmp_path: Path) -> None
         rendered("slurm", options={**GIVEN["slurm"], "account": "a b"})
     with pytest.raises(SpaceError, match="control character"):
         rendered("slurm", options={**GIVEN["slurm"], "partition": "a\n#SBATCH --exclusive"})
+
+
+@pytest.mark.parametrize("kind", ["aws", "gcp", "azure", "kuberay"])
+def test_a_worker_that_is_not_there_yet_is_known_to_have_what_a_trial_takes(kind: str) -> None:
+    """Else the autoscaler starts none, and the study waits for ever."""
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+
+    prices = read_prices()
+    gpus = prices.gpus if kind == "kuberay" else prices.clouds[kind].gpus
+    for gpu in gpus:
+        document = yaml.safe_load(rendered(kind, gpu=gpu).split("\n---\n")[0])
+        if kind == "kuberay":
+            cluster = {"metadata": document["metadata"], "spec": document["spec"]["rayClusterSpec"]}
+            types = _derive_autoscaling_config_from_ray_cr(cluster)["available_node_types"]
+            has = types["workers"]["resources"]
+        else:
+            has = document["available_node_types"]["worker"]["resources"]
+        ladder = [{"n_params": 1e5, "n_tokens": 5e5, "resources": {"gpu": 1, "accelerator": prices.gpus[gpu].ray}}]
+        takes = bundle(worlds.space(ladder=ladder), 1e5, {})
+        assert all(has.get(name, 0) >= amount for name, amount in takes.items()), (gpu, takes, has)
+
+
+def test_every_kubernetes_is_asked_for_its_own_name_of_a_gpu() -> None:
+    names = {"gke": "nvidia-l4", "eks": "a10g", "aks": "nvidia"}
+    for kubernetes, name in names.items():
+        text = rendered("kuberay", gpu="A10" if kubernetes == "eks" else "L4", options={"kubernetes": kubernetes})
+        pods = yaml.safe_load(text.split("\n---\n")[0])["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]
+        assert name in pods["spec"]["nodeSelector"].values()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,6 +18,7 @@ from ray import tune
 from ray.cluster_utils import Cluster
 
 from raymix import doctor
+from raymix.clusters import nodes
 from raymix.design import Proposal, SpaceFilling
 from raymix.observations import Observations
 from raymix.on_ray.demand import Waiting, bundle, check_fits, placement, waiting_for
@@ -77,13 +78,13 @@ class Synthetic(tune.Trainable):  # type: ignore[misc]
 
 
 @contextmanager
-def cluster(nodes: int, monkeypatch: pytest.MonkeyPatch, **resources: float) -> Iterator[tuple[Cluster, list[Any]]]:
+def cluster(size: int, monkeypatch: pytest.MonkeyPatch, **resources: float) -> Iterator[tuple[Cluster, list[Any]]]:
     """A head that runs nothing and some workers; our own, never one that happens to run here."""
     monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     monkeypatch.setenv("RAY_AIR_NEW_OUTPUT", "0")
     running = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        workers = [running.add_node(num_cpus=1, resources=resources or None) for _ in range(nodes)]
+        workers = [running.add_node(num_cpus=1, resources=resources or None) for _ in range(size)]
         ray.init(address=running.address, log_to_driver=False, logging_level="ERROR")
         yield running, workers
     finally:
@@ -214,6 +215,32 @@ def test_shards_reach_a_node_once_and_a_damaged_copy_is_refused(
 
 
 @pytest.mark.exhaustive
+def test_the_doctor_finds_the_node_with_other_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    with cluster(2, monkeypatch) as (running, workers):
+        found = {line.what: line for line in doctor.cluster(running.address)}
+        assert (found["environments"].level, found["environments"].found) == ("ok", "on 2 nodes as here")
+        here, wrong = nodes._installed(), workers[1].node_id
+
+        def installed() -> dict[str, str]:
+            return here | ({"torch": "1.0"} if ray.get_runtime_context().get_node_id() == wrong else {})
+
+        monkeypatch.setattr(nodes, "_installed", installed)
+        found = {line.what: line for line in doctor.cluster(running.address)}
+        assert found["environments"].level == "error"
+        assert found["environments"].found == f"a node has torch 1.0 and not {here['torch']}"
+        assert "one image" in found["environments"].remedy
+
+        def absent() -> dict[str, str]:
+            if ray.get_runtime_context().get_node_id() == wrong:
+                raise ModuleNotFoundError("No module named 'raymix'")
+            return here
+
+        monkeypatch.setattr(nodes, "_installed", absent)
+        (line,) = [line for line in doctor.cluster(running.address) if line.what == "environments"]
+        assert line.level == "error" and "No module named 'raymix'" in line.found
+
+
+@pytest.mark.exhaustive
 def test_the_doctor_finds_the_node_whose_clock_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     with cluster(3, monkeypatch) as (running, workers):
         found = {line.what: line for line in doctor.cluster(running.address)}
@@ -223,7 +250,7 @@ def test_the_doctor_finds_the_node_whose_clock_is_off(monkeypatch: pytest.Monkey
         def clock() -> float:
             return time.time() + 60 * (ray.get_runtime_context().get_node_id() == wrong)
 
-        monkeypatch.setattr(doctor, "_now", clock)
+        monkeypatch.setattr(nodes, "_now", clock)
         found = {line.what: line for line in doctor.cluster(running.address)}
         assert found["clocks"].level == "error" and "ntpd" in found["clocks"].remedy
         assert re.search(r"at most (59|60)\.\d+ s apart", found["clocks"].found)
@@ -267,11 +294,19 @@ def test_where_it_runs_changes_no_result_and_so_no_hash() -> None:
 def test_what_is_waited_for_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     said = waiting_for([{"GPU": 1.0}, {"GPU": 1.0}, {"CPU": 1.0}])
     assert "2 with GPU 1" in said and "no node has GPU yet" in said and "starting" not in said
     said = waiting_for([{"GPU": 1.0}, {"CPU": 1.0}], starting=1)
     assert "no node has GPU yet" in said and "starting on nodes that are there: 1 (a worker process" in said
     said = waiting_for([{"CPU": 1.0}], starting=1)
     assert "no node" not in said and "starting on nodes that are there: 1" in said
+    said = waiting_for([{"accelerator_type:H100": 0.001, "GPU": 1.0}])
+    assert "no node has GPU, accelerator_type:H100 yet; where none that may come has, change `resources`" in said
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": 4.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0, "GPU": 2.0}}] * 2)
+    assert "no node has GPU 4 yet" in waiting_for([{"CPU": 1.0, "GPU": 4.0}])  # and not: all of it is in use
+    assert "all of it is in use" in waiting_for([{"CPU": 1.0, "GPU": 2.0}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     with pytest.raises(SpaceError, match="takes GPU 1, this machine has 0"):
         check_fits(worlds.space(), {"cpu": 1, "gpu": 1})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -181,3 +183,24 @@ def test_a_token_is_made_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest
     submit.ensure_token()
     assert (tmp_path / ".ray" / "auth_token").read_text() == token
     assert stat.S_IMODE((tmp_path / ".ray" / "auth_token").stat().st_mode) == 0o600
+
+
+def test_a_job_that_fails_before_its_first_line_says_why() -> None:
+    from ray.job_submission import JobStatus
+
+    class Client:
+        async def tail_job_logs(self, submission_id: str) -> AsyncIterator[str]:
+            for chunk in ():
+                yield chunk
+
+        def get_job_status(self, submission_id: str) -> JobStatus:
+            return JobStatus.FAILED
+
+        def get_job_info(self, submission_id: str) -> SimpleNamespace:
+            return SimpleNamespace(message="runtime_env setup failed: no space left on device\nTraceback ...")
+
+    jobs = JobsAddress.__new__(JobsAddress)
+    jobs.client = Client()
+    lines: list[str] = []
+    assert jobs.follow("raymix-1", lines.append) == "FAILED"
+    assert lines == ["runtime_env setup failed: no space left on device"]

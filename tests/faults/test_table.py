@@ -54,6 +54,7 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
         "disk full, or read-only",
         [
             "faults/test_records.py::test_a_full_disk_is_named_and_nothing_is_lost",
+            "proxy/test_trial_faults.py::test_where_nothing_can_be_recorded_nothing_is_trained_on",
             "faults/test_records.py::test_a_disk_that_fills_during_compaction_stops_nothing",
             "faults/test_records.py::test_a_read_only_study_can_be_looked_at_and_says_why_it_cannot_be_run",
         ],
@@ -195,11 +196,22 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
             "test_study.py::test_a_result_told_again_takes_the_place_of_the_first",
         ],
     ),
+    28: (
+        "a node does not see the study's disk",
+        ["proxy/test_trial_faults.py::test_a_node_that_does_not_see_the_study_ends_it_with_a_remedy"],
+    ),
+    29: (
+        "a cluster that cannot be joined, or never has what a trial takes",
+        [
+            "cluster/test_join.py::test_a_cluster_that_does_not_answer_is_no_full_disk",
+            "cluster/test_nodes.py::test_what_is_waited_for_is_said",
+        ],
+    ),
 }
 
 
 def test_every_fault_is_in_the_table() -> None:
-    assert list(FAULTS) == list(range(1, 28))
+    assert list(FAULTS) == list(range(1, 30))
 
 
 @pytest.mark.parametrize("row", FAULTS)

@@ -7,7 +7,7 @@ import select
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from raymix.corpus import Corpus
-from raymix.proxy import distributed, resolve, train_proxy
+from raymix.proxy import Interrupted, distributed, resolve, train_proxy
 from raymix.proxy.compiled import worth_compiling
 from raymix.proxy.distributed import World, across
 from raymix.space import SearchSpace
@@ -69,9 +69,54 @@ def test_each_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[Any] = []
     monkeypatch.setattr(torch.cuda, "set_device", done.append)
     monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, **_: done.append(backend))
-    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: False)
     rows = distributed._joined(1, 2, "file:///nowhere", "cuda", lambda device, world: iter([device]), {})
     assert list(rows) == ["cuda:1"] and done == ["cuda:1", "nccl"]
+
+
+def test_the_first_process_does_not_wait_for_the_others_when_it_alone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An orderly end of nccl waits for every process of a node, and they wait for gradients."""
+    done: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, **_: None)
+    monkeypatch.setattr(distributed.dist, "get_backend", lambda: "nccl")
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: not done)
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: done.append("orderly"))
+    monkeypatch.setattr(distributed.dist.distributed_c10d, "_abort_process_group", lambda: done.append("at once"))
+
+    def stopped(device: str, world: World) -> Iterator[None]:
+        yield
+        raise Interrupted("asked to stop")
+
+    with pytest.raises(Interrupted):
+        list(distributed._joined(0, 2, "file:///nowhere", "cuda", stopped, {}))
+    assert done == ["at once"]
+
+
+STOPPED = """
+import sys, threading
+from raymix.proxy.distributed import across
+
+def rows(device, world):
+    if world.rank:
+        world.in_turn(lambda: None)
+        threading.Event().wait()
+    yield "here"
+    raise ValueError("the first alone")
+
+if __name__ == "__main__":
+    try:
+        list(across(2, "cpu", rows))
+    except ValueError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_first_process_that_ends_alone_ends_the_others(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(STOPPED)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "the first alone\n", done.stderr
 
 
 def test_a_batch_is_divided_evenly_or_not_at_all() -> None:

@@ -14,7 +14,7 @@ import ray
 from raymix import SearchSpace, Study
 from raymix.corpus import Corpus
 from raymix.on_ray import run
-from raymix.on_ray.run import Progress
+from raymix.on_ray.progress import Progress
 from raymix.proxy import WORKER_ENV, stack_training
 from raymix.proxy.stacked import Stack
 from tests.proxy.test_trial_faults import Faulty

@@ -16,8 +16,8 @@ from ray import tune
 from raymix import simplex
 from raymix.corpus import Corpus
 from raymix.design import Proposal
-from raymix.on_ray.kept import Kept
-from raymix.on_ray.run import MAX_RETRIES, needed
+from raymix.on_ray.kept import Kept, needed
+from raymix.on_ray.run import MAX_RETRIES
 from raymix.on_ray.shards import share
 from raymix.on_ray.trial import ProxyTrial, pause
 from raymix.proxy import WORKER_ENV, Checkpoints, resolve, train_proxy

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ import ray
 from raymix import SearchSpace, Study
 from raymix.corpus import Corpus
 from raymix.on_ray import run
+from raymix.on_ray.kept import Kept
 from raymix.on_ray.trial import ProxyTrial
 from raymix.proxy import WORKER_ENV, train_proxy
+from raymix.store import StoreError
 from raymix.study.trial import Trial
 
 pytestmark = pytest.mark.slow  # starts Ray and trains proxies
@@ -54,6 +58,8 @@ class Faulty(ProxyTrial):
     def step(self) -> dict[str, Any]:
         began, retry = time.monotonic(), self._retry
         row = super().step()
+        with (self._kept.folder.parent / f"rows-{self._name}").open("a") as file:
+            file.write(f"{row.get('n_tokens')}\n")  # none of one that diverged
         if retry:
             waits = self._kept.folder.parent / f"waits-{self._name}"
             with waits.open("a") as file:
@@ -142,7 +148,7 @@ def test_killed_and_hung_workers_are_retried_from_their_checkpoint_with_the_same
     assert len(lives_of(study, dead)) == 1 + run.MAX_RETRIES
     last = rows_of(study, dead)[-1]
     assert last["status"] == "failed"
-    assert "the worker died, hung or raised" in last["reason"]
+    assert re.match(r"the worker died, hung or raised; .*dead because its worker process has died", last["reason"])
     assert (study.ledger.count("done"), study.ledger.count("failed")) == (3, 1)
     logs = Path(ray.nodes()[0]["ObjectStoreSocketName"]).parents[1] / "logs"
     dumps = [text for file in logs.glob("worker-*.err") if "Timeout (" in (text := file.read_text(errors="replace"))]
@@ -159,8 +165,41 @@ def test_a_shard_that_shrinks_under_a_trial_fails_it_and_not_the_driver(
     study = Study.open(study.store.path)
     assert study.ledger.status(well.trial_id) == "done"
     assert study.ledger.status(robbed.trial_id) == "failed"
-    assert rows_of(study, robbed)[-1]["reason"]
+    assert "CorpusError" in rows_of(study, robbed)[-1]["reason"]  # which its worker raised, and no log has to be found
     assert len(lives_of(study, robbed)) == 1  # its retries refuse the shard: its size is not the manifest's
+
+
+class Elsewhere(ProxyTrial):
+    """A proxy trial on a node that does not see the study's disk."""
+
+    def setup(self, config: dict[str, Any], kept: Kept, **options: Any) -> None:
+        super().setup(config, kept=replace(kept, folder=Path("/elsewhere/study/checkpoints")), **options)
+
+
+def test_a_node_that_does_not_see_the_study_ends_it_with_a_remedy(
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What trials save there would be found by no other node, and a longer trial would begin anew."""
+    study, trials = begin(None, None)
+    monkeypatch.setattr(run, "ProxyTrial", Elsewhere)
+    with pytest.raises(StoreError, match=r"^/elsewhere/study is not on this node: keep .* s3://bucket/name\) \(on "):
+        run.run_study(study, corpus)
+    assert Study.open(study.store.path).ledger.pending() == trials
+
+
+def test_where_nothing_can_be_recorded_nothing_is_trained_on(
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, (trial,) = begin(None)
+
+    def full(events: Any) -> None:
+        raise StoreError("No space left on device (ENOSPC)")
+
+    monkeypatch.setattr(study.store, "append_all", full)
+    with pytest.raises(StoreError, match="ENOSPC"):
+        run.run_study(study, corpus)
+    reported = (study.store.path / f"rows-{trial.trial_id}").read_text().split()
+    assert len(reported) < 3  # the one that could not be recorded, and at most the one under way
 
 
 def test_every_step_and_every_evaluated_domain_is_a_sign_of_life(

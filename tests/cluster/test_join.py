@@ -1,0 +1,45 @@
+"""A cluster that cannot be joined is said in words of a cluster, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from raymix.cli import app
+from raymix.corpus.on_ray import NoClusterError
+from raymix.space import SpaceError
+from tests.e2e.test_run import SPACE, WORDS
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    for name, words in WORDS.items():
+        text = "\n".join(json.dumps({"text": f"{word} {i} " * 30}) for i, word in enumerate(words * 8))
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    (tmp_path / "space.yaml").write_text(SPACE)
+    monkeypatch.setenv("RAYMIX_CACHE", str(tmp_path / "cache"))
+    return ["run", str(tmp_path / "space.yaml"), "--study", str(tmp_path / "study")]
+
+
+@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "http://127.0.0.1:8265"])
+def test_an_address_that_is_none_for_a_driver_is_refused_with_the_command_that_is(
+    command: list[str], address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    found = CliRunner().invoke(app, command)
+    assert isinstance(found.exception, SpaceError)
+    assert "raymix submit SPACE.yaml --cluster http://127.0.0.1:8265" in str(found.exception)
+
+
+def test_a_cluster_that_does_not_answer_is_no_full_disk(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        found = CliRunner().invoke(app, command)
+    assert isinstance(found.exception, NoClusterError)
+    assert f"RAY_ADDRESS={address}: cannot be joined ([Errno 111] Connection refused)" in str(found.exception)

@@ -1,0 +1,32 @@
+"""Why a worker is gone, in one line: an error that was raised, or what Ray says of one that vanished."""
+
+from __future__ import annotations
+
+from raymix.on_ray.lost import sentence
+
+RAISED = """Failure # 1 (occurred at 2026-11-22_21-00-00)
+The actor died because of an error raised in its creation task, \x1b[36mray::ProxyTrial.__init__()\x1b[39m (pid=7)
+Failure # 2 (occurred at 2026-11-22_21-01-00)
+\x1b[36mray::ProxyTrial.train()\x1b[39m (pid=7, ip=10.0.0.3, actor_id=0a, repr=<raymix.on_ray.trial.ProxyTrial>)
+  File "trial.py", line 116, in step
+    return next(self._results)
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.
+"""
+VANISHED = """Failure # 1 (occurred at 2026-11-22_21-00-00)
+The actor died unexpectedly before finishing this task.
+\tclass_name: ProxyTrial
+\tpid: 7
+\tip: 10.0.0.4
+The actor is dead because its node has died. Node Id: 0a0b
+"""
+MEMORY = """Failure # 1 (occurred at 2026-11-22_21-00-00)
+Task was killed due to the node running low on memory.
+Memory on the node (IP: 10.0.0.5, ID: 0a) where the task (actor ID: 0b) was running was 15.2GB / 16.0GB (0.95).
+"""
+
+
+def test_the_last_failure_is_said_on_one_line_with_its_node() -> None:
+    assert sentence(RAISED) == "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. (on 10.0.0.3)"
+    assert sentence(VANISHED) == "The actor is dead because its node has died. Node Id: 0a0b (on 10.0.0.4)"
+    assert sentence(MEMORY).startswith("Task was killed due to the node running low on memory.")
+    assert sentence("") == "no reason given"
