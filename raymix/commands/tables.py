@@ -65,7 +65,7 @@ def import_table(
     from raymix.copies import copies, copy_words
     from raymix.formats import import_runs
     from raymix.screens.law import show_table
-    from raymix.tables.advise import unit_notes
+    from raymix.tables.notes import unit_notes
 
     with _usage(), Screen(as_json) as screen:
         check_out(out, TABLES)
@@ -97,9 +97,9 @@ def fit(
     from raymix.formats import import_runs
     from raymix.laws.reach import Reach
     from raymix.screens.law import show_fit
-    from raymix.tables.advise import unit_notes
     from raymix.tables.choose import choose_law, own_domains, rows_of
     from raymix.tables.law_file import LawFile, Trained, write_law
+    from raymix.tables.notes import unit_notes
 
     with _usage(), Screen(as_json) as screen:
         check_out(out, (".json",))

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from raymix.design.evidence import objective_values
 from raymix.design.stock import losses, unique_at
 from raymix.laws import Law, ResidualGP
 from raymix.laws.posterior import SHARED, sample
@@ -28,6 +27,7 @@ from raymix.laws.repetition import stocked
 from raymix.laws.robust import eigen
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.objective import objective_values
 
 JITTER = 1e-9
 MIN_VARIANCE = 1e-12  # of log losses about the law

@@ -12,7 +12,7 @@ from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.target.answer import MIN_TRIALS
-from raymix.target.objective import reduce_losses
+from raymix.target.objective import objective_values
 
 
 def one_scale(space: SearchSpace, table: Observations) -> Observations:
@@ -29,11 +29,6 @@ def one_scale(space: SearchSpace, table: Observations) -> Observations:
 def enough(rows: Observations) -> bool:
     """Whether a law can be fitted on these rows: there are a few, and every eval domain was measured in some."""
     return len(rows) >= MIN_TRIALS and bool(np.isfinite(rows.loss_BM).any(axis=0).all())
-
-
-def objective_values(space: SearchSpace, loss_BM: Array) -> Array:
-    """The objective of each row (B,), in nats; NaN where a loss is that it reads."""
-    return reduce_losses(loss_BM, space.weights_M, space.objective.reduce)
 
 
 def best_seen(space: SearchSpace, table: Observations) -> Array:

@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raymix.design.evidence import objective_values
 from raymix.design.stock import losses
 from raymix.laws import Law
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.objective import objective_values
 
 
 @dataclass(frozen=True)

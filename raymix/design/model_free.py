@@ -19,13 +19,14 @@ import numpy as np
 
 from raymix import simplex
 from raymix.design.base import Proposal
-from raymix.design.evidence import best_seen, objective_values, prior_inside
+from raymix.design.evidence import best_seen, prior_inside
 from raymix.design.numbering import numbered
 from raymix.design.schedule import scale_of
 from raymix.design.space_filling import SpaceFilling, n_trials
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.objective import objective_values
 
 EDGE = 1e-6  # x stays this far from 1, where a share would be all of it
 LOG_REACH = 3.0  # near the prior: no share is more than e^3 times its prior before all are normalised

@@ -15,12 +15,12 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from raymix.design.base import Proposal
-from raymix.design.evidence import objective_values
 from raymix.design.numbering import TOLERANCE, nearest_rung
 from raymix.design.schedule import longer_rungs, rungs
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
+from raymix.target.objective import objective_values
 
 BEST = 0.25  # of the trials done at a rung
 

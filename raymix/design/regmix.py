@@ -16,11 +16,12 @@ import numpy as np
 
 from raymix import simplex
 from raymix.design.base import Proposal
-from raymix.design.evidence import objective_values, one_scale, prior_inside
+from raymix.design.evidence import one_scale, prior_inside
 from raymix.design.random_dirichlet import RandomDirichlet, dirichlet
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.target.objective import objective_values
 
 N_CANDIDATES = 100_000
 N_BEST = 128

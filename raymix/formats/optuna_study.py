@@ -115,7 +115,7 @@ def _around(bounds: tuple[float, float], size: float) -> tuple[float, float]:
 
 def _checkpoints(study: Study, trial: Trial) -> dict[int, float]:
     """The objective at each checkpoint, by tokens."""
-    from raymix.study.stopping import objective_values
+    from raymix.target.objective import objective_values
 
     table = study.table()
     value_B: Array = objective_values(study.space, table.loss_BM[trial.rows])

@@ -75,7 +75,7 @@ class HedgedUnion:
     ) -> Self:
         """Fit all shapes; see `base.Law.fit` and `TiedUnion.fit`."""
         table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK))
-        self.laws_, weights = _by_offset(table, self.offset)
+        self.laws_, weights = _fit_offsets(table, self.offset)
         self.notes_ = list(self.laws_[0].notes_)
         one, w, s = _one_factor(table, self.laws_[int(np.argmax(weights))])
         self.one_factor_, self.own_level_ = one is not None and s <= 1 - NEGLIGIBLE, s
@@ -174,7 +174,7 @@ class HedgedUnion:
         return mix, as_scales(scale_B2, len(mix))
 
 
-def _by_offset(table: Table, offset: str) -> tuple[list[TiedUnion], list[float]]:
+def _fit_offsets(table: Table, offset: str) -> tuple[list[TiedUnion], list[float]]:
     """The union law with either offset, and their weights; one alone where tokens do not vary or residuals tell."""
     if offset != "auto":
         return [_fitted(TiedUnion(fixed_offset=offset == "tokens"), table)], [1.0]

@@ -18,6 +18,7 @@ from scipy import stats
 from raymix.laws.base import Array, Flags, Ints
 from raymix.laws.fit import Problem, Solution, freedom, huber_weight
 from raymix.laws.robust import tamed
+from raymix.laws.rows import rows_of
 
 SD_BEYOND = 1.5  # widening outside the scales seen
 Q_RANGE = (0.7, 3.0)  # of q: below, sig would be finer than its own least value; above, a handful of mixtures decides
@@ -107,7 +108,6 @@ def _residual(problem: Problem, solution: Solution) -> Array:
 
 def _alike(group_B: Ints) -> list[Ints]:
     """The rows (C, r) of the groups, those of one size together."""
-    order = np.argsort(group_B, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(group_B[order])) + 1)
+    groups = rows_of(group_B)
     sizes = sorted({len(rows) for rows in groups})
     return [np.array([rows for rows in groups if len(rows) == size]) for size in sizes]

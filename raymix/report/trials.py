@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raymix.exchange import STATUSES
+from raymix.exchange import USABLE
 from raymix.observations import Observations, scale_groups
 from raymix.simplex import Array
 from raymix.space import SearchSpace
-from raymix.target.optimum import reduce_losses
+from raymix.target.objective import objective_values
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def list_trials(space: SearchSpace, observations: Observations, rounds: Mapping[
     objective_B = np.full(len(observations), np.nan)
     if set(space.eval_names) <= set(observations.eval_domains) and len(observations):
         columns = [observations.eval_domains.index(name) for name in space.eval_names]
-        objective_B = reduce_losses(observations.loss_BM[:, columns], space.weights_M, space.objective.reduce)
+        objective_B = objective_values(space, observations.loss_BM[:, columns])
     run_B = observations.run_B
     return [
         _trial(observations, np.flatnonzero(run_B == run), objective_B, rounds or {})
@@ -57,9 +57,9 @@ def list_trials(space: SearchSpace, observations: Observations, rounds: Mapping[
 
 def _trial(table: Observations, index: NDArray[np.int64], objective_B: Array, rounds: Mapping[str, int]) -> Trial:
     status = table.status_B[index]
-    usable = index[np.isin(status, STATUSES[:2]) & np.isfinite(table.loss_BM[index]).any(axis=1)]
+    usable = index[np.isin(status, USABLE) & np.isfinite(table.loss_BM[index]).any(axis=1)]
     usable = usable[np.argsort(table.scale_B2[usable, 1], kind="stable")]
-    ended = index[np.isin(status, STATUSES[2:4])]
+    ended = index[np.isin(status, ("stopped", "failed"))]
     stopped = bool((status == "stopped").any()) and len(usable) > 0
     first, last, trial_id = int(index[0]), int(usable[-1] if len(usable) else index[-1]), table.trial_ids[int(index[0])]
     return Trial(

@@ -24,7 +24,7 @@ from raymix.study.ledger import Ledger
 from raymix.study.noise import noise_in
 from raymix.study.trial import Trial
 from raymix.target.improvement import expected_improvement
-from raymix.target.objective import objective_of, reduce_losses, unit_of, with_unit
+from raymix.target.objective import objective_of, objective_values, unit_of, with_unit
 from raymix.target.optimum import minimise
 from raymix.target.recommend import NotEnoughTrialsError, fit_law
 from raymix.target.refits import refits
@@ -110,11 +110,6 @@ def clearly_poor(ledger: Ledger, trial: Trial, row: Mapping[str, Any]) -> str | 
     if not value > bound:
         return None
     return f"clearly poor: objective {value:.4f} after {tokens:.4g} tokens; bound of {len(peers)} others {bound:.4f}"
-
-
-def objective_values(space: SearchSpace, loss_BM: Array) -> Array:
-    """The objective of each row (B,)."""
-    return reduce_losses(loss_BM, space.weights_M, space.objective.reduce)
 
 
 def _seen_enough(space: SearchSpace, usable: Observations) -> bool:

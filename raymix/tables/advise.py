@@ -19,30 +19,18 @@ import numpy as np
 from raymix import simplex
 from raymix.laws.base import Law
 from raymix.laws.posterior import convex_parts, sample
-from raymix.laws.rows import SAME_SCALE
 from raymix.simplex import Array, Polytope
 from raymix.space import Scale, SearchSpace
 from raymix.tables.law_file import LawFile
+from raymix.tables.notes import guessed_at, not_counted, notes_at, share_notes, without_end
 from raymix.target.held_out import ENOUGH
 from raymix.target.near_optimal import near_optimal
 from raymix.target.objective import ObjectiveAtScale, objective_of, unit
 from raymix.target.optimum import Optimum, minimise
-from raymix.target.reading import (
-    Reading,
-    epochs_of,
-    far_notes,
-    guessed_scale,
-    repeat_notes,
-    set_around,
-    verdict,
-    wider_words,
-)
+from raymix.target.reading import Reading, epochs_of, repeat_notes, set_around, verdict
 from raymix.target.recommend import Recommendation, baseline_mixtures
 
 N_DRAWS = 400
-FAR_BELOW = 100  # times below the least scale trained: a wish in another unit (millions, steps), not a scale
-LEAST = {"n_params": 1e3, "n_tokens": 1e4}  # no language model is smaller, none is trained on less
-FAR_SHARE = 0.1  # of a mixture, beyond the largest share of a domain in any run
 
 
 @dataclass(frozen=True)
@@ -105,7 +93,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     read = Reading.of(objective, mix_QK, drawn).widened(found.widening(mix_QK))
     compared = read.baselines({name: space.shares(mix_K) for name, mix_K in baselines.items()})
     beyond = share_notes(found, optimum.mixture_K[None])
-    guessed = [*_guessed_scale(found, wanted.scale), *beyond]
+    guessed = [*guessed_at(found, wanted.scale), *beyond]
     reference = "prior" if "prior" in compared else "uniform"
     of = unit(found.eval_domains, space.weights_M, found.minimised)
     mixtures = None if found.trained is None else found.trained.mixtures
@@ -125,9 +113,9 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
             "notes": [
                 *found.notes,
                 *notes_at(found, wanted.scale),
-                *_not_counted(found),
+                *not_counted(found),
                 *judged,
-                *_without_end(space, wanted),
+                *without_end(space.domain_names, wanted.available),
                 *beyond,
                 *repeat_notes(space, objective, optimum.mixture_K),
             ],
@@ -145,25 +133,6 @@ def _judged(found: LawFile, weights_M: Array) -> tuple[LawFile, list[str]]:
         return found, []
     said = "how well the law predicts is known for other weights: raymix fit --weights FILE judges it by these"
     return replace(found, choice={**found.choice, "scores": []}), [said]
-
-
-def _without_end(space: SearchSpace, wanted: Wanted) -> list[str]:
-    """Who is repeated by nobody's count, where of others the tokens at hand are known."""
-    names = [name for name in space.domain_names if name not in wanted.available]
-    if not wanted.available or not names:
-        return []
-    named = ", ".join(map(repr, names))
-    return [f"the tokens at hand of {named} are not known: taken without end, no epochs are counted or capped"]
-
-
-def _not_counted(found: LawFile) -> list[str]:
-    """What the study of this law also asks of a mixture."""
-    if not found.not_here:
-        return []
-    return [
-        f"the study of this law also has {', '.join(found.not_here)}: none of it counts here but what options say "
-        "again; raymix report DIR, or study.recommend(scale) for another scale, counts all"
-    ]
 
 
 def best_mixture(space: SearchSpace, law: Law, noise: float) -> tuple[Optimum, dict[str, Any]]:
@@ -204,74 +173,6 @@ def _nearest(found: LawFile, scale: Sequence[float]) -> Array:
         return np.asarray(scale, float)
     sizes, (least, most) = found.trained.n_params, found.trained.n_tokens
     return np.asarray(np.clip(np.asarray(scale, float), [sizes[0], least], [sizes[-1], most]))
-
-
-def notes_at(found: LawFile, scale: Scale) -> list[str]:
-    """What a reader at this scale must know beyond the law's own notes."""
-    read = found.at(scale)
-    trained, notes = found.trained, [] if read is found else [*read.notes, read.choice["why"]]
-    if trained is None:
-        return []
-    seen = {"n_params": (trained.n_params[0], trained.n_params[-1]), "n_tokens": trained.n_tokens}
-    reads = getattr(read.law, "reads", tuple(seen))
-    for what, (low, high) in seen.items():
-        at = getattr(scale, what)
-        outside = at < low * (1 - SAME_SCALE) or at > high * (1 + SAME_SCALE)
-        if what not in reads and outside:
-            notes.append(f"{read.law.name} has no {what}: its losses are those at {low:.3g}, not at {at:.3g}")
-    notes += below_notes(scale, trained.n_params[0], trained.n_tokens[0])
-    return notes + far_notes(*scale, trained.n_params[-1], trained.n_tokens[1])
-
-
-def _guessed_scale(found: LawFile, scale: Scale) -> list[str]:
-    """What no run behind the law says of a gain at this scale."""
-    if found.trained is None:
-        return []
-    sizes = found.trained.n_params
-    return guessed_scale(scale, (sizes[0], sizes[-1]), found.trained.n_tokens)
-
-
-def below_notes(scale: Scale, least_params: float, least_tokens: float) -> list[str]:
-    """Of a scale that no trainer would mean: power laws answer there too, with losses of 10 and more."""
-    least = {"n_params": ("smallest size trained", least_params), "n_tokens": ("shortest run", least_tokens)}
-    return [
-        f"{what} {getattr(scale, what):.3g} is {low / getattr(scale, what):,.0f} times below the {which} ({low:.3g}): "
-        "is it in another unit? They are counted, not in millions or billions"
-        for what, (which, low) in least.items()
-        if low > FAR_BELOW * getattr(scale, what)
-    ]
-
-
-def unit_notes(scale_B2: Array) -> list[str]:
-    """Of runs so small that their column must be in another unit."""
-    return [
-        f"the largest {what} is {most:.3g}: is it in another unit? They are counted, not in millions, billions or steps"
-        for (what, least), most in zip(LEAST.items(), scale_B2.max(axis=0, initial=0.0).tolist(), strict=True)
-        if 0 < most < least
-    ]
-
-
-def share_notes(found: LawFile, mix_BK: Array) -> list[str]:
-    """Of mixtures far from those trained: intervals know what runs tell of a law, not where it stops holding."""
-    beyond_B = np.zeros(0) if found.trained is None else found.trained.beyond(mix_BK)
-    far = np.flatnonzero(beyond_B > FAR_SHARE)
-    if found.trained is None or not far.size:
-        return []
-    mix_K = mix_BK[int(np.argmax(beyond_B))]
-    most_K = np.array([high for _, high in found.trained.shares])
-    k = int(np.argmax(mix_K - most_K))
-    which = "the mixture has" if len(mix_BK) == 1 else f"{far.size} of {len(mix_BK)} mixtures have"
-    return [
-        f"{which} more of a domain than any run had ({found.domains[k]} {mix_K[k]:.0%}, at most {most_K[k]:.0%} "
-        f"trained): {_said(found)}"
-    ]
-
-
-def _said(found: LawFile) -> str:
-    """What holds of intervals there."""
-    if found.reach is None or found.reach.widen == 1:
-        return "errors may be larger than the intervals there"
-    return wider_words(found.reach.widen)
 
 
 def _near(objective: ObjectiveAtScale, polytope: Polytope, optimum: Optimum, slack: float) -> Polytope:

@@ -21,8 +21,8 @@ from raymix.laws.base import Array, Law
 from raymix.laws.repetition import stocked
 from raymix.observations import Observations
 from raymix.space import Scale
-from raymix.tables.advise import notes_at, share_notes
 from raymix.tables.law_file import LawFile
+from raymix.tables.notes import notes_at, share_notes
 from raymix.target.held_out import Z90
 
 KEYS = ("trial_id", "n_params", "n_tokens")

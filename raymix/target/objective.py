@@ -130,6 +130,11 @@ def reduce_losses(loss_BM: Array, weights_M: Array, reduce: Reduce) -> Array:
     return np.asarray(loss_BM[..., used] @ weights_M[used])
 
 
+def objective_values(space: SearchSpace, loss_BM: Array) -> Array:
+    """The objective of a space for each row (B,), NaN where a loss is that it reads."""
+    return reduce_losses(loss_BM, space.weights_M, space.objective.reduce)
+
+
 def unit_of(space: SearchSpace) -> str:
     """Of the objective of a space: nats where it is made of losses alone."""
     return unit(space.eval_names, space.weights_M, minimised(space.metrics))
