@@ -26,6 +26,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         "ami": f"ami-{EDIT}",
         "key_name": EDIT,
         "ssh_key": f"~/.ssh/{EDIT}.pem",
+        "env_file": "",
     },
     "gcp": {
         "region": "us-central1",
@@ -34,6 +35,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         "subnet": f"projects/{EDIT}/regions/us-central1/subnetworks/raymix",
         "service_account": f"raymix@{EDIT}.iam.gserviceaccount.com",
         "vm_image": f"projects/{EDIT}/global/images/{EDIT}",
+        "env_file": "",
     },
     "azure": {
         "region": "eastus",
@@ -41,10 +43,12 @@ OPTIONS: dict[str, dict[str, str]] = {
         "resource_group": f"{EDIT}-raymix",
         "vm_image": f"{EDIT}:{EDIT}:{EDIT}:{EDIT}",
         "ssh_key": "~/.ssh/id_rsa",
+        "env_file": "",
     },
     "kuberay": {
         "namespace": "default",
         "service_account": "raymix",
+        "secret": "raymix-env",
         "kubernetes": "gke",
         "operator_namespace": "kuberay-operator",
         "cpus": "4",

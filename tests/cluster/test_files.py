@@ -19,7 +19,7 @@ from raymix.clusters.check import ClusterFileError, check
 from raymix.clusters.prices import read_prices
 from raymix.clusters.ready import ready_files
 from raymix.clusters.render import render
-from raymix.clusters.request import DEFAULT_GPU, EDIT, KINDS, OPTIONS, ClusterRequest, cluster_name
+from raymix.clusters.request import CLOUDS, DEFAULT_GPU, EDIT, KINDS, OPTIONS, ClusterRequest, cluster_name
 from raymix.on_ray.demand import bundle
 from raymix.yaml12 import SpaceError
 from tests import worlds
@@ -64,6 +64,29 @@ def test_what_is_rendered_is_what_was_reviewed(kind: str) -> None:
 def test_a_rendered_file_passes_its_own_check(kind: str) -> None:
     check(rendered(kind))
     check(rendered(kind, spot=False, gpu=None))
+
+
+@pytest.mark.parametrize("kind", CLOUDS)
+def test_keys_of_a_study_reach_every_node_of_a_launched_cluster_by_path(kind: str) -> None:
+    given = {**GIVEN[kind], "env_file": "~/my keys.env"}
+    text = render(request(kind, options=given), [], {})
+    check(text)
+    file = yaml.safe_load(text)
+    assert file["file_mounts"]["~/.raymix.env"] == "~/my keys.env"
+    for group in ("head", "worker"):
+        (start,) = [line for line in file[f"{group}_start_ray_commands"] if "ray start" in line]
+        assert start.index(". ~/.raymix.env") < start.index("ray start")
+
+
+def test_keys_of_a_study_reach_every_pod_by_a_secret() -> None:
+    given = {**GIVEN["kuberay"], "secret": "team-keys"}
+    text = render(request("kuberay", options=given), ["raymix"], {"space.yaml": "name: web\n"})
+    check(text)
+    job = next(file for file in yaml.safe_load_all(text) if file["kind"] == "RayJob")
+    cluster = job["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        assert container["envFrom"] == [{"secretRef": {"name": "team-keys", "optional": True}}]
 
 
 def test_the_files_in_cluster_are_the_templates_with_nothing_filled_in() -> None:
