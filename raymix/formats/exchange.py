@@ -31,6 +31,9 @@ def read_exchange(src: str | Path) -> Observations:
     domains, eval_domains = _named(sheet, "mixture/"), _named(sheet, "loss/")
     if not domains:
         raise ValueError(f"{sheet.path}: no column begins with 'mixture/'; name the shares mixture/<domain>")
+    nameless = [name for name in sheet.names if name in PREFIXES]
+    if nameless:
+        raise ValueError(f"{sheet.path}: the column {nameless[0]!r} names nothing after the slash")
     unknown = [name or "one without a name" for name in sheet.names
                if name not in COLUMNS and not name.startswith(PREFIXES)]  # fmt: skip
     if unknown:

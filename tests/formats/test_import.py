@@ -51,6 +51,7 @@ def test_columns_without_effect_are_warned_of(tmp_path: Path, caplog: pytest.Log
     [
         ("trial_id,n_param,n_tokens,mixture/a\nq,1,2,1\n", "column 'n_params' is missing; did you mean 'n_param'"),
         ("trial_id,n_params,n_tokens\nq,1,2\n", "no column begins with 'mixture/'"),
+        ("trial_id,n_params,n_tokens,mixture/,mixture/b\nq,1,2,.5,.5\n", "the column 'mixture/' names nothing"),
         ("trial_id,n_params,n_tokens,mixture/a\nq,1,many,1\n", "row 1, column 'n_tokens': 'many' is not a number"),
         ("trial_id,n_params,n_tokens,mixture/a\nq,1,1_000,1\n", "'1_000' is not a number"),
         ("trial_id,n_params,n_tokens,mixture/a\n,1,1,1\n", "row 1 has no trial_id"),
