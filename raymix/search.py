@@ -287,6 +287,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         waiting = [trial for trial in self.ledger.pending() if trial.trial_id not in runs]
         self._queue = deque(stacks_of(self.ledger, waiting, self._sizes))
         self._deaths = Deaths(self.retries, Counter(state["deaths"]))
+        self._why, self._said = {}, False  # an earlier version, whose searcher Tune may have kept, had neither
 
 
 def _ignore(event: str, trial: Trial | None) -> None:

@@ -256,6 +256,8 @@ def test_a_trial_is_poor_by_earlier_rounds_alone() -> None:
     assert "clearly poor" in str(clearly_poor(book, second[0], bad))
     assert clearly_poor(book, second[0], worlds.rows(first[0])[0]) is None
     assert clearly_poor(book, first[0], bad) is None  # nothing is earlier than the first round
+    before = bad | {"n_tokens": 0.0, "status": "start"}  # of a checkpoint that is trained on
+    assert clearly_poor(book, second[0], before) is None
     for other in second[1:]:  # results of its own round, bad or good, change nothing
         book.observe(other.trial_id, bad)
     assert "of 8 others" in str(clearly_poor(book, second[0], bad))

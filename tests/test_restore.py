@@ -52,6 +52,19 @@ def test_a_restored_searcher_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [config["trial_id"] for config in configs if isinstance(config, dict)] == queued
 
 
+def test_a_searcher_that_an_earlier_version_pickled_goes_on(tmp_path: Path) -> None:
+    search, trials = begun()
+    search.save_to_dir(str(tmp_path), "now")
+    after = pickle.loads(pickle.dumps(search))
+    for name in ("_why", "_said"):
+        del vars(after)[name]
+    after.restore_from_dir(str(tmp_path))
+    after.on_trial_result("t3", worlds.rows(trials[3])[0])
+    after.on_trial_complete("t4", error=True)
+    assert after.ledger.tokens_seen(trials[3].trial_id) > 0
+    assert after.ledger.status(trials[4].trial_id) == "failed"
+
+
 def test_a_trial_whose_end_only_tune_knows_has_ended(tmp_path: Path) -> None:
     search, trials = begun()
     search.on_trial_result("t3", worlds.rows(trials[3])[1] | {"status": "checkpoint"})  # of its last token

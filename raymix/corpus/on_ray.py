@@ -61,7 +61,7 @@ def join(environment: Mapping[str, str]) -> None:
         if host and port.isdigit():  # Ray itself asks for minutes
             socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
         ray.init(address=address, runtime_env=env, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # the last of Ray: no address at all
         why = " ".join(str(error).split())[:400] or type(error).__name__
         raise NoClusterError(
             f"RAY_ADDRESS={address}: cannot be joined ({why}); is it up, and is this machine one of its nodes? Without "

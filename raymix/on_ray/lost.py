@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler
 
-ERROR = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")  # how the last line of a traceback begins
+FRAME = re.compile(r'\s+File "')  # of a traceback: what was raised stands after the last, not indented
 DEAD = re.compile(r"is dead because|died because|was killed")  # Ray's own sentence, where no Python raised
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 WHERE = re.compile(r"\bip[=:] ?([0-9a-f.:]+)")
@@ -32,8 +32,9 @@ class Hearing(FIFOScheduler):  # type: ignore[misc]
 def sentence(text: str) -> str:
     """What Tune kept of a failure on one line: the error that was raised, else what Ray says, and on which node."""
     last = COLOUR.sub("", text).rpartition("Failure # ")[2]
-    lines = [line.strip() for line in last.splitlines()[1:] if line.strip()] or ["no reason given"]
-    raised = [line for line in lines if ERROR.match(line)]
-    found = (raised[-1:] or [line for line in lines if DEAD.search(line)] or lines)[0]
+    lines = [line.rstrip() for line in last.splitlines()[1:] if line.strip()] or ["no reason given"]
+    frames = [i for i, line in enumerate(lines) if FRAME.match(line)]
+    raised = [line for line in lines[frames[-1] :] if not line[0].isspace()] if frames else []
+    found = (raised or [line for line in lines if DEAD.search(line)] or lines)[0].strip()
     where = WHERE.search(last)
     return found[:LONGEST] + (f" (on {where[1]})" if where else "")

@@ -7,7 +7,6 @@ names of one mixture are one run per seed, and the budget keeps no trials for th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from weakref import ref
 
 import numpy as np
 
@@ -17,8 +16,7 @@ from raymix.space_study import Confirm
 from raymix.target.recommend import baseline_mixtures
 
 SAME = 1e-6  # of every share: mixtures no farther apart are one
-MOST_KNOWN = 64  # spaces
-_known: dict[int, tuple[ref[SearchSpace], int]] = {}  # runs by id: a space holds dicts, and has no hash of Python's
+_known: dict[str, int] = {}  # runs by the space as text: it holds dicts, and has no hash of Python's
 
 
 def same(one_K: Array, other_K: Array) -> bool:
@@ -55,10 +53,7 @@ def runs(space: SearchSpace) -> int:
     """Trials that the budget keeps for the confirmation of the space; asked at every trial, so remembered."""
     if space.confirm is None:
         return 0
-    if len(_known) > MOST_KNOWN:
-        _known.clear()
-    of, n = _known.get(id(space), (None, 0))
-    if of is None or of() is not space:
-        n = space.confirm.seeds * arms(space, space.confirm)
-        _known[id(space)] = ref(space), n
-    return n
+    text = space.model_dump_json()
+    if text not in _known:
+        _known[text] = space.confirm.seeds * arms(space, space.confirm)
+    return _known[text]

@@ -71,7 +71,7 @@ class Rows:
     def near(self, trial_ids: Iterable[str], n_tokens: float, within: float) -> Observations:
         """The rows of these trials at so many tokens, give or take the share `within`; quick where few are."""
         own = (self._cells.get(trial_id, {}).items() for trial_id in trial_ids)
-        return self._as_table([row for cells in own for at, row in cells if abs(at / n_tokens - 1) < within])
+        return self._as_table([row for cells in own for at, row in cells if abs(at - n_tokens) < within * n_tokens])
 
     def _as_table(self, cells: Sequence[Cells]) -> Observations:
         number_BC = np.stack([number for _, number in cells]) if cells else np.zeros((0, len(self._columns)))

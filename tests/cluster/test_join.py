@@ -43,3 +43,12 @@ def test_a_cluster_that_does_not_answer_is_no_full_disk(command: list[str], monk
         found = CliRunner().invoke(app, command)
     assert isinstance(found.exception, NoClusterError)
     assert f"RAY_ADDRESS={address}: cannot be joined ([Errno 111] Connection refused)" in str(found.exception)
+
+
+def test_what_ray_takes_for_no_address_is_said_to_be_that_of_the_cluster(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "head")
+    found = CliRunner().invoke(app, command)
+    assert isinstance(found.exception, NoClusterError)
+    assert "RAY_ADDRESS=head: cannot be joined (Invalid address format: head)" in str(found.exception)

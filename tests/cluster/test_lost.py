@@ -24,9 +24,23 @@ Task was killed due to the node running low on memory.
 Memory on the node (IP: 10.0.0.5, ID: 0a) where the task (actor ID: 0b) was running was 15.2GB / 16.0GB (0.95).
 """
 
+TOLD_AT_LENGTH = """Failure # 1 (occurred at 2026-11-22_21-00-00)
+ray::ProxyTrial.train() (pid=7, ip=10.0.0.6)
+  File "trial.py", line 7, in step
+    read()
+    ^^^^^^
+requests.exceptions.ReadTimeout: the hub did not answer
+OSError: Connection broken
+"""
+
 
 def test_the_last_failure_is_said_on_one_line_with_its_node() -> None:
     assert sentence(RAISED) == "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. (on 10.0.0.3)"
     assert sentence(VANISHED) == "The actor is dead because its node has died. Node Id: 0a0b (on 10.0.0.4)"
     assert sentence(MEMORY).startswith("Task was killed due to the node running low on memory.")
     assert sentence("") == "no reason given"
+
+
+def test_what_was_raised_is_said_whatever_its_name_and_however_long_its_message() -> None:
+    assert sentence(TOLD_AT_LENGTH) == "requests.exceptions.ReadTimeout: the hub did not answer (on 10.0.0.6)"
+    assert sentence(TOLD_AT_LENGTH.replace("OSError: ", "")) == sentence(TOLD_AT_LENGTH)
