@@ -281,3 +281,14 @@ def test_continual_run_after_a_base_model() -> None:
 def test_impossible_stages_are_refused(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_checkpoints_of_the_same_runs_tell_no_more_of_their_noise() -> None:
+    """A run has one error, so six checkpoints of five runs leave as much open as one."""
+    share_R = np.linspace(0.05, 0.9, 5)
+    loss_R = 2.0 + 0.3 * np.exp(-4 * share_R) + 0.005 * np.array([1.0, -0.6, 0.8, -1.2, 0.4])
+    base, n = 2.0 + 0.3 * float(np.exp(-1.6)), 6
+    one = critical_share(share_R, loss_R, base)
+    tokens_B, run_B = np.tile(1e9 * np.arange(1, n + 1), 5), np.repeat(np.arange(5), n)
+    many = critical_share(np.repeat(share_R, n), np.repeat(loss_R, n), base, run_B, tokens_B)
+    assert many.high - many.low == pytest.approx(one.high - one.low, rel=0.25)

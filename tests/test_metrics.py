@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -245,6 +246,17 @@ def test_fit_reads_a_law_of_a_metric_from_a_table(tmp_path: Path) -> None:
     (tmp_path / "w.json").write_text('{"web": 1}')
     web = run(app, ["optimize", str(tmp_path / "law.json"), *at, "--objective", str(tmp_path / "w.json")])
     assert "nats (90% interval" in web.output and "exams (90%" not in web.output
+
+
+def test_a_table_of_a_study_says_what_is_minimised_of_a_metric_in_per_cents(tmp_path: Path) -> None:
+    table = played(tmp_path / "s").table().table
+    for name in ("metric/exams", "loss/exams"):
+        column = pa.array([None if value is None else 100 * value for value in table[name].to_pylist()], pa.float64())
+        table = table.set_column(table.column_names.index(name), name, column)
+    Observations.from_table(table).write(tmp_path / "t.csv")
+    fitted = ["fit", str(tmp_path / "t.csv"), "-o", str(tmp_path / "law.json"), "--law", "union"]
+    done = CliRunner().invoke(app, [*fitted, "--metric", "exams=high"])
+    assert done.exit_code == 0, done.output
 
 
 def test_a_trial_is_poor_by_what_is_weighed_alone() -> None:

@@ -220,7 +220,8 @@ def _minimising(table: Observations, given: Sequence[str]) -> Observations:
     for name, word in better:
         if word not in ("high", "low"):
             raise ValueError(f"--metric {name}={word}: write {name}=high or {name}=low, whichever is better")
-        if word == "high" and (table.column(f"metric/{name}") > 1).any():
+        minimised = name in table.eval_domains  # as a study writes it, which knows the best
+        if word == "high" and not minimised and (table.column(f"metric/{name}") > 1).any():
             raise ValueError(f"--metric {name}=high: 1 is the best of such a metric, and the column has larger values: "
                              "divide per cents by 100")  # fmt: skip
     return table.minimising(_metrics(given))

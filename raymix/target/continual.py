@@ -219,9 +219,9 @@ def _own_errors(
 ) -> Array:
     """Errors (S, R) from the residuals of the runs, each draw with an sd that so few residuals leave possible.
 
-    Of n left over, sd^2 n / chi^2_n: what makes Student's t of a normal.
+    Of n left over, sd^2 n / chi^2_n: what makes Student's t of a normal. A run has one error, however many checkpoints.
     """
-    n = sum(max(len(rows) - N_PARAMETERS, 0) for rows, _ in fits.values())
+    n = max(len(rows) for rows, _ in fits.values()) - N_PARAMETERS
     drawn_SR = np.asarray(rng.choice(np.r_[pool_E, -pool_E], shape), dtype=np.float64)
     return np.asarray(drawn_SR * np.sqrt(n / rng.chisquare(n, (shape[0], 1))))
 

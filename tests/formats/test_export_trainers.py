@@ -66,6 +66,8 @@ def test_tinyllama_reads_of_no_domain_the_files_of_another() -> None:
     assert export(blend({"wiki_de": 0.5, "web": 0.5, "wiki": 0.0}), "tinyllama")
     with pytest.raises(ExportError, match="a pattern"):
         export(blend({"a[1]": 0.5, "b": 0.5}), "tinyllama")
+    unread = blend({"web": 1.0, "a[1]": 0.0, "b": 0.0}, paths={"b": ("b1", "b2")})
+    assert export(unread, "tinyllama")["mixture.yaml"].count("web") == 1  # a domain that got nothing is not named
 
 
 def test_ray_data_does_not_go_on_in_another_mixture() -> None:

@@ -142,10 +142,11 @@ def tinyllama(blend: Blend) -> Files:
 
     They read every file whose name begins with a prefix, so none may begin another.
     """
-    paths = {blend.path(name): name for name in blend.shares}
-    for path, name in paths.items():
-        longer = [other for other in paths if other != path and other.startswith(path)]
-        if longer and name in blend.kept:
+    every = [path for name in blend.shares for path in blend.paths_of(name)]
+    for name in blend.kept:
+        path = blend.path(name)
+        longer = [other for other in every if other != path and other.startswith(path)]
+        if longer:
             raise ExportError(f"{name}: TinyLlama reads all files that begin with {path!r}, those of {longer[0]!r} "
                               f"too: rename the files of {name} and name them with --paths")  # fmt: skip
         if glob.has_magic(path):
