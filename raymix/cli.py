@@ -19,6 +19,7 @@ import typer
 from raymix import __version__
 from raymix.commands.cluster import PricesPath, add_cluster_commands, add_costs, check_costs
 from raymix.commands.online import add_online_commands
+from raymix.commands.published import add_published_commands
 from raymix.commands.study import add_study_commands
 from raymix.commands.tables import add_commands
 from raymix.screens.screen import Screen
@@ -230,6 +231,7 @@ def tell(
 
 
 add_commands(app)
+add_published_commands(app)
 add_study_commands(app)
 add_cluster_commands(app)
 add_online_commands(app)

@@ -67,7 +67,7 @@ def import_table(
     from raymix.screens.law import show_table
     from raymix.tables.notes import unit_notes
 
-    with _usage(), Screen(as_json) as screen:
+    with usage(), Screen(as_json) as screen:
         check_out(out, TABLES)
         table = import_runs(format, src, **dict(pair(text, "--option") for text in option))
         table.write(out)
@@ -101,7 +101,7 @@ def fit(
     from raymix.tables.law_file import LawFile, Trained, write_law
     from raymix.tables.notes import unit_notes
 
-    with _usage(), Screen(as_json) as screen:
+    with usage(), Screen(as_json) as screen:
         check_out(out, (".json",))
         runs, twice = without_copies(_only(_minimising(import_runs("exchange", table), metric), evals).usable())
         for words in [*twice, *unit_notes(runs.scale_B2)]:
@@ -133,7 +133,7 @@ def predict(
     from raymix.tables.law_file import read_law
     from raymix.tables.predictions import predict_table, write_table
 
-    with _usage(), Screen(as_json) as screen:
+    with usage(), Screen(as_json) as screen:
         check_out(out, (*TABLES, ".csv.gz"))
         found = read_law(law)
         table, notes = predict_table(found, _queries(found, queries), str(queries))
@@ -159,7 +159,7 @@ def optimize(
     from raymix.tables.advise import Wanted, advise
     from raymix.tables.law_file import read_law
 
-    with _usage(), Screen(as_json) as screen:
+    with usage(), Screen(as_json) as screen:
         check_out(out, (".json",))
         found = read_law(law)
         if max_epochs is not None and available is None:
@@ -179,7 +179,7 @@ def optimize(
 
 
 @contextmanager
-def _usage() -> Iterator[None]:
+def usage() -> Iterator[None]:
     """A ValueError is the user's: one sentence, exit code 2."""
     try:
         yield

@@ -64,7 +64,7 @@ def export_mixture(
     """
     details: dict[str, Any] = {"paths": paths or {}, "tokens_per_row": tokens_per_row or {}, "packed": packed}
     if isinstance(source, Path):
-        blend, name = blend_of(_in_file(source), **details), source.stem
+        blend, name = blend_of(recommended_in(source), **details), source.stem
     else:
         tokenizer = source.space.tokenizer.name or "trained on the study's own text"
         details |= {"tokenizer": tokenizer, "seed": source.seed, "notes": stage_notes(source.space)}
@@ -87,8 +87,12 @@ def _of_study(study: Study) -> list[str]:
     return said
 
 
-def _in_file(path: Path) -> dict[str, Any]:
-    """What a trainer needs of a recommendation.json that belongs to no study."""
+def recommended_in(path: Path) -> dict[str, Any]:
+    """What a trainer needs of a recommendation.json that belongs to no study.
+
+    Raises:
+        ExportError: no such file, or another one; a mixture that is none.
+    """
     try:
         found = _Found.model_validate_json(read_text(existing(path)))
         as_mixture(list(found.mixture.values()), list(found.mixture))

@@ -44,10 +44,12 @@ def gather(points: Iterable[Point], domains: Sequence[str], path: Path) -> Obser
     Raises:
         ValueError: two values for one cell, two mixtures for one trial, a sum off by more than 1%, nothing left.
     """
-    kept = _before_training(list(points), path)
+    every = list(points)
+    kept = [point for point in every if point.n_tokens > 0]
     if not kept:
         raise ValueError(f"{path}: no rows are left to import")
     mixtures = _mixtures(kept, path)
+    kept += _before_training(every, mixtures, path)
     _check_sums(mixtures, path)
     cells = _cells(kept, path)
     eval_domains = sorted({name for losses in cells.values() for name in losses})
@@ -66,12 +68,17 @@ def check_skip(known: set[str], skip: Sequence[str], path: Path) -> None:
             raise ValueError(f"{path}: skip names {name!r}, which is no trial; {nearest(name, sorted(known))}")
 
 
-def _before_training(points: list[Point], path: Path) -> list[Point]:
-    """A loss at 0 tokens is the base model's: it says nothing of a mixture, and no scale carries it."""
-    base = sorted({point.trial_id for point in points if point.n_tokens == 0})
-    if base:
-        log.warning("%s: losses at 0 tokens are left out, of %s", path, listed(base, 5))
-    return [point for point in points if point.n_tokens != 0]
+def _before_training(points: list[Point], mixtures: Mapping[str, tuple[float, ...]], path: Path) -> list[Point]:
+    """Losses at 0 tokens of a model without a mixture, as the start of every run of its size: all go on from it.
+
+    Other losses at 0 tokens are of untrained models, and are left out aloud.
+    """
+    before = [p for p in points if p.n_tokens == 0]
+    base = [p for p in before if p.loss is not None and all(map(math.isnan, p.shares))]
+    if other := sorted({p.trial_id for p in before} - {p.trial_id for p in base}):
+        log.warning("%s: losses at 0 tokens are left out, of %s", path, listed(other, 5))
+    runs = {(p.trial_id, p.n_params) for p in points if p.trial_id in mixtures}
+    return [p._replace(trial_id=run, shares=mixtures[run]) for p in base for run, size in runs if size == p.n_params]
 
 
 def _mixtures(points: list[Point], path: Path) -> dict[str, tuple[float, ...]]:
@@ -123,5 +130,9 @@ def _row(key: Key, shares: Sequence[float], losses: dict[str, float], domains: S
 def _with_checkpoints(rows: list[Row]) -> list[Row]:
     """Rows sorted by tokens within a trial; all but its last, unless failed, become checkpoints."""
     last = {(row["trial_id"], row["n_params"]): row["n_tokens"] for row in rows}
-    early = (row["n_tokens"] < last[row["trial_id"], row["n_params"]] for row in rows)
-    return [{"status": "checkpoint"} | row if is_early else row for row, is_early in zip(rows, early, strict=True)]
+    return [_on_the_way(row) if row["n_tokens"] < last[row["trial_id"], row["n_params"]] else row for row in rows]
+
+
+def _on_the_way(row: Row) -> Row:
+    """Of a run that has not ended: `failed` stays, and at 0 tokens it has not begun."""
+    return {"status": "checkpoint"} | row if row["n_tokens"] > 0 else row | {"status": "start"}

@@ -55,7 +55,7 @@ def show_fit(screen: Screen, found: LawFile, own: Mapping[str, str], out: Path) 
     screen.say(f"Fitted to {trained.rows} rows of {trained.runs} trials and {trained.mixtures} mixtures: {sizes} "
                f"parameters, {low if low == high else f'{low} - {high}'} tokens; {len(own)} of "
                f"{len(found.eval_domains)} eval domains have a training domain of their name.")  # fmt: skip
-    _notes(screen, found.notes)
+    notes_below(screen, found.notes)
 
 
 def show_predictions(screen: Screen, found: LawFile, rows: int, notes: Sequence[str], out: Path) -> None:
@@ -65,7 +65,7 @@ def show_predictions(screen: Screen, found: LawFile, rows: int, notes: Sequence[
         print(json.dumps({"predictions": str(out), "rows": rows, "name": found.law.name, "notes": notes}))
         return
     screen.say(f"{out}: {rows} rows, {len(found.eval_domains)} losses each with 90% intervals, by {found.law.name}")
-    _notes(screen, notes)
+    notes_below(screen, notes)
 
 
 def show_optimum(screen: Screen, found: Recommendation, out: Path) -> None:
@@ -78,7 +78,7 @@ def show_optimum(screen: Screen, found: Recommendation, out: Path) -> None:
     gap, method = found.certificate["gap"], found.certificate["method"]
     within = with_unit(f"{gap:.0e}", found.unit)
     screen.say(f"Optimum within {within} ({method}); {found.law['why'] or found.law['name']}.")
-    _notes(screen, found.law["notes"])
+    notes_below(screen, found.law["notes"])
     screen.console.print(Text(f"Verdict: {found.verdict['answer']}: {found.verdict['reason']}.", style="bold"))
     screen.say(str(out))
 
@@ -101,6 +101,7 @@ def _score_table(scores: Sequence[Mapping[str, Any]], chosen: str) -> Table:
     return table
 
 
-def _notes(screen: Screen, notes: Sequence[str]) -> None:
+def notes_below(screen: Screen, notes: Sequence[str]) -> None:
+    """What a reader should know beside."""
     for note in notes:
         screen.console.print(Text(f"Note: {note}", style="yellow"))

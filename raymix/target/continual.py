@@ -15,6 +15,7 @@ Letters: B rows, R runs, S draws.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,6 +59,16 @@ class CriticalShare:
     """sd of one loss around the law, nats; NaN if neither measured nor given."""
     steps: tuple[AtTokens, ...]
     notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; null where a share is inf (none is enough) or not known."""
+
+        def plain(found: CriticalShare | AtTokens) -> dict[str, float | None]:
+            numbers = {name: getattr(found, name) for name in ("n_tokens", "share", "low", "high")}
+            return {name: value if np.isfinite(value) else None for name, value in numbers.items()}
+
+        noise = self.noise if np.isfinite(self.noise) else None
+        return {**plain(self), "noise": noise, "steps": [plain(at) for at in self.steps], "notes": list(self.notes)}
 
 
 def critical_share(
@@ -147,7 +158,7 @@ def losses_before(observations: Observations) -> Array:
     """
     loss_BM = observations.select(observations.status_B == "start").loss_BM
     if not len(loss_BM):
-        raise ValueError("no row has status start, so the losses before continual training must be given")
+        raise ValueError("no row has status start, so the losses before must be given (--before FILE)")
     low_M, high_M = loss_BM.min(axis=0), loss_BM.max(axis=0)
     if (high_M > low_M * (1 + SAME_MODEL)).any():
         i = int(np.nanargmax(high_M / low_M))

@@ -116,12 +116,26 @@ def test_skip_leaves_out_truncated_runs(tmp_path: Path) -> None:
     assert same(got, import_runs("mixinglaws", text(tmp_path, LINES), domains=DOMAINS))
 
 
-def test_losses_before_training_are_left_out_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    base = tidy_rows(LINES)[0] | {"run_id": "base", "tokens": 0, "p_github": None, "p_books3": None, "p_pile_cc": None}
+def test_losses_of_an_untrained_model_are_left_out_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fresh = tidy_rows(LINES)[0] | {"run_id": "fresh", "tokens": 0}
     with caplog.at_level(logging.WARNING):
-        got = import_runs("mixinglaws", tidy(tmp_path, [*tidy_rows(LINES), base]))
+        got = import_runs("mixinglaws", tidy(tmp_path, [*tidy_rows(LINES), fresh]))
     assert len(got) == 3
-    assert "losses at 0 tokens are left out, of base" in caplog.text
+    assert "losses at 0 tokens are left out, of fresh" in caplog.text
+
+
+def test_losses_of_a_base_model_begin_every_run_of_its_size(tmp_path: Path) -> None:
+    """A base model has no mixture of the stage that goes on from it."""
+    no_shares = {"p_github": None, "p_books3": None, "p_pile_cc": None}
+    base = tidy_rows(LINES)[0] | {"run_id": "base", "tokens": 0, "loss": 3.5, **no_shares}
+    got = import_runs("mixinglaws", tidy(tmp_path, [*tidy_rows(LINES), base]))
+    start = got.select(got.status_B == "start")
+    runs = got.usable()
+    assert len(runs) == 3
+    of_size = runs.select(runs.scale_B2[:, 0] == start.scale_B2[0, 0])
+    assert sorted(start.trial_ids) == sorted(set(of_size.trial_ids))
+    assert (start.loss_BM[:, got.eval_domains.index("Github")] == 3.5).all()
+    assert not start.scale_B2[:, 1].any()
 
 
 def test_checkpoint_without_losses_is_kept_as_failed(tmp_path: Path) -> None:

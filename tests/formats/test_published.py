@@ -37,7 +37,7 @@ def test_regmix_is_complete() -> None:
         ("3Mix", 1077, 33, 3, 3, 3200),
         ("5Mix", 1062, 80, 5, 22, 23364),
         ("RedPajama", 867, 79, 7, 22, 19074),
-        ("ct", 40, 4, 2, 23, 920),  # of 943: the 23 at step 0 are the base model's
+        ("ct", 40, 4, 2, 23, 920),  # of 943: the 23 at step 0 are the base model's, from which all four runs start
     ],
 )
 def test_tidy_tables_keep_every_loss(
@@ -45,6 +45,8 @@ def test_tidy_tables_keep_every_loss(
 ) -> None:
     path = DATA / "mixinglaws" / f"{name}.parquet"
     got = import_runs("mixinglaws", path)
+    got, starts = got.select(got.status_B != "start"), got.select(got.status_B == "start")
+    assert len(starts) == (4 if name == "ct" else 0)
     assert (len(got), len(got.domains), len(got.eval_domains)) == (rows, domains, eval_domains)
     assert (got.status_B == "done").sum() == len(set(got.trial_ids)) == runs
     assert np.isfinite(got.loss_BM).sum() == cells
