@@ -34,7 +34,12 @@ _ROWS = "rows (samples, documents): converted from tokens by mean tokens per row
 
 TARGETS: dict[str, Target] = {
     "hf-datasets": Target(rows.hf_datasets, rows.read_hf_datasets, _ROWS, "probabilities are per row"),
-    "ray-data": Target(rows.ray_data, rows.read_ray_data, _ROWS, "per row; ends with the first dataset that does"),
+    "ray-data": Target(
+        rows.ray_data,
+        rows.read_ray_data,
+        _ROWS,
+        "per row; ends with the first dataset that does, as ray.data.MixStoppingCondition(stopping_condition)",
+    ),
     "megatron": Target(tokens.megatron, tokens.read_megatron, _FIXED, "a small set repeats silently: see the epochs"),
     "megatron-split": Target(
         tokens.megatron_split, tokens.read_megatron_split, _FIXED, "valid and test are to fill in"
