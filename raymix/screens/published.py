@@ -22,8 +22,7 @@ def show_critical_share(screen: Screen, found: CriticalShare, original: str, fac
     if screen.as_json:
         print(json.dumps(facts, allow_nan=False))
         return
-    title = f"Least share of {original} that keeps its loss"
-    table = Table("tokens", "share", "90%", title=title)
+    table = Table("tokens trained", named(f"share of {original} that must stay"), "90%")
     for at in found.steps:
         table.add_row(human(at.n_tokens), _share(at.share), _interval(at))
     screen.console.print(table)
