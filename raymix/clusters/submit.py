@@ -11,7 +11,7 @@ from pathlib import Path
 from raymix.clusters.check import check
 from raymix.clusters.jobs import JobsAddress
 from raymix.clusters.render import render
-from raymix.clusters.request import CLOUDS, ClusterRequest
+from raymix.clusters.request import ClusterRequest
 from raymix.clusters.tools import launched, run_rayjob, run_slurm
 from raymix.clusters.work import SPACE, Work
 from raymix.space import SpaceError
@@ -100,6 +100,3 @@ def detaching(say: Callable[[str], None], again: str) -> Iterator[None]:
     except BaseException:  # a signal
         say(f"detached; the study goes on without this terminal. Come back with:\n  {again}")
         raise
-
-
-__all__ = ["CLOUDS", "cluster_file", "detaching", "run_job", "submit"]
