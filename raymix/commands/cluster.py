@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from raymix.commands.arguments import Json, Prices, Settings, SpacePath
 from raymix.screens.screen import Screen
 
 if TYPE_CHECKING:
@@ -22,22 +23,13 @@ if TYPE_CHECKING:
     from raymix.space import SearchSpace
     from raymix.study.noise import Noise
 
-Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Overrides the file: budget.trials=32")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
 Options = Annotated[
     list[str], typer.Option("--option", metavar="KEY=VALUE", help="Of the cluster: region, subnet, namespace, ...")
 ]
-PricesPath = Annotated[Path | None, typer.Option(metavar="FILE", help="A price table of your own, see cluster/.")]
-
-
-def add_cluster_commands(app: typer.Typer) -> None:
-    """Register the commands."""
-    for command in (submit, doctor):
-        app.command()(command)
 
 
 def submit(
-    space: Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The search space.")],
+    space: SpacePath,
     cluster: Annotated[
         str, typer.Option(metavar="KIND", help="aws, gcp, azure, kuberay, slurm, or the address of a running cluster.")
     ],
@@ -49,7 +41,7 @@ def submit(
     image: Annotated[str | None, typer.Option(help="The image built from cluster/Dockerfile.")] = None,
     options: Options = [],  # noqa: B006 - typer reads the default and never changes it
     settings: Settings = [],  # noqa: B006
-    prices: PricesPath = None,
+    prices: Prices = None,
     as_json: Json = False,
 ) -> None:
     """Run a study on a cluster. The same command again meets the running study, or continues it."""
