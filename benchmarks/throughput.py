@@ -230,7 +230,7 @@ def page(figures: list[Figure], rounds: int, seconds: float) -> str:
             "# Throughput",
             "",
             f"`python -m benchmarks.throughput --rounds {rounds} --seconds {seconds:g}`, {date.today()}, {machine()}, "
-            f"one thread, {'bf16' if bf16 else 'float32: this CPU does not compute in bf16'}; torch {torch.__version__}.",
+            f"one thread, {'bf16' if bf16 else 'float32: this CPU has no bf16'}; torch {torch.__version__}.",
             "1.35M parameters with embeddings (N = 0.79M: 4 layers, width 128), vocabulary 4096, 8 x 256 tokens.",
             *rate,
             "",
