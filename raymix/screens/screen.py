@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -93,7 +93,9 @@ class Screen:
     def trials(self, event: str, progress: RunProgress) -> None:
         """One event of a running study."""
         if self.as_json:
-            print(json.dumps({"event": event, **_progress_json(progress)}), flush=True, file=self._out)
+            keys = ("total", "done", "failed", "running", "best", "eta_seconds")
+            known = {key: getattr(progress, key) for key in keys}
+            print(json.dumps({"event": event, **known}), flush=True, file=self._out)
             return
         if self._bar is None:
             self._start_bar("trials", progress.total)
@@ -177,11 +179,6 @@ class Screen:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def _progress_json(progress: RunProgress) -> dict[str, Any]:
-    keys = ("total", "done", "failed", "running", "best", "eta_seconds")
-    return {key: getattr(progress, key) for key in keys}
 
 
 def _note(progress: RunProgress) -> str:
