@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
@@ -110,19 +110,28 @@ class Screen:
         if self.as_json:
             print(json.dumps({"event": "finished", "study": study.store.where, **found.to_json()}), flush=True)
             return
-        self.console.print(mixture_table(found))
-        self.console.print(baseline_table(found))
         law = found.law
-        self.console.print(
+        self.answer(
+            found,
             f"Held-out rank correlation of the objective {figure(law['rank_correlation'])} "
             f"(within a size {figure(law['rank_correlation_within_size'])}); in {found.unit}: error "
             f"{figure(law['error'], 3)}, noise of one run {law['noise']:.3f}, optimum within "
-            f"{found.certificate['gap']:.0e}."
+            f"{found.certificate['gap']:.0e}.",
         )
-        for note in law["notes"]:
-            self.console.print(Text(f"Note: {note}", style="yellow"))
-        self.console.print(Text(f"Verdict: {found.verdict['answer']}: {found.verdict['reason']}.", style="bold"))
         self.say(f"Page: {study.store.url('report.html')}")
+
+    def answer(self, found: Recommendation, certainty: str) -> None:
+        """A recommendation for people, with a sentence on how sure it is."""
+        self.console.print(mixture_table(found))
+        self.console.print(baseline_table(found))
+        self.say(certainty)
+        self.notes(found.law["notes"])
+        self.console.print(Text(f"Verdict: {found.verdict['answer']}: {found.verdict['reason']}.", style="bold"))
+
+    def notes(self, said: Sequence[str], kind: str = "Note") -> None:
+        """What should not be overlooked."""
+        for one in said:
+            self.console.print(Text(f"{kind}: {one}", style="yellow"))
 
     def plan(self, space: SearchSpace, found: Plan) -> None:
         """A plan."""
@@ -142,8 +151,7 @@ class Screen:
                 Text(d.name), human(d.available_tokens), f"{d.prior:.1%}", f"{d.lowest:.1%} - {d.highest:.1%}", *epochs
             )
         self.console.print(table)
-        for warning in found.warnings:
-            self.console.print(Text(f"Warning: {warning}", style="yellow"))
+        self.notes(found.warnings, "Warning")
         self.console.print(
             f"{found.trials} trials, {human(found.tokens)} tokens, {found.flops:.1e} FLOPs: about "
             f"{duration(found.seconds)} with {found.slots} trials at a time on this machine (measured on some steps)."
