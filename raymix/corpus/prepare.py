@@ -89,12 +89,12 @@ def _prepared(space: SearchSpace, cache: Path, tell: Progress, n_workers: int | 
         hub.forget()
         tokenised.forget()
         prints = fingerprints(space)
-        with _alone(cache / "parts" / tokens_key(space, prints)) as staging:
+        with _locked(cache / "parts" / tokens_key(space, prints)) as staging:
             if not (folder / shards.MANIFEST).exists():  # somebody else's while we waited
                 log.info("preparing the corpus of %s in %s", space.name, folder)
                 with shards.writing_to(cache), shards.new_folder(folder) as temporary:
                     _make(space, temporary, staging, prints, tell, n_workers)
-            _take_away(staging)
+            _remove(staging)
             return open_corpus(folder, verify=False)
     try:
         return open_corpus(folder)
@@ -103,7 +103,7 @@ def _prepared(space: SearchSpace, cache: Path, tell: Progress, n_workers: int | 
 
 
 @contextmanager
-def _alone(staging: Path) -> Iterator[Path]:
+def _locked(staging: Path) -> Iterator[Path]:
     """The folder of parts, for one preparation at a time; it stays when the block fails, so that work is not lost."""
     while True:
         try:
@@ -128,7 +128,7 @@ def _alone(staging: Path) -> Iterator[Path]:
                 return
 
 
-def _take_away(staging: Path) -> None:
+def _remove(staging: Path) -> None:
     """Remove the folder of parts; at once, so that nobody waits for a lock in half a folder."""
     going = staging.with_name(f"{staging.name}.{uuid4().hex[:8]}.tmp")
     staging.rename(going)
