@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -22,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import machine
 from raymix.corpus import prepare
 from raymix.corpus.sources import builtin_documents, spool
 from raymix.space import SearchSpace
@@ -121,8 +121,7 @@ def main() -> None:
     if asked.json:
         print(json.dumps({**found, "runs": runs}))
         return
-    cores = len(os.sched_getaffinity(0))
-    print(f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}\n")
+    print(f"{machine()}, {time.strftime('%Y-%m-%d')}\n")
     for what, value in found.items():
         print(f"| {what} | {value:.3g} |")
 

@@ -16,8 +16,6 @@ import argparse
 import datetime
 import importlib.metadata
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -32,11 +30,11 @@ from benchmarks import (
     laws_speed,
 )
 from benchmarks.laws_figures import Row, Task, markdown
+from benchmarks.machine import machine, one_thread
 from benchmarks.published import data_folder
 
 SECTIONS = (laws_regmix, laws_mixtures, laws_scale, laws_speed, laws_golden, laws_coverage, laws_published)
 PACKAGES = ("numpy", "scipy", "torch", "lightgbm")
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def main() -> None:
@@ -95,7 +93,7 @@ def page(found: dict[str, list[Row]], minutes: float) -> str:
     head = [
         "# Laws, measured", "",
         f"`{asked}` on {datetime.date.today()}: {minutes:.0f} minutes, {verdict(found)}.", "",
-        f"{machine()}, one thread. Python {platform.python_version()}, {versions()}.", "",
+        f"{machine()}, one thread; {versions()}.", "",
         "A figure stands beside its goal; `ref` is a figure measured elsewhere. Written by the command.",
     ]  # fmt: skip
     parts = []
@@ -104,14 +102,6 @@ def page(found: dict[str, list[Row]], minutes: float) -> str:
             title = section.__name__.removeprefix("benchmarks.laws_")
             parts.append(f"## {title}\n\n{str(section.__doc__).strip()}\n\n{markdown(rows)}\n")
     return "\n".join([*head, "", *parts])
-
-
-def machine() -> str:
-    """Processor and number of cores."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{[*models, platform.machine()][0]}, {os.cpu_count()} cores"
 
 
 def versions() -> str:
@@ -123,13 +113,6 @@ def versions() -> str:
         except importlib.metadata.PackageNotFoundError:
             found.append(f"{name} absent")
     return ", ".join(found)
-
-
-def one_thread(module: str) -> None:
-    """Start a benchmark again with one thread, unless the threads are chosen: libraries read this when they load."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        command = [sys.executable, "-m", module, *sys.argv[1:]]
-        os.execve(sys.executable, command, {**os.environ, **dict.fromkeys(THREADS, "1")})
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks.machine import machine
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,8 +59,7 @@ def main() -> None:
     if asked.json:
         print(json.dumps({name: {"seconds": seconds, **found} for name, (seconds, found) in rows.items()}))
         return
-    cores = len(os.sched_getaffinity(0))
-    print(f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}\n")
+    print(f"{machine()}, {time.strftime('%Y-%m-%d')}\n")
     print("| run | seconds | trials trained | rank correlation (within a size) | noise | gain over prior |")
     print("|---|---|---|---|---|---|")
     for name, (seconds, found) in rows.items():

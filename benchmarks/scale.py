@@ -26,8 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scale_tune import run_tune
-from benchmarks.scale_workers import DOMAINS, Workers
+from benchmarks.scale_tune import DOMAINS, Workers, run_tune
 from raymix.design import make_designer
 from raymix.space import SearchSpace
 from raymix.store import Store

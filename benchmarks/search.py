@@ -19,7 +19,6 @@ import json
 import math
 import multiprocessing
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.laws import machine, one_thread
+from benchmarks.machine import machine, one_thread
 from benchmarks.published import PARTS
 from benchmarks.search_methods import METHODS, Method, rungs_of
 from benchmarks.search_page import curves, page
@@ -218,7 +217,7 @@ def head(records: Sequence[dict[str, Any]], minutes: float) -> list[str]:
     few = " One seed tells no standard error: read differences as hints." if seeds == 1 else ""
     return [
         f"`{asked}` on {datetime.date.today()}; {len(records)} runs stored, up to {seeds} seeds.{few}", "",
-        f"{machine()}, Python {platform.python_version()}. Mean ± standard error; seeds in the last column (by budget",
+        f"{machine()}. Mean ± standard error; seeds in the last column (by budget",
         "where they differ). Where one of two methods has one seed, read their difference as a hint.", "",
         "Regret of the recommended mixture at the target, % of what the natural mixture loses to the optimum. All",
         "methods meet the same noise, caps and prior. At several scales a budget counts trials of the cheapest rung,",

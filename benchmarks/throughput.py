@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.machine import machine
 from raymix.proxy import Batches, worker_env
 from raymix.proxy.plan import domain_order
 
@@ -229,8 +229,8 @@ def page(figures: list[Figure], rounds: int, seconds: float) -> str:
         [
             "# Throughput",
             "",
-            f"`python -m benchmarks.throughput --rounds {rounds} --seconds {seconds:g}`, {date.today()}, {_cpu()}, one "
-            f"thread, {'bf16' if bf16 else 'float32: this CPU does not compute in bf16'}; torch {torch.__version__}.",
+            f"`python -m benchmarks.throughput --rounds {rounds} --seconds {seconds:g}`, {date.today()}, {machine()}, "
+            f"one thread, {'bf16' if bf16 else 'float32: this CPU has no bf16'}; torch {torch.__version__}.",
             "1.35M parameters with embeddings (N = 0.79M: 4 layers, width 128), vocabulary 4096, 8 x 256 tokens.",
             *rate,
             "",
@@ -242,13 +242,6 @@ def page(figures: list[Figure], rounds: int, seconds: float) -> str:
             "",
         ]
     )
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names) or os.cpu_count()} cores of {names[0] if names else platform.processor()}"
 
 
 def main() -> None:

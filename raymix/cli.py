@@ -17,11 +17,12 @@ from typing import Annotated, Any
 import typer
 
 from raymix import __version__
-from raymix.commands.cluster import PricesPath, add_cluster_commands, add_costs, check_costs
-from raymix.commands.online import add_online_commands
-from raymix.commands.published import add_published_commands
-from raymix.commands.study import add_study_commands
-from raymix.commands.tables import add_commands
+from raymix.commands.arguments import Json, Prices, Settings, SpacePath, StudyPath
+from raymix.commands.cluster import add_costs, check_costs, doctor, submit
+from raymix.commands.online import online
+from raymix.commands.published import autoscale, critical_share
+from raymix.commands.study import confirm, export
+from raymix.commands.tables import fit, import_table, optimize, predict
 from raymix.screens.screen import Screen
 from raymix.space import SearchSpace, SpaceError
 from raymix.store import StoreError
@@ -36,11 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-SpacePath = Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The search space.")]
-StudyPath = Annotated[str, typer.Argument(metavar="DIR", help="The study: a directory, or s3://bucket/name.")]
 Fork = Annotated[str | None, typer.Option(metavar="NEW", help="Begin study NEW with what is still valid of the old.")]
-Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Overrides the file: budget.trials=32")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
 
 
 _signals: list[int] = []
@@ -134,7 +131,7 @@ def plan(
         str | None, typer.Option(metavar="TYPE", help="On machines with this GPU; left out or none: on CPUs.")
     ] = None,
     max_workers: Annotated[int, typer.Option(min=1, help="Machines at a time.")] = 4,
-    prices: PricesPath = None,
+    prices: Prices = None,
     study: Annotated[
         str | None, typer.Option(metavar="DIR", help="Of whose runs the noise is known: default runs/NAME.")
     ] = None,
@@ -230,11 +227,9 @@ def tell(
     print(f"{len(rows)} rows recorded" + (f" ({', '.join(more)})" if more else ""))
 
 
-add_commands(app)
-add_published_commands(app)
-add_study_commands(app)
-add_cluster_commands(app)
-add_online_commands(app)
+app.command("import")(import_table)
+for command in (fit, predict, optimize, critical_share, autoscale, confirm, export, submit, doctor, online):
+    app.command()(command)
 
 
 def _trainable(space: SearchSpace) -> SearchSpace:

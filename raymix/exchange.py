@@ -169,14 +169,7 @@ def check_rows(table: pa.Table, domains: Sequence[str]) -> None:
     if unknown:
         raise ValueError(f"status {unknown[0]!r} is not one of {', '.join(STATUSES)}")
     usable = table.filter(pc.is_in(table["status"], pa.array(USABLE)))
-    keys = list(
-        zip(
-            usable["trial_id"].to_pylist(),
-            usable["n_params"].to_pylist(),
-            usable["n_tokens"].to_pylist(),
-            strict=True,
-        )
-    )
+    keys = list(zip(*(usable[name].to_pylist() for name in ("trial_id", "n_params", "n_tokens")), strict=True))
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"trial {twice[0]!r} has two rows at n_params {twice[1]:g}, n_tokens {twice[2]:g}: "
@@ -184,9 +177,9 @@ def check_rows(table: pa.Table, domains: Sequence[str]) -> None:
     _check_ends(usable.filter(pc.equal(usable["status"], "done")), domains)
     for name in ("n_params", "n_tokens"):
         values = np.asarray(usable[name].to_numpy(zero_copy_only=False), float)
-        if not (np.isfinite(values) & (values > 0)).all():
-            row = int(np.flatnonzero(~(np.isfinite(values) & (values > 0)))[0])
-            raise ValueError(f"trial {usable['trial_id'][row]}: {name} is {values[row]}, it must be above 0")
+        bad = np.flatnonzero(~(np.isfinite(values) & (values > 0))).tolist()
+        if bad:
+            raise ValueError(f"trial {usable['trial_id'][bad[0]]}: {name} is {values[bad[0]]}, it must be above 0")
 
 
 def _check_ends(done: pa.Table, domains: Sequence[str]) -> None:

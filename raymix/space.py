@@ -35,8 +35,8 @@ from raymix.space_parts import (
     by_name,
 )
 from raymix.space_polytope import allowed
-from raymix.space_recipe import Recipe, Tokenizer, TrainTokenizer
-from raymix.space_study import Budget, Confirm, Reuse, check_stacks, reuse_by_path
+from raymix.space_recipe import Recipe, Tokenizer, TrainTokenizer, tokenizer_by_name
+from raymix.space_study import Budget, Confirm, Reuse, check_stacks, confirm_by_word, reuse_by_path
 from raymix.yaml12 import SpaceError, apply_settings, explain, read_yaml
 
 __all__ = [
@@ -108,30 +108,12 @@ class SearchSpace(Frozen):
         """Where relative file names of sources start."""
         return self._folder
 
-    @model_validator(mode="before")
-    @classmethod
-    def _ladder_of_others(cls, raw: Any) -> Any:
-        return at_target(raw)
-
-    @field_validator("domains", "eval_domains", mode="before")
-    @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        return by_name(value)
-
-    @field_validator("tokenizer", mode="before")
-    @classmethod
-    def _tokenizer_by_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @field_validator("confirm", mode="before")
-    @classmethod
-    def _confirm_by_word(cls, value: Any) -> Any:
-        return ({} if value else None) if isinstance(value, bool) else value
-
-    @field_validator("reuse", mode="before")
-    @classmethod
-    def _reuse_by_path(cls, value: Any) -> Any:
-        return reuse_by_path(value)
+    # What may be written shorter:
+    _domains = field_validator("domains", "eval_domains", mode="before")(by_name)
+    _tokenizer = field_validator("tokenizer", mode="before")(tokenizer_by_name)
+    _confirm = field_validator("confirm", mode="before")(confirm_by_word)
+    _reuse = field_validator("reuse", mode="before")(reuse_by_path)
+    _ladder = model_validator(mode="before")(at_target)
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchSpace:

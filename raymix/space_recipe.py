@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -94,3 +94,8 @@ class Tokenizer(Frozen):
         if (self.name is None) == (self.train is None):
             raise ValueError("a tokenizer has either a name or {train: {vocab: ...}}")
         return self
+
+
+def tokenizer_by_name(value: Any) -> Any:
+    """A plain name as a tokenizer."""
+    return {"name": value} if isinstance(value, str) else value

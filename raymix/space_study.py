@@ -158,6 +158,11 @@ def check_stacks(ladder: Sequence[ProxyRung], recipe: Recipe, budget: Budget, me
             raise ValueError(f"ladder: stack is {rung.stack}, but {why}: say stack: 1, or change that")
 
 
+def confirm_by_word(value: Any) -> Any:
+    """Yes as a confirmation by its defaults, no as none."""
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
 def reuse_by_path(value: Any) -> Any:
     """A plain path in `from` as an entry: a table by its ending, else a study."""
     entries = value if isinstance(value, list | tuple) else [value]

@@ -26,19 +26,14 @@ def cluster_file(request: ClusterRequest, work: Work) -> str:
     Raises:
         SpaceError: an unknown option, or local text that this kind of cluster cannot be given.
     """
-    if request.kind == "kuberay":
-        _only_remote_text(work, request.kind)
-        return render(request, work.command("/etc/raymix/space.yaml"), {SPACE: work.text})
-    if request.kind == "slurm":
-        _only_remote_text(work, request.kind)
-        space = FILES.resolve() / f"{request.name}.space.yaml"
-        return render(request, work.command(str(space)), {})
-    return render(request, [], {})
-
-
-def _only_remote_text(work: Work, kind: str) -> None:
-    if work.local:
+    kind = request.kind
+    if kind not in CLOUDS and work.local:
         raise SpaceError(f"{work.local[0].name} lies on this machine alone: for {kind}, name text on storage by URL")
+    if kind == "kuberay":
+        return render(request, work.command("/etc/raymix/space.yaml"), {SPACE: work.text})
+    if kind == "slurm":
+        return render(request, work.command(str(_space_file(request).resolve())), {})
+    return render(request, [], {})
 
 
 def submit(request: ClusterRequest, work: Work, on_line: Callable[[str], None]) -> str:
@@ -50,12 +45,13 @@ def submit(request: ClusterRequest, work: Work, on_line: Callable[[str], None]) 
     """
     text = cluster_file(request, work)
     check(text, f"the {request.kind} file of this study")
-    file = _keep(request, text)
+    file = FILES / f"{request.name}.{request.kind}.{'sh' if request.kind == 'slurm' else 'yaml'}"
+    _write(file, text)
     if request.kind == "kuberay":
         namespace = request.values()["option"]["namespace"]
         return run_rayjob(request.name, namespace, text, on_line)
     if request.kind == "slurm":
-        _write(FILES / f"{request.name}.space.yaml", work.text)
+        _write(_space_file(request), work.text)
         return run_slurm(request.name, file, on_line)
     ensure_token()
     with launched(file) as address:
@@ -78,10 +74,8 @@ def ensure_token() -> None:
     TOKEN.chmod(0o600)
 
 
-def _keep(request: ClusterRequest, text: str) -> Path:
-    file = FILES / f"{request.name}.{request.kind}.{'sh' if request.kind == 'slurm' else 'yaml'}"
-    _write(file, text)
-    return file
+def _space_file(request: ClusterRequest) -> Path:
+    return FILES / f"{request.name}.space.yaml"
 
 
 def _write(file: Path, text: str) -> None:
@@ -100,6 +94,3 @@ def detaching(say: Callable[[str], None], again: str) -> Iterator[None]:
     except BaseException:  # a signal
         say(f"detached; the study goes on without this terminal. Come back with:\n  {again}")
         raise
-
-
-__all__ = ["CLOUDS", "cluster_file", "detaching", "run_job", "submit"]

@@ -15,8 +15,7 @@ from raymix.clusters.jobs import ClusterError
 
 POLL_SECONDS = 5.0
 FORWARD_SECONDS = 60.0
-ENDED = {"SUCCEEDED", "FAILED", "STOPPED", "COMPLETED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
-LIVE_SLURM = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD")
+LIVE = ("starting", "PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD")
 
 
 def call(words: list[str], given: str | None = None, missing_ok: bool = False) -> str:
@@ -44,31 +43,23 @@ def run_rayjob(name: str, namespace: str, text: str, on_line: Callable[[str], No
         call(["kubectl", "apply", "--filename", "-"], text)
         on_line(f"submitted RayJob {name}; stop it with: kubectl delete rayjob {name} --namespace {namespace}")
     else:
-        on_line(f"RayJob {name} is {state or 'starting'} already: following it")
-    seen, said = 0, ""
-    while True:
-        lines = call(["kubectl", "logs", f"job/{name}", *scope], missing_ok=True).splitlines()
-        for line in lines[seen:]:
-            on_line(line)
-        seen = max(seen, len(lines))
-        state = _rayjob(name, scope)
-        if state is None or state in ENDED:
-            return state or "STOPPED"
-        if state != said:
-            on_line(f"RayJob {name}: {state or 'waiting for nodes'}")
-            said = state
-        time.sleep(POLL_SECONDS)
+        on_line(f"RayJob {name} is {state} already: following it")
+
+    def look() -> tuple[str | None, str]:
+        return _rayjob(name, scope), call(["kubectl", "logs", f"job/{name}", *scope], missing_ok=True)
+
+    return _follow(f"RayJob {name}", look, on_line) or "STOPPED"
 
 
 def _rayjob(name: str, scope: list[str]) -> str | None:
-    """Status of a RayJob: None if there is none, "" while it starts."""
+    """Status of a RayJob: None if there is none."""
     text = call(["kubectl", "get", "rayjob", name, *scope, "--output", "json", "--ignore-not-found"])
     if not text.strip():
         return None
     status = json.loads(text).get("status") or {}
     if status.get("jobDeploymentStatus") == "Failed":
         return "FAILED"
-    return str(status.get("jobStatus") or "")
+    return str(status.get("jobStatus") or "starting")
 
 
 def run_slurm(name: str, file: Path, on_line: Callable[[str], None]) -> str:
@@ -80,25 +71,40 @@ def run_slurm(name: str, file: Path, on_line: Callable[[str], None]) -> str:
     else:
         job = call(["sbatch", "--parsable", str(file)]).strip().split(";")[0]
         on_line(f"submitted Slurm job {job}; stop it with: scancel {job}")
-    log, seen, said = Path(f"{name}-{job}.log"), 0, ""
-    while True:
+    log = Path(f"{name}-{job}.log")
+
+    def look() -> tuple[str, str]:
         state = call(["squeue", "--noheader", "--jobs", job, "--format", "%T"], missing_ok=True).strip()
-        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-        for line in lines[seen:]:
-            on_line(line)
-        seen = max(seen, len(lines))
-        if state not in LIVE_SLURM:
-            return _slurm_end(job)
-        if state != said:
-            on_line(f"Slurm job {job}: {state}")
-            said = state
-        time.sleep(POLL_SECONDS)
+        return state, log.read_text(errors="replace") if log.is_file() else ""
+
+    _follow(f"Slurm job {job}", look, on_line)
+    return _slurm_end(job)
 
 
 def _slurm_end(job: str) -> str:
     words = call(["sacct", "--noheader", "--parsable2", "--allocations", "--jobs", job, "--format", "State"]).split()
     state = words[0] if words else "FAILED"
     return "SUCCEEDED" if state == "COMPLETED" else state
+
+
+def _follow(job: str, look: Callable[[], tuple[str | None, str]], on_line: Callable[[str], None]) -> str | None:
+    """Pass on what is new in a job's log, and its state where that changes; returns the state it ended in.
+
+    `look` asks for the state first: the log of a job that has ended is whole.
+    """
+    seen, said = 0, None
+    while True:
+        state, log = look()
+        lines = log.splitlines()
+        for line in lines[seen:]:
+            on_line(line)
+        seen = max(seen, len(lines))
+        if state not in LIVE:
+            return state
+        if state != said:
+            on_line(f"{job}: {state}")
+            said = state
+        time.sleep(POLL_SECONDS)
 
 
 @contextmanager

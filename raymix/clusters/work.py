@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from raymix.clusters.request import study_name
 from raymix.space import Domain, EvalDomain, SearchSpace, SpaceError
+from raymix.space_parts import several
 
 MAX_BYTES = 64 << 20  # of local text that goes along with a job
 SPACE = "space.yaml"
@@ -82,7 +82,7 @@ def _local(space: SearchSpace) -> list[Path]:
     owners: list[Domain | EvalDomain] = [*space.domains, *space.eval_domains]
     for owner in owners:
         for kind in ("files", "tokens"):
-            for pattern in _several(getattr(owner.source, kind, None)):
+            for pattern in several(getattr(owner.source, kind, None)):
                 if "://" in pattern or Path(pattern).is_absolute():
                     continue  # a URL, or a path the user says is the same everywhere
                 files = [file for file in folder.glob(pattern) if file.is_file()]
@@ -97,7 +97,3 @@ def _local(space: SearchSpace) -> list[Path]:
             f"{MAX_BYTES >> 20} MB): put it on storage and name it by URL"
         )
     return sorted(found)
-
-
-def _several(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value or ())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from raymix.commands.arguments import Json, Prices, Settings, SpacePath
 from raymix.screens.screen import Screen
 
 if TYPE_CHECKING:
@@ -22,22 +23,13 @@ if TYPE_CHECKING:
     from raymix.space import SearchSpace
     from raymix.study.noise import Noise
 
-Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Overrides the file: budget.trials=32")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
 Options = Annotated[
     list[str], typer.Option("--option", metavar="KEY=VALUE", help="Of the cluster: region, subnet, namespace, ...")
 ]
-PricesPath = Annotated[Path | None, typer.Option(metavar="FILE", help="A price table of your own, see cluster/.")]
-
-
-def add_cluster_commands(app: typer.Typer) -> None:
-    """Register the commands."""
-    for command in (submit, doctor):
-        app.command()(command)
 
 
 def submit(
-    space: Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The search space.")],
+    space: SpacePath,
     cluster: Annotated[
         str, typer.Option(metavar="KIND", help="aws, gcp, azure, kuberay, slurm, or the address of a running cluster.")
     ],
@@ -49,64 +41,51 @@ def submit(
     image: Annotated[str | None, typer.Option(help="The image built from cluster/Dockerfile.")] = None,
     options: Options = [],  # noqa: B006 - typer reads the default and never changes it
     settings: Settings = [],  # noqa: B006
-    prices: PricesPath = None,
+    prices: Prices = None,
     as_json: Json = False,
 ) -> None:
     """Run a study on a cluster. The same command again meets the running study, or continues it."""
-    from raymix.clusters.request import KINDS
+    from raymix.clusters.prices import read_prices
+    from raymix.clusters.request import DEFAULT_GPU, KINDS, ClusterRequest, cluster_name
     from raymix.clusters.submit import detaching, run_job
     from raymix.clusters.submit import submit as start
     from raymix.clusters.work import make_work
-    from raymix.space import SpaceError
+    from raymix.space import SearchSpace, SpaceError
 
     if cluster not in KINDS and "://" not in cluster:
         raise SpaceError(f"--cluster {cluster}: one of {', '.join(KINDS)}, or an address like http://127.0.0.1:8265")
+    request, accelerator = None, None if gpu == "none" else gpu
+    if cluster in KINDS:
+        request = ClusterRequest(
+            cluster,
+            cluster_name(SearchSpace.load(space, settings).name),
+            read_prices(prices),
+            gpu=None if gpu == "none" else gpu or DEFAULT_GPU.get(cluster, "L4"),
+            max_workers=max_workers,
+            spot=spot,
+            options=_pairs(options),
+            **({"image": image} if image else {}),
+        )
+        request.values()  # an unknown GPU or option is refused here
+        accelerator = request.prices.gpus[request.gpu].ray if request.gpu else None
+    work = make_work(space, settings, storage, accelerator)
+    if dry_run:
+        text, to_edit = _rendered(request, work) if request else (f"{shlex.join(work.command())}\n\n{work.text}", None)
+        return _show(cluster, text, to_edit, as_json)
     again = shlex.join(["raymix", "submit", str(space), "--cluster", cluster, "--storage", storage])
     with Screen(as_json) as screen:
-        if cluster not in KINDS:
-            work = make_work(space, settings, storage, None if gpu == "none" else gpu)
-            if dry_run:
-                return _show(cluster, f"{shlex.join(work.command())}\n\n{work.text}", None, as_json)
-            with detaching(screen.say, again):
-                state = run_job(cluster, work, _shown(screen))
-            return _end(screen, state, work.study)
-        request = _request(cluster, space, settings, gpu, max_workers, spot, image, options, prices)
-        work = make_work(space, settings, storage, _ray_type(request))
-        if dry_run:
-            return _show(request.kind, *_rendered(request, work), as_json)
         with detaching(screen.say, again):
-            state = start(request, work, _shown(screen))
+            said = _shown(screen)
+            state = start(request, work, said) if request else run_job(cluster, work, said)
         _end(screen, state, work.study)
 
 
-def _request(
-    kind: str, space: Path, settings: list[str], gpu: str | None, max_workers: int, spot: bool, image: str | None,
-    options: list[str], prices: Path | None,
-) -> ClusterRequest:  # fmt: skip
-    from raymix.clusters.prices import read_prices
-    from raymix.clusters.request import DEFAULT_GPU, ClusterRequest, cluster_name
-    from raymix.space import SearchSpace, SpaceError
+def _pairs(options: list[str]) -> dict[str, str]:
+    from raymix.space import SpaceError
 
-    pairs = [text.partition("=") for text in options]
-    if wrong := [text for text, pair in zip(options, pairs, strict=True) if not pair[1]]:
+    if wrong := [text for text in options if "=" not in text]:
         raise SpaceError(f"--option {wrong[0]}: write KEY=VALUE")
-    given: dict[str, Any] = {"image": image} if image else {}
-    return ClusterRequest(
-        kind,
-        cluster_name(SearchSpace.load(space, settings).name),
-        read_prices(prices),
-        gpu=None if gpu == "none" else gpu or DEFAULT_GPU.get(kind, "L4"),
-        max_workers=max_workers,
-        spot=spot,
-        options={key: value for key, _, value in pairs},
-        **given,
-    )
-
-
-def _ray_type(request: ClusterRequest) -> str | None:
-    """The accelerator type that trials ask for, where the cluster file says which it has."""
-    request.values()  # an unknown GPU or option is refused here
-    return request.prices.gpus[request.gpu].ray if request.gpu else None
+    return {key: value for key, _, value in (text.partition("=") for text in options)}
 
 
 def _rendered(request: ClusterRequest, work: Any) -> tuple[str, str | None]:

@@ -8,29 +8,20 @@ from typing import Annotated
 
 import typer
 
+from raymix.commands.arguments import AtScale, Json, Settings, SpacePath
 from raymix.commands.places import check_out
 from raymix.screens.screen import Screen
 from raymix.space import SearchSpace, SpaceError
 
-Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Overrides the file: recipe.batch=32")]
-
-
-def add_online_commands(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(online)
-
 
 def online(
-    space: Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The search space.")],
+    space: SpacePath,
     method: Annotated[str, typer.Option(help="doremi, doge, ado or aioli.")] = "doremi",
-    scale: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="N D", help="Parameters and tokens of the run; default: the largest rung."),
-    ] = None,
+    scale: AtScale = None,
     settings: Settings = [],  # noqa: B006 - typer reads the default and never changes it
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", help="Where to write the mixture as JSON.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train one proxy (two for doremi) whose mixture follows a published online method; its mean is the answer."""
     from raymix.corpus import prepare as prepare_corpus

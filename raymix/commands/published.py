@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raymix.commands.arguments import Json
 from raymix.commands.options import check_known, named_numbers, numbers_in, scale_of, weights_of
 from raymix.commands.places import check_out
-from raymix.commands.tables import Json, usage
+from raymix.commands.tables import usage
 from raymix.screens.screen import Screen
 
 if TYPE_CHECKING:
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
 Weights = Annotated[str | None, typer.Option(help="Of eval domains: a file, or name=w,name=w.")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Where to write it as JSON.")]
 Optimum = typer.Argument(help="A recommendation.json, tokens per domain, or a table of DDO's runs.")
-
-
-def add_published_commands(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command("critical-share")(critical_share)
-    app.command()(autoscale)
 
 
 def critical_share(

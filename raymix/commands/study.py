@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raymix.commands.arguments import AtScale, Json, StudyPath
 from raymix.screens.screen import Screen
 from raymix.space import SpaceError
 
@@ -20,24 +21,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-StudyPath = Annotated[str, typer.Argument(metavar="DIR", help="The study.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
-
-
-def add_study_commands(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command()(confirm)
-    app.command()(export)
-
 
 def confirm(
     study: StudyPath,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each mixture.")] = 3,
     baselines: Annotated[str, typer.Option(help="prior, uniform, proportional, unimax, ...; with commas.")] = "prior",
-    scale: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="N D", help="Parameters and tokens of the runs; default: the largest rung."),
-    ] = None,
+    scale: AtScale = None,
     as_json: Json = False,
 ) -> None:
     """Train the proposal and baselines on the same seeds: predicted beside confirmed gain, in confirmation.json."""

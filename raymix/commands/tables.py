@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raymix.commands.arguments import Json
 from raymix.commands.options import (
     check_known,
     named_numbers,
@@ -40,18 +41,10 @@ log = logging.getLogger(__name__)
 
 TABLES = (".csv", ".parquet")
 
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
 Out = typer.Option("-o", "--out", help="Where to write.")
 LawPath = Annotated[Path, typer.Argument(metavar="LAW.json", help="What raymix fit wrote.")]
 NParams = Annotated[float | None, typer.Option("--n-params", help="Parameters of the target model, no embeddings.")]
 NTokens = Annotated[float | None, typer.Option("--n-tokens", help="Tokens the target model is trained on.")]
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command("import")(import_table)
-    for command in (fit, predict, optimize):
-        app.command()(command)
 
 
 def import_table(

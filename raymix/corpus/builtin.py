@@ -90,7 +90,7 @@ def collect(megabytes: Mapping[str, float | None]) -> dict[str, list[Text]]:
     seen: set[bytes] = set()
     for kind, extensions in KINDS.items():
         parts = [part for part in megabytes if part == kind or (kind == "python" and part not in KINDS)]
-        files = sorted(_files(extensions), key=_place) if parts else []
+        files = sorted(_files(extensions), key=_sort_key) if parts else []
         for origin, path in files:
             wanted = {part for part in parts if left[part] > 0}
             if not wanted:
@@ -138,7 +138,7 @@ def _roots() -> dict[str, Path]:
     return roots
 
 
-def _place(file: tuple[str, str]) -> bytes:
+def _sort_key(file: tuple[str, str]) -> bytes:
     return hashlib.sha256(file[0].encode()).digest()
 
 

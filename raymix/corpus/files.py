@@ -42,7 +42,7 @@ def plan(source: Source, files: list[File]) -> Iterator[Chunk]:
     first year or language, and is the same wherever the files lie.
     """
     if limited(source):
-        files = sorted(files, key=lambda file: (place("/".join(file.path.split("/")[-2:])), file.path))
+        files = sorted(files, key=lambda file: (sort_key("/".join(file.path.split("/")[-2:])), file.path))
     goal = min(max(sum(file.size for file in files) // CHUNKS, SMALLEST), LARGEST)
     texts: list[File] = []
     for file in files:
@@ -72,8 +72,8 @@ def limited(source: Source) -> bool:
     return source.max_tokens is not None or source.megabytes is not None
 
 
-def place(name: str) -> bytes:
-    """A fixed random place of a name among others."""
+def sort_key(name: str) -> bytes:
+    """A hash of a name: sorted by it, names stand in a random order that is always the same."""
     return hashlib.sha256(name.encode("utf-8", "replace")).digest()
 
 

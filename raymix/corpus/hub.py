@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from raymix.corpus.files import CHUNKS, SMALLEST, Chunk, limited, place
+from raymix.corpus.files import CHUNKS, SMALLEST, Chunk, limited, sort_key
 from raymix.corpus.records import Document, document
 from raymix.space import Source, SpaceError
 
@@ -28,12 +28,12 @@ def plan(source: Source, folder: Path) -> Iterator[Chunk]:
         size = int(found.data.nbytes)
         rows = max(1, int(found.num_rows * max(SMALLEST, size // CHUNKS) / max(size, 1)))
         starts = list(range(0, found.num_rows, rows))
-        for start in sorted(starts, key=lambda i: place(str(i))) if limited(source) else starts:
+        for start in sorted(starts, key=lambda i: sort_key(str(i))) if limited(source) else starts:
             stop = min(start + rows, found.num_rows)
             yield Chunk("dataset", (source.dataset,), start, stop, size * (stop - start) // found.num_rows)
         return
     order = list(range(found.num_shards))
-    for shard in sorted(order, key=lambda i: place(str(i))) if limited(source) else order:
+    for shard in sorted(order, key=lambda i: sort_key(str(i))) if limited(source) else order:
         yield Chunk("dataset", (source.dataset,), shard, shard + 1)
 
 

@@ -89,7 +89,8 @@ def finished(stem: Path, made_from: Any) -> Part | None:
 def _make(job: Job, made_from: Any) -> Part:
     job.stem.parent.mkdir(parents=True, exist_ok=True)
     encoder = _encoder(job.tokenizer, job.end_of_text)
-    written = {ending: _unfinished(job.stem, ending) for ending in (".ids", ".npy", ".json")}
+    unfinished = job.stem.with_name(f"{job.stem.name}.{uuid4().hex[:8]}")
+    written = {ending: unfinished.with_name(f"{unfinished.name}{ending}.tmp") for ending in (".ids", ".npy", ".json")}
     try:
         part = _written(job, encoder, made_from, written)
         for ending, path in written.items():
@@ -120,10 +121,6 @@ def _written(job: Job, encoder: Encoder, made_from: Any, paths: dict[str, Path])
     }
     paths[".json"].write_text(json.dumps(receipt), encoding="utf-8")
     return part
-
-
-def _unfinished(stem: Path, ending: str) -> Path:
-    return stem.with_name(f"{stem.name}.{uuid4().hex[:8]}{ending}.tmp")
 
 
 Row = tuple[int, int, int, int]

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,12 @@ def _prepared(space: SearchSpace, cache: Path, tell: Progress, n_workers: int | 
         hub.forget()
         tokenised.forget()
         prints = fingerprints(space)
-        with _alone(cache / "parts" / tokens_key(space, prints)) as staging:
+        with _locked(cache / "parts" / tokens_key(space, prints)) as staging:
             if not (folder / shards.MANIFEST).exists():  # somebody else's while we waited
                 log.info("preparing the corpus of %s in %s", space.name, folder)
                 with shards.writing_to(cache), shards.new_folder(folder) as temporary:
                     _make(space, temporary, staging, prints, tell, n_workers)
-            _take_away(staging)
+            _remove(staging)
             return open_corpus(folder, verify=False)
     try:
         return open_corpus(folder)
@@ -102,7 +103,7 @@ def _prepared(space: SearchSpace, cache: Path, tell: Progress, n_workers: int | 
 
 
 @contextmanager
-def _alone(staging: Path) -> Iterator[Path]:
+def _locked(staging: Path) -> Iterator[Path]:
     """The folder of parts, for one preparation at a time; it stays when the block fails, so that work is not lost."""
     while True:
         try:
@@ -127,7 +128,7 @@ def _alone(staging: Path) -> Iterator[Path]:
                 return
 
 
-def _take_away(staging: Path) -> None:
+def _remove(staging: Path) -> None:
     """Remove the folder of parts; at once, so that nobody waits for a lock in half a folder."""
     going = staging.with_name(f"{staging.name}.{uuid4().hex[:8]}.tmp")
     staging.rename(going)
@@ -145,7 +146,7 @@ def _make(
     commits = {key: hub.commit(source, space.folder) for key, source in given.items()}
     feeds = {}
     for i, (key, source) in enumerate(given.items()):
-        pinned = source if commits[key] is None else source.model_copy(update={"revision": commits[key]})
+        pinned = source.model_copy(update={"revision": commits[key] or source.revision})
         feeds[key] = _feed(pinned, space.folder, staging, i, encoder, spooled, prints[key])
     tell("tokenise", 0.0)
     workers.make_all(feeds, n_workers, partial(tell, "tokenise"), staging)
@@ -158,17 +159,13 @@ def _make(
         "eval": _write(folder, "eval", evals),
         "tokenizer": {"hash": encoder.hash, "vocab": encoder.vocab, "end_of_text": encoder.end_of_text},
         "sources": {
-            f"{kind}s": {n: _described(prints[k, n], commits[k, n]) for k, n in given if k == kind}
+            f"{kind}s": {n: prints[k, n] | ({"commit": c} if c else {}) for (k, n), c in commits.items() if k == kind}
             for kind in ("domain", "eval domain")
         },
-        "versions": _versions(),
+        "versions": {name: version(name) for name in ("numpy", "tokenizers", "transformers", "datasets", "pyarrow")},
     }
     shards.write_manifest(folder, manifest, encoder.definition)
     tell("write", 1.0)
-
-
-def _described(fingerprint: Any, commit: str | None) -> Any:
-    return fingerprint if commit is None else {**fingerprint, "commit": commit}
 
 
 def _spool_builtin(given: dict[Key, Source], staging: Path) -> dict[str, Path]:
@@ -235,10 +232,10 @@ def _split(space: SearchSpace, streams: dict[Key, Stream]) -> tuple[Chosen, Chos
     owned = {e.own for e in space.eval_domains if e.source is None}
     tables = {d.name: streams["domain", d.name].table for d in space.domains}
     for (kind, name), stream in streams.items():
-        split.require_text(kind, name, int(stream.table.n_tokens.sum()), stream.remedy)
+        split.require_text(kind, name, int(stream.table["n_tokens"].sum()), stream.remedy)
     evaluated = {name: table for name, table in tables.items() if name in owned}
     away = split.held_out_origins(evaluated, space.recipe.eval_tokens)
-    is_away = {name: np.isin(table.origin, away) for name, table in tables.items()}
+    is_away = {name: np.isin(table["origin"], away) for name, table in tables.items()}
     train = {name: (streams["domain", name], ~is_away[name]) for name in tables}
     evals: Chosen = {}
     for eval_domain in space.eval_domains:
@@ -246,18 +243,19 @@ def _split(space: SearchSpace, streams: dict[Key, Stream]) -> tuple[Chosen, Chos
             assert eval_domain.own is not None  # the space is checked
             evals[eval_domain.name] = (streams["domain", eval_domain.own], is_away[eval_domain.own])
         else:
-            evals[eval_domain.name] = streams["eval domain", eval_domain.name].whole()
+            stream = streams["eval domain", eval_domain.name]
+            evals[eval_domain.name] = (stream, np.ones(len(stream.table), dtype=bool))
     return train, evals
 
 
 def _check(space: SearchSpace, train: Chosen, evals: Chosen, encoder: Encoder) -> None:
     for name, (stream, chosen) in train.items():
         remedy = "all of it is held out for evaluation; give more documents, or an eval domain its own source"
-        split.require_text("domain", name, int(stream.table.n_tokens[chosen].sum()), remedy, " left")
+        split.require_text("domain", name, int(stream.table["n_tokens"][chosen].sum()), remedy, " left")
     for name, (stream, chosen) in evals.items():
         remedy = "its domain has too few documents to hold one out; give more documents, or the eval domain a source"
-        split.require_text("eval domain", name, int(stream.table.n_tokens[chosen].sum()), remedy, " left")
-    contents = [{n: s.table.content[chosen] for n, (s, chosen) in side.items()} for side in (train, evals)]
+        split.require_text("eval domain", name, int(stream.table["n_tokens"][chosen].sum()), remedy, " left")
+    contents = [{n: s.table["content"][chosen] for n, (s, chosen) in side.items()} for side in (train, evals)]
     overlap = split.check_overlap(contents[0], contents[1])
     if overlap is None:
         return
@@ -276,16 +274,10 @@ def _write(folder: Path, kind: str, side: Chosen) -> dict[str, Any]:
     """Write the shards of one side; their entries for the manifest."""
     found = {}
     for name, (stream, chosen) in side.items():
-        n_tokens = int(stream.table.n_tokens[chosen].sum())
+        n_tokens = int(stream.table["n_tokens"][chosen].sum())
         written = shards.write_tokens(
             folder / shards.file_name(kind, name), stream.runs(chosen), n_tokens, stream.dtype
         )
-        text_bytes = int(stream.table.n_bytes[chosen].sum())
+        text_bytes = int(stream.table["n_bytes"][chosen].sum())
         found[name] = {**written, "name": name, "documents": int(chosen.sum()), "text_bytes": text_bytes}
     return found
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("numpy", "tokenizers", "transformers", "datasets", "pyarrow")}

@@ -32,7 +32,6 @@ from raymix.space import SpaceError
 FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
-BLOCK = 1 << 22  # bytes read at a time
 
 
 class CorpusError(SpaceError):
@@ -172,11 +171,8 @@ def writing_to(cache: Path) -> Iterator[None]:
 
 def file_hash(path: Path) -> str:
     """sha256 of a file."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,24 +28,8 @@ AT_MOST = 0.2  # never more than this part of its tokens
 COLUMNS = [("origin", "<u8"), ("content", "<u8"), ("n_tokens", "<i8"), ("n_bytes", "<i8")]
 
 Ids = NDArray[np.uint64]
-
-
-@dataclass(frozen=True)
-class DocumentTable:
-    """What is known of the documents of one source, in their order."""
-
-    origin: Ids
-    content: Ids
-    n_tokens: NDArray[np.int64]
-    n_bytes: NDArray[np.int64]
-
-    @property
-    def start(self) -> NDArray[np.int64]:
-        """Where each document begins in the stream of tokens."""
-        return np.cumsum(self.n_tokens) - self.n_tokens
-
-    def __len__(self) -> int:
-        return len(self.origin)
+Documents = NDArray[Any]
+"""What is known of the documents of one source, in their order: an array of `COLUMNS`."""
 
 
 def identify(document: Document) -> tuple[int, int]:
@@ -55,15 +38,15 @@ def identify(document: Document) -> tuple[int, int]:
     return content if document.origin is document.text else _hash(document.origin), content
 
 
-def held_out_origins(evaluated: Mapping[str, DocumentTable], eval_tokens: int) -> Ids:
+def held_out_origins(evaluated: Mapping[str, Documents], eval_tokens: int) -> Ids:
     """The origins that no domain may train on, given the tables of the domains that have held-out eval domains."""
     chosen = [_lowest(table, eval_tokens) for table in evaluated.values()]
     return np.unique(np.concatenate([*chosen, np.empty(0, dtype=np.uint64)]))
 
 
-def _lowest(table: DocumentTable, eval_tokens: int) -> Ids:
-    origins, member = np.unique(table.origin, return_inverse=True)
-    tokens = np.bincount(member, weights=table.n_tokens, minlength=len(origins))  # unique sorts: hashes are places
+def _lowest(table: Documents, eval_tokens: int) -> Ids:
+    origins, member = np.unique(table["origin"], return_inverse=True)
+    tokens = np.bincount(member, weights=table["n_tokens"], minlength=len(origins))  # unique sorts: hashes are places
     if len(origins) < 2:
         return origins[:0]
     total = tokens.sum()
@@ -99,8 +82,3 @@ def require_text(kind: str, name: str, n_tokens: int, remedy: str, left: str = "
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8], "big")
-
-
-def from_records(table: NDArray[Any]) -> DocumentTable:
-    """From an array of `COLUMNS`."""
-    return DocumentTable(*(np.ascontiguousarray(table[name]) for name, _ in COLUMNS))

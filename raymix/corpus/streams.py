@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raymix.corpus import split
 from raymix.corpus.parts import Part
-from raymix.corpus.split import DocumentTable
+from raymix.corpus.split import COLUMNS, Documents
 from raymix.space import Source
 
 Mask = NDArray[np.bool_]
@@ -22,7 +21,7 @@ class Stream(NamedTuple):
 
     files: tuple[tuple[Path, int], ...]
     """File of ids, and how many documents of it count."""
-    table: DocumentTable
+    table: Documents
     dtype: Any
     remedy: str
     """What to do if there is nothing in it."""
@@ -31,17 +30,13 @@ class Stream(NamedTuple):
     def of(cls, source: Source, parts: list[Part], dtype: Any) -> Stream:
         """The parts in order; what lies after the document that reaches the source's limit is left out."""
         tables = [part.records() for part in parts]
-        records = np.concatenate([*tables, np.empty(0, dtype=split.COLUMNS)])
+        records = np.concatenate([*tables, np.empty(0, dtype=COLUMNS)])
         kept = min(_within(records["n_tokens"], source.max_tokens), _within(records["n_bytes"], _bytes(source)))
         ends = np.cumsum([len(table) for table in tables])
         counts = np.clip(kept - (ends - [len(table) for table in tables]), 0, None)
         files = [(part.ids, min(int(n), len(table))) for part, n, table in zip(parts, counts, tables, strict=True)]
         remedy = f"its filter ({', '.join(source.where)}) lets nothing through; correct `where`" if source.where else ""
-        return cls(tuple(files), split.from_records(records[:kept]), dtype, remedy)
-
-    def whole(self) -> tuple[Stream, Mask]:
-        """All of it."""
-        return self, np.ones(len(self.table), dtype=bool)
+        return cls(tuple(files), records[:kept], dtype, remedy)
 
     def documents(self, chosen: Mask) -> Iterator[NDArray[Any]]:
         """The ids of the chosen documents, one array each, in order."""
@@ -60,7 +55,7 @@ class Stream(NamedTuple):
         """Per file: ids, the places where its documents begin and the last ends, which of them are chosen."""
         done = 0
         for path, n in self.files:
-            n_tokens, mask = self.table.n_tokens[done : done + n], chosen[done : done + n]
+            n_tokens, mask = self.table["n_tokens"][done : done + n], chosen[done : done + n]
             done += n
             if mask.any() and n_tokens.sum():
                 ids = np.memmap(path, dtype=self.dtype, mode="r")

@@ -193,7 +193,7 @@ def executor(workers: int | None, expected: float, folder: Path) -> Iterator[tup
                 return
     cores = workers or min(len(os.sched_getaffinity(0)), int(expected / SMALLEST))  # one a chunk at most
     if cores <= 1:
-        yield Here(), 1
+        yield SerialExecutor(), 1
         return
     context = multiprocessing.get_context("spawn")  # threads and locks of this process stay its own
     end, ours = context.Pipe(duplex=False)
@@ -207,7 +207,7 @@ def executor(workers: int | None, expected: float, folder: Path) -> Iterator[tup
     pool.shutdown()
 
 
-class Here(Executor):
+class SerialExecutor(Executor):
     """In this process, one after the other."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:

@@ -1,6 +1,7 @@
 """Data mixing laws (arXiv 2403.16952, github.com/yegcjs/mixinglaws): losses along training, in two forms.
 
-Text, one line per checkpoint and eval file; the run name ends in the shares, the path in the step:
+Text, one line per checkpoint and eval file. A run name has a size (optional), the number of the mixture, and the shares
+in the order of the domains; the last part of the path is the step:
 
     runs/70M_13-0.25-0.125-0.625/500 <tab> valid/Pile-CC.jsonl <tab> 7.2113
 
@@ -16,17 +17,23 @@ last of a run have the status `checkpoint`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from raymix.formats.mixinglaws_text import points_of_text
-from raymix.formats.model_sizes import TOKENS_PER_STEP, n_params_of
 from raymix.formats.points import Point, check_skip, gather
-from raymix.formats.rows import split_names
-from raymix.formats.sheet import Sheet, existing, is_table, listed, nearest, read_sheet
+from raymix.formats.rows import positive, split_names
+from raymix.formats.sheet import Sheet, as_number, existing, is_table, listed, nearest, read_sheet, read_text
 from raymix.observations import Observations
 
 log = logging.getLogger(__name__)
+
+TOKENS_PER_STEP = 4096 * 256  # context times batch (arXiv 2403.16952); 1,048,576 in the published tables
+# 70M, 160M, 410M, 1B are Pythia's (2304.01373, table 1); 305M is the authors' own, as counted in their tables.
+SIZES = {"70M": 18915328.0, "160M": 85056000.0, "305M": 201541632.0, "410M": 302311424.0, "1B": 805736448.0}
+SHARE = r"\d+(?:\.\d*)?(?:e-?\d+)?"
+ENDINGS = {".jsonl", ".json", ".txt", ".zst", ".gz", ".npy", ".bin", ".parquet"}
 
 
 def read_mixinglaws(
@@ -56,7 +63,7 @@ def read_mixinglaws(
         log.warning("%s: the option %s has no effect on this form", path, idle)
     if is_table(path):
         return _tidy(read_sheet(path), experiment, model, left_out)
-    return gather(points_of_text(path, names, model, left_out), names, path)
+    return gather(_text(path, names, model, left_out), names, path)
 
 
 def _tidy(sheet: Sheet, experiment: str | None, model: str | float | None, skip: Sequence[str]) -> Observations:
@@ -100,8 +107,97 @@ def _point(sheet: Sheet, row: int, shares: Sequence[str], model: str | float | N
     if not (run and eval_domain and tokens >= 0):
         raise ValueError(f"{sheet.path}: row {row + 1} has no run_id, valid_domain or tokens")
     try:
-        n_params = n_params_of(size)
+        n_params = _n_params(size)
     except ValueError as error:
         raise ValueError(f"{sheet.path}: row {row + 1}: {error}") from None
     loss = sheet.number(row, "loss") if "loss" in sheet.names else None
     return Point(run, n_params, tokens, tuple(sheet.number(row, name) for name in shares), eval_domain, loss)
+
+
+class Line(NamedTuple):
+    """One line of the text form, split; `where` is file and line number for errors."""
+
+    where: str
+    run: str
+    step: str
+    eval_domain: str
+    loss: float
+
+
+def _text(path: Path, domains: Sequence[str], model: str | float | None, skip: Sequence[str]) -> Iterator[Point]:
+    """The points of the text form, without the lines of `last`: the weights of a step nobody can tell."""
+    if not domains:
+        raise ValueError(f"{path}: give --option domains=A,B,C, the names of the shares in the order of a run name")
+    lines = list(_lines(path))
+    check_skip({line.run for line in lines}, skip, path)
+    lines = [line for line in lines if line.run not in skip]
+    lost = {line.run for line in lines} - {line.run for line in lines if line.step != "last"}
+    if lost:
+        log.warning("%s: runs with no step but `last` are left out: %s", path, listed(sorted(lost), 5))
+    for line in lines:
+        if line.step != "last":
+            shares, n_params = _shares(line, domains), _run_size(line, model)
+            yield Point(line.run, n_params, _step(line) * TOKENS_PER_STEP, shares, line.eval_domain, line.loss)
+
+
+def _lines(path: Path) -> Iterator[Line]:
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}: line {number}"
+        parts = [part.strip() for part in line.split("\t")]
+        checkpoint = PurePosixPath(parts[0])
+        if len(parts) != 3 or len(checkpoint.parts) < 2:
+            raise ValueError(f"{where} is not checkpoint-path <tab> eval-file <tab> loss")
+        try:
+            loss = as_number(parts[2])
+        except ValueError as error:
+            raise ValueError(f"{where}: the loss {error}") from None
+        yield Line(where, checkpoint.parent.name, checkpoint.name, _stem(parts[1]), loss)
+
+
+def _stem(path: str) -> str:
+    """Pile-CC of data/valid/Pile-CC.jsonl.zst."""
+    name = PurePosixPath(path)
+    while name.suffix in ENDINGS:
+        name = name.with_suffix("")
+    return name.name
+
+
+def _shares(line: Line, domains: Sequence[str]) -> tuple[float, ...]:
+    """The numbers at the end of 70M_13-0.25-0.125-0.625; the mixture's own number (13) comes before them."""
+    tail = re.search(rf"(?:-{SHARE})*$", line.run)
+    found = re.findall(rf"-({SHARE})", tail[0]) if tail else []
+    if len(found) != len(domains):
+        raise ValueError(
+            f"{line.where}: the run name {line.run!r} ends in {len(found)} shares, "
+            f"not in {len(domains)} ({listed(domains)}); leave the run out with --option skip=RUN"
+        )
+    return tuple(float(share) for share in found)
+
+
+def _run_size(line: Line, model: str | float | None) -> float:
+    label = re.match(r"(\d+(?:\.\d+)?[MB])_", line.run)
+    if label is None and model is None:
+        raise ValueError(f"{line.where}: the run name {line.run!r} begins with no size such as 70M_; give model=")
+    try:
+        return _n_params(label[1] if label else model or "")
+    except ValueError as error:
+        raise ValueError(f"{line.where}: {error}") from None
+
+
+def _step(line: Line) -> int:
+    found = re.fullmatch(r"\D*(\d+)\D*", line.step)
+    if not found:
+        raise ValueError(f"{line.where}: the checkpoint path ends in {line.step!r}, which is no step")
+    return int(found[1])
+
+
+def _n_params(label: str | float) -> float:
+    """Parameters without embeddings of a size label, or the number itself."""
+    if isinstance(label, str) and label in SIZES:
+        return SIZES[label]
+    try:
+        return positive("the model size", label)
+    except ValueError:
+        raise ValueError(f"the model size {label!r} is no number above 0 and none of {listed([*SIZES])}") from None

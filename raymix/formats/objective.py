@@ -1,6 +1,7 @@
 """Numbers by name from a small file: weights of eval domains, tokens at hand per domain.
 
-CSV with a header (name and number; further columns of text do not matter), or a JSON or YAML mapping.
+A mapping (.json, .yaml, .yml), or a table (.csv, .tsv, .parquet): the names in its first column, the numbers in the
+only column that holds some, or the only one whose name ends in `weight` or `tokens`.
 """
 
 from __future__ import annotations
@@ -16,18 +17,13 @@ from raymix.formats.sheet import as_number, existing, is_number, is_table, liste
 from raymix.yaml12 import parse_yaml
 
 
-def read_weights(path: str | Path, *, name: str | None = None, value: str | None = None) -> dict[str, float]:
+def read_weights(path: str | Path) -> dict[str, float]:
     """Weight per eval domain, at least 0, as written (not normalised).
-
-    Args:
-        path: .csv, .tsv, .parquet, or .json, .yaml, .yml with a mapping.
-        name: column of the names; the first one if left out.
-        value: column of the weights; if left out the only one with numbers, or the only one that ends in `weight`.
 
     Raises:
         ValueError: a name stands twice, a weight is negative or not a number, all are 0, the columns are unclear.
     """
-    weights = _read(existing(path), name, value, "weight")
+    weights = _read(existing(path), "weight")
     for key, weight in weights.items():
         if not (math.isfinite(weight) and weight >= 0):
             raise ValueError(f"{path}: the weight of {key!r} is {weight}: it must be a number of at least 0")
@@ -36,27 +32,22 @@ def read_weights(path: str | Path, *, name: str | None = None, value: str | None
     return weights
 
 
-def read_available(path: str | Path, *, name: str | None = None, value: str | None = None) -> dict[str, float]:
+def read_available(path: str | Path) -> dict[str, float]:
     """Unique tokens at hand per training domain, above 0.
-
-    Args:
-        path: as for `read_weights`.
-        name: column of the names; the first one if left out.
-        value: column of the tokens; if left out the only one with numbers, or the only one that ends in `tokens`.
 
     Raises:
         ValueError: a name stands twice, a number is missing or not above 0, the columns are unclear.
     """
-    available = _read(existing(path), name, value, "tokens")
+    available = _read(existing(path), "tokens")
     for key, tokens in available.items():
         if not (math.isfinite(tokens) and tokens > 0):
             raise ValueError(f"{path}: the tokens of {key!r} are {tokens}: they must be a number above 0")
     return available
 
 
-def _read(path: Path, name: str | None, value: str | None, word: str) -> dict[str, float]:
+def _read(path: Path, word: str) -> dict[str, float]:
     if is_table(path):
-        return _columns(path, name, value, word)
+        return _columns(path, word)
     if path.suffix not in (".json", ".yaml", ".yml"):
         raise ValueError(f"{path}: names and numbers come as .csv, .tsv, .parquet, .json, .yaml or .yml")
     raw = _parsed(path)
@@ -65,17 +56,16 @@ def _read(path: Path, name: str | None, value: str | None, word: str) -> dict[st
     return {str(key): _plain_number(path, key, number) for key, number in raw.items()}
 
 
-def _columns(path: Path, name: str | None, value: str | None, word: str) -> dict[str, float]:
+def _columns(path: Path, word: str) -> dict[str, float]:
     sheet = read_sheet(path)
-    name = name or sheet.names[0]
-    sheet.need(name, *([value] if value else []))
+    name = sheet.names[0]
     others = [column for column in sheet.names if column != name]
     if any(is_number(column) for column in sheet.names):
         raise ValueError(f"{path}: the first line ({listed(sheet.names)}) is no header, and would be lost: put one "
                          f"above it, such as name,{word}")  # fmt: skip
     numeric = [column for column in others if sheet.is_numeric(column)]
     ending = [column for column in numeric if column.endswith(word)]
-    fitting = [value] if value else numeric if len(numeric) == 1 else ending
+    fitting = numeric if len(numeric) == 1 else ending
     if not others:
         raise ValueError(f"{path}: there is no column of numbers beside {name!r}")
     if not numeric and len(others) == 1:

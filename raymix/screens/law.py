@@ -12,7 +12,7 @@ from rich.text import Text
 
 from raymix.counts import human
 from raymix.observations import Observations
-from raymix.screens.screen import Screen, baseline_table, figure, mixture_table
+from raymix.screens.screen import Screen, figure
 from raymix.tables.law_file import LawFile
 from raymix.target.objective import with_unit
 from raymix.target.recommend import Recommendation
@@ -55,7 +55,7 @@ def show_fit(screen: Screen, found: LawFile, own: Mapping[str, str], out: Path) 
     screen.say(f"Fitted to {trained.rows} rows of {trained.runs} trials and {trained.mixtures} mixtures: {sizes} "
                f"parameters, {low if low == high else f'{low} - {high}'} tokens; {len(own)} of "
                f"{len(found.eval_domains)} eval domains have a training domain of their name.")  # fmt: skip
-    notes_below(screen, found.notes)
+    screen.notes(found.notes)
 
 
 def show_predictions(screen: Screen, found: LawFile, rows: int, notes: Sequence[str], out: Path) -> None:
@@ -65,7 +65,7 @@ def show_predictions(screen: Screen, found: LawFile, rows: int, notes: Sequence[
         print(json.dumps({"predictions": str(out), "rows": rows, "name": found.law.name, "notes": notes}))
         return
     screen.say(f"{out}: {rows} rows, {len(found.eval_domains)} losses each with 90% intervals, by {found.law.name}")
-    notes_below(screen, notes)
+    screen.notes(notes)
 
 
 def show_optimum(screen: Screen, found: Recommendation, out: Path) -> None:
@@ -73,13 +73,9 @@ def show_optimum(screen: Screen, found: Recommendation, out: Path) -> None:
     if screen.as_json:
         print(json.dumps({"recommendation": str(out), **found.to_json()}))
         return
-    screen.console.print(mixture_table(found))
-    screen.console.print(baseline_table(found))
     gap, method = found.certificate["gap"], found.certificate["method"]
     within = with_unit(f"{gap:.0e}", found.unit)
-    screen.say(f"Optimum within {within} ({method}); {found.law['why'] or found.law['name']}.")
-    notes_below(screen, found.law["notes"])
-    screen.console.print(Text(f"Verdict: {found.verdict['answer']}: {found.verdict['reason']}.", style="bold"))
+    screen.answer(found, f"Optimum within {within} ({method}); {found.law['why'] or found.law['name']}.")
     screen.say(str(out))
 
 
@@ -99,9 +95,3 @@ def _score_table(scores: Sequence[Mapping[str, Any]], chosen: str) -> Table:
     if any(row.endswith(" *") for row in (str(cell) for cell in table.columns[0].cells)):
         table.caption = "* dropped early, far behind in the folds it had: its errors are of those alone"
     return table
-
-
-def notes_below(screen: Screen, notes: Sequence[str]) -> None:
-    """What a reader should know beside."""
-    for note in notes:
-        screen.console.print(Text(f"Note: {note}", style="yellow"))

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from raymix.counts import human
-from raymix.screens.law import notes_below
 from raymix.screens.screen import Screen, named
 from raymix.tables.two_scales import Carried, OptimumAtScale
 from raymix.target.continual import AtTokens, CriticalShare
@@ -26,7 +25,7 @@ def show_critical_share(screen: Screen, found: CriticalShare, original: str, fac
     for at in found.steps:
         table.add_row(human(at.n_tokens), _share(at.share), _interval(at))
     screen.console.print(table)
-    notes_below(screen, found.notes)
+    screen.notes(found.notes)
 
 
 def show_carried(screen: Screen, found: Carried, seen: tuple[OptimumAtScale, OptimumAtScale], out: Path) -> None:
@@ -41,7 +40,7 @@ def show_carried(screen: Screen, found: Carried, seen: tuple[OptimumAtScale, Opt
     for name, *share_3 in zip(found.domains, *share_3K, strict=True):
         table.add_row(Text(name), *(f"{share:.1%}" for share in share_3))
     screen.console.print(table)
-    notes_below(screen, found.notes)
+    screen.notes(found.notes)
     screen.say(str(out))
 
 

@@ -10,10 +10,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -93,7 +93,9 @@ class Screen:
     def trials(self, event: str, progress: RunProgress) -> None:
         """One event of a running study."""
         if self.as_json:
-            print(json.dumps({"event": event, **_progress_json(progress)}), flush=True, file=self._out)
+            keys = ("total", "done", "failed", "running", "best", "eta_seconds")
+            known = {key: getattr(progress, key) for key in keys}
+            print(json.dumps({"event": event, **known}), flush=True, file=self._out)
             return
         if self._bar is None:
             self._start_bar("trials", progress.total)
@@ -108,19 +110,28 @@ class Screen:
         if self.as_json:
             print(json.dumps({"event": "finished", "study": study.store.where, **found.to_json()}), flush=True)
             return
-        self.console.print(mixture_table(found))
-        self.console.print(baseline_table(found))
         law = found.law
-        self.console.print(
+        self.answer(
+            found,
             f"Held-out rank correlation of the objective {figure(law['rank_correlation'])} "
             f"(within a size {figure(law['rank_correlation_within_size'])}); in {found.unit}: error "
             f"{figure(law['error'], 3)}, noise of one run {law['noise']:.3f}, optimum within "
-            f"{found.certificate['gap']:.0e}."
+            f"{found.certificate['gap']:.0e}.",
         )
-        for note in law["notes"]:
-            self.console.print(Text(f"Note: {note}", style="yellow"))
-        self.console.print(Text(f"Verdict: {found.verdict['answer']}: {found.verdict['reason']}.", style="bold"))
         self.say(f"Page: {study.store.url('report.html')}")
+
+    def answer(self, found: Recommendation, certainty: str) -> None:
+        """A recommendation for people, with a sentence on how sure it is."""
+        self.console.print(mixture_table(found))
+        self.console.print(baseline_table(found))
+        self.say(certainty)
+        self.notes(found.law["notes"])
+        self.console.print(Text(f"Verdict: {found.verdict['answer']}: {found.verdict['reason']}.", style="bold"))
+
+    def notes(self, said: Sequence[str], kind: str = "Note") -> None:
+        """What should not be overlooked."""
+        for one in said:
+            self.console.print(Text(f"{kind}: {one}", style="yellow"))
 
     def plan(self, space: SearchSpace, found: Plan) -> None:
         """A plan."""
@@ -140,8 +151,7 @@ class Screen:
                 Text(d.name), human(d.available_tokens), f"{d.prior:.1%}", f"{d.lowest:.1%} - {d.highest:.1%}", *epochs
             )
         self.console.print(table)
-        for warning in found.warnings:
-            self.console.print(Text(f"Warning: {warning}", style="yellow"))
+        self.notes(found.warnings, "Warning")
         self.console.print(
             f"{found.trials} trials, {human(found.tokens)} tokens, {found.flops:.1e} FLOPs: about "
             f"{duration(found.seconds)} with {found.slots} trials at a time on this machine (measured on some steps)."
@@ -177,11 +187,6 @@ class Screen:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def _progress_json(progress: RunProgress) -> dict[str, Any]:
-    keys = ("total", "done", "failed", "running", "best", "eta_seconds")
-    return {key: getattr(progress, key) for key in keys}
 
 
 def _note(progress: RunProgress) -> str:

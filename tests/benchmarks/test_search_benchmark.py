@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from benchmarks import search
+from benchmarks import laws, search
 from benchmarks.search_methods import METHODS, Method, rungs_of
 from benchmarks.search_page import page
 from benchmarks.search_play import Played, answers, play, space_for, train
@@ -204,7 +205,7 @@ def test_runs_of_a_changed_method_can_be_dropped(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_command_writes_a_page_and_continues_without_playing_again(tmp_path: Path) -> None:
     store, target = tmp_path / "runs.jsonl", tmp_path / "search.md"
-    words = ["--methods", "random,uniform", "--worlds", "m4 3", "--jobs", "1", "--results", str(store)]
+    words = ["--methods", "random,uniform", "--worlds", "m4 3", "--budget", "8", "--jobs", "1", "--results", str(store)]
     command = [sys.executable, "-m", "benchmarks.search", *words, "--markdown", str(target)]
     first = subprocess.run([*command, "--seeds", "1"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "2 runs to play, 0 stored" in first.stderr
@@ -215,8 +216,14 @@ def test_command_writes_a_page_and_continues_without_playing_again(tmp_path: Pat
     assert (tmp_path / "pictures" / "search.html").is_file()
 
 
-def test_missing_folder_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.search", "--data", str(tmp_path / "none")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1
+@pytest.mark.parametrize("command", [search, laws])
+def test_missing_folder_is_one_sentence_and_exit_code_2(
+    command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--data", str(tmp_path / "none")])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == "" and len(said.err.strip().splitlines()) == 1
+    assert "--data DIR" in said.err

@@ -55,11 +55,12 @@ if words[0] == "apply":
 elif words[0] == "delete":
     state.unlink()
 elif words[0] == "logs":
-    print("one\\ntwo")
+    print("one\\ntwo" + "\\nthe last" * (state.parent / "ended").exists())
 elif words[0] == "get" and state.exists():
     now = state.read_text()
     print(json.dumps({"status": {"jobStatus": now}}))
     if now == "RUNNING": state.write_text("SUCCEEDED")
+    else: (state.parent / "ended").touch()
 """
 
 
@@ -68,7 +69,8 @@ def test_a_rayjob_is_applied_followed_and_met_again(bench: Path) -> None:
     said: list[str] = []
     assert run_rayjob("raymix-web", HOSTILE, "the file", said.append) == "SUCCEEDED"
     assert (bench / "applied").read_text() == "the file"
-    assert said[0].startswith("submitted RayJob") and said.count("one") == said.count("two") == 1
+    assert said[0].startswith("submitted RayJob")
+    assert [said.count(line) for line in ("one", "two", "the last")] == [1, 1, 1]
     assert all(HOSTILE in words for words in calls(bench) if words[0] != "apply")
     assert not (bench / "owned").exists()
 

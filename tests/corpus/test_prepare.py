@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raymix.corpus import Corpus, CorpusError, Document, prepare
-from raymix.corpus.split import COLUMNS, DocumentTable, from_records, held_out_origins, identify
+from raymix.corpus.split import COLUMNS, Documents, held_out_origins, identify
 from raymix.corpus.tokenizer import Encoder
 from raymix.space import SearchSpace, SpaceError
 
@@ -52,8 +52,8 @@ def test_text_in_two_domains_is_on_the_same_side_in_both(
     assert not held & (decoded(corpus, corpus.train("a")) | decoded(corpus, corpus.train("b")))
 
 
-def of_rows(rows: list[tuple[int, int, int, int]]) -> DocumentTable:
-    return from_records(np.asarray(rows, dtype=COLUMNS))
+def of_rows(rows: list[tuple[int, int, int, int]]) -> Documents:
+    return np.asarray(rows, dtype=COLUMNS)
 
 
 def test_what_one_domain_holds_out_no_domain_trains_on() -> None:
@@ -61,7 +61,7 @@ def test_what_one_domain_holds_out_no_domain_trains_on() -> None:
     away = held_out_origins({"docs": of_rows(rows)}, 200)
     assert len(away) == 8  # 5% are 5, and 1.5 x eval_tokens 3
     assert len(held_out_origins({"docs": of_rows(rows)}, 1000)) == 15
-    assert np.array_equal(np.sort(of_rows(rows).origin)[: len(away)], away)
+    assert np.array_equal(np.sort(of_rows(rows)["origin"])[: len(away)], away)
 
 
 def test_large_domain_holds_out_no_more_than_it_needs() -> None:

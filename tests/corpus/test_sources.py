@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,14 +15,6 @@ from raymix.space import Source, SpaceError
 
 def read(folder: Path, **source: object) -> list[str]:
     return [document.text for document in documents(Source.model_validate(source), folder)]
-
-
-def test_jsonl_and_its_gzip_are_read_line_by_line(tmp_path: Path) -> None:
-    lines = "".join(json.dumps({"text": text}) + "\n" for text in ("one", "zwei \u00fc", "three"))
-    (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
-    with gzip.open(tmp_path / "b.jsonl.gz", "wt", encoding="utf-8") as stream:
-        stream.write(lines)
-    assert read(tmp_path, files="*.jsonl*") == ["one", "zwei \u00fc", "three"] * 2
 
 
 def test_parquet_is_read_from_the_named_field(tmp_path: Path) -> None:
@@ -40,21 +31,6 @@ def test_any_other_text_file_is_one_document(tmp_path: Path) -> None:
 def test_glob_characters_in_the_name_of_a_file_are_taken_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "a[1].txt").write_text("one")
     assert read(tmp_path, files="a[1].txt") == ["one"]
-
-
-def test_local_dataset_repository_is_read(tmp_path: Path) -> None:
-    repository = tmp_path / "repo"
-    repository.mkdir()
-    (repository / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
-    (repository / "test.jsonl").write_text('{"text": "three"}\n')
-    assert read(tmp_path, dataset="repo") == ["one", "two"]
-    assert read(tmp_path, dataset="repo", split="test") == ["three"]
-
-
-def test_dataset_saved_to_disk_is_read(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    datasets.Dataset.from_dict({"text": ["one", "two"]}).save_to_disk(tmp_path / "saved")
-    assert read(tmp_path, dataset="saved") == ["one", "two"]
 
 
 def test_unreachable_dataset_is_one_error_with_name_and_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ import pytest
 from raymix.corpus import CorpusError, files, parts, prepare, workers
 from raymix.corpus.files import Chunk
 from raymix.corpus.parts import Job, Part
-from raymix.corpus.prepare import _alone
+from raymix.corpus.prepare import _locked
 from raymix.corpus.workers import Feed
 from raymix.space import SearchSpace, Source, SpaceError, Tokenizer
 
@@ -176,7 +176,7 @@ def test_a_folder_taken_away_before_it_is_locked_is_made_again(
         return whole(path, *args, **settings)
 
     monkeypatch.setattr(Path, moment, late)
-    with _alone(staging) as found:
+    with _locked(staging) as found:
         assert found.is_dir()
     assert times
 
@@ -298,7 +298,7 @@ def test_a_full_disk_is_named_and_keeps_no_half_of_a_part(
 
 def test_small_text_starts_no_processes(large: SearchSpace, tmp_path: Path) -> None:
     with workers.executor(None, 1e6, tmp_path) as (pool, n):
-        assert (type(pool), n) == (workers.Here, 1)
+        assert (type(pool), n) == (workers.SerialExecutor, 1)
 
 
 @pytest.mark.slow

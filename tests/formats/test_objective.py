@@ -16,10 +16,9 @@ def test_two_columns_with_any_header(tmp_path: Path) -> None:
 def test_further_columns_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / "w.csv").write_text("valid_domain,pile_weight,coarse\nArXiv,0.1,academic\nGithub,0.9,symbolic\n")
     assert read_weights(tmp_path / "w.csv") == {"ArXiv": 0.1, "Github": 0.9}
-    (tmp_path / "v.csv").write_text("rank,name,pile_weight,tokens\n1,a,0.1,5\n2,b,0.9,6\n")
-    assert read_weights(tmp_path / "v.csv", name="name") == {"a": 0.1, "b": 0.9}
-    assert read_available(tmp_path / "v.csv", name="name") == {"a": 5.0, "b": 6.0}
-    assert read_available(tmp_path / "v.csv", name="name", value="rank") == {"a": 1.0, "b": 2.0}
+    (tmp_path / "v.csv").write_text("name,rank,pile_weight,tokens\na,1,0.1,5\nb,2,0.9,6\n")
+    assert read_weights(tmp_path / "v.csv") == {"a": 0.1, "b": 0.9}
+    assert read_available(tmp_path / "v.csv") == {"a": 5.0, "b": 6.0}
 
 
 @pytest.mark.parametrize("ending", ["json", "yaml", "yml"])

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import json
 import pickle
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,13 @@ from tests import worlds
 SOURCE = Path(raymix.__file__).parent
 
 
+SECRETS = {
+    "HF_TOKEN": "hf_canarycanary1",
+    "AWS_SECRET_ACCESS_KEY": "awscanarycanary2",
+    "WANDB_API_KEY": "wbcanarycanary3",
+}
+
+
 class Canary:
     """A pickle of this makes a file when it is loaded."""
 
@@ -34,14 +42,18 @@ class Canary:
         return (open, (str(self.path), "w"))
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    """A finished study with all its derived files."""
-    found = Study.create(worlds.space(), tmp_path / "study", seed=0)
-    with found.writing() as ledger:
-        worlds.play(ledger)
-    write_results(Study.open(tmp_path / "study"))
-    return tmp_path / "study"
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study with all its derived files and a failed trial, made where the environment holds secrets."""
+    folder = tmp_path_factory.mktemp("untrusted") / "study"
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in SECRETS.items():
+            environment.setenv(name, value)
+        with Study.create(worlds.space(), folder, seed=0).writing() as ledger:
+            worlds.play(ledger)
+            ledger.fail(ledger.ask(1)[0].trial_id, "no reason")
+        write_results(Study.open(folder))
+    return folder
 
 
 def test_the_canary_sings_where_a_pickle_is_loaded(tmp_path: Path) -> None:
@@ -50,6 +62,7 @@ def test_the_canary_sings_where_a_pickle_is_loaded(tmp_path: Path) -> None:
 
 
 def test_no_file_of_a_study_is_loaded_as_a_pickle(study: Path, tmp_path: Path) -> None:
+    study = shutil.copytree(study, tmp_path / "study")
     canary, files = tmp_path / "sung", [file for file in study.rglob("*") if file.is_file()]
     assert len(files) > 12
     for file in files:
@@ -142,23 +155,8 @@ def test_hostile_names_stay_names_in_every_file(tmp_path: Path) -> None:
     assert not Path("owned").exists()
 
 
-SECRETS = {
-    "HF_TOKEN": "hf_canarycanary1",
-    "AWS_SECRET_ACCESS_KEY": "awscanarycanary2",
-    "WANDB_API_KEY": "wbcanarycanary3",
-}
-
-
-def test_secrets_of_the_environment_are_written_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in SECRETS.items():
-        monkeypatch.setenv(name, value)
-    study = Study.create(worlds.space(), tmp_path / "study", seed=0)
-    with study.writing() as ledger:
-        worlds.play(ledger)
-        trial = ledger.ask(1)[0]
-        ledger.fail(trial.trial_id, "no reason")
-    write_results(Study.open(tmp_path / "study"))
-    written = b"".join(file.read_bytes() for file in (tmp_path / "study").rglob("*") if file.is_file())
+def test_secrets_of_the_environment_are_written_nowhere(study: Path) -> None:
+    written = b"".join(file.read_bytes() for file in study.rglob("*") if file.is_file())
     assert len(written) > 10_000
     for value in SECRETS.values():
         assert value.encode() not in written
