@@ -34,7 +34,7 @@ from raymix.study.confirm import (
     proposal,
     weighed,
 )
-from raymix.study.gain import Gain
+from raymix.study.gain import Gain, Guard, guard_words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.reading import Interval
@@ -357,6 +357,21 @@ def test_two_names_of_one_mixture_are_one_run_and_no_trial_is_kept_for_the_secon
     assert found.gains["prior"].pairs == 2 and found.gains["prior"].mean == found.gains["uniform"].mean
 
 
+def test_the_prior_under_another_name_is_the_prior() -> None:
+    """Its verdict is by what was confirmed, and guardrails are checked."""
+    changes = {"confirm": {"seeds": 2, "baselines": ["uniform"]}, "objective": {"guardrails": {"code": 0.5}}}
+    book = ledger(domains=NAMES, budget={"trials": 12, "per_round": 5}, **changes)
+    assert expected_trials(book) == 12
+    play(book)
+    assert [trial.purpose for trial in book.trials.values()] == ["search"] * 8 + ["confirm"] * 4
+    found = confirmation(book)
+    assert found is not None and set(found.gains) == {"uniform", "prior"} and set(found.guardrails) == {"code"}
+    assert found.gains["prior"].pairs == 2 and found.gains["prior"].mean == found.gains["uniform"].mean
+    apart = ledger(budget={"trials": 12, "per_round": 5}, **changes)  # here it is a mixture of its own
+    play(apart)
+    assert set(apart.confirmations[-1]["mixtures"]) == {"proposal", "uniform"}
+
+
 def test_what_is_left_pays_for_mixtures_and_not_for_names() -> None:
     """FLOPs for two seeds of two mixtures are two seeds, however many names the second mixture has."""
     confirm = {"seeds": 2, "baselines": ["prior", "uniform"], "share": 0.25}
@@ -386,6 +401,22 @@ def test_a_gain_confirmed_at_the_scale_of_all_runs_is_no_word_on_one_far_beyond(
         verdict = weighed(said, confirmed).verdict
         assert verdict["answer"].startswith(answer) and "confirmed 0.1000" in verdict["reason"]
         assert ("no run says what size does" in verdict["reason"]) == (answer == "confirm first")
+
+
+def test_runs_still_to_end_are_named_beside_what_pairs_saw() -> None:
+    at, one = {"n_params": 1e6, "n_tokens": 1e8}, Interval(2.0, 1.9, 2.1)
+    law = {"answer": "use it", "reason": "by the law"}
+    said = Recommendation({"web": 1.0}, at, {}, one, {}, {}, {}, {"notes": []}, {}, law, {})
+    for gains in ({"prior": seen(-0.1)}, {"prior": seen(0.1, 0.1, high=0.12)}, {"uniform": seen(-1, -1, high=-0.5)}):
+        confirmed = Confirmation(at, [1000], {"proposal": {"web": 1.0}}, {}, 2, 4, 0, gains, [])
+        assert "4 of its runs are still to end" in weighed(said, confirmed).verdict["reason"]
+
+
+@pytest.mark.parametrize(("mean", "said"), [(0.08, "worse"), (-0.08, "better")])
+def test_what_was_foreseen_of_a_guardrail_is_worse_or_better_and_never_both(mean: float, said: str) -> None:
+    words = guard_words("code", Guard(0.02, mean / 2, mean, mean - 0.01, mean + 0.01))
+    assert f"0.0800 {said} than at the prior (90% interval 0.0700 to 0.0900)" in words
+    assert f"(0.0400 {said} was predicted at this scale)" in words and "-" not in words
 
 
 @pytest.mark.parametrize(

@@ -218,20 +218,22 @@ def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommenda
 
 def _verdict(found: Recommendation, confirmed: Confirmation) -> dict[str, str]:
     """What the pairs say of the mixture recommended; what the law says where they say nothing."""
-    prior, at = confirmed.gains.get("prior"), _of(confirmed.scale)
+    prior, at, pending = confirmed.gains.get("prior"), _of(confirmed.scale), confirmed.pending
     broken = [guard_words(name, guard) for name, guard in confirmed.guardrails.items() if guard.broken]
     if broken and prior is not None:
         kept = {"answer": "keep the baseline: guardrail broken", "baseline": "prior"}
-        reason = f"{words('prior', prior, 0, found.unit)}, at {at}; but {'; '.join(broken)}"
+        reason = f"{words('prior', prior, pending, found.unit)}, at {at}; but {'; '.join(broken)}"
         return {**kept, "reason": f"{reason}; raymix confirm trains what the law, which knows this now, proposes"}
     better = {name: gain.mean for name, gain in confirmed.gains.items() if gain.mean is not None and gain.worse}
     if better:
         name = min(better, key=lambda name: better[name])
-        reason = f"{words(name, confirmed.gains[name], 0, found.unit)}, at {at}; the confirmed interval is below 0"
+        reason = (
+            f"{words(name, confirmed.gains[name], pending, found.unit)}, at {at}; the confirmed interval is below 0"
+        )
         return {"answer": "keep the baseline: seen to be better", "baseline": name, "reason": reason}
     if prior is None or prior.mean is None or (prior.low is None and prior.mean > 0):
         return found.verdict
-    reason = f"{words('prior', prior, 0, found.unit)}, at {at}"
+    reason = f"{words('prior', prior, pending, found.unit)}, at {at}"
     if prior.low is None or prior.low <= 0:
         why = "that pair saw no gain" if prior.low is None else "the confirmed interval includes 0"
         kept = {"answer": "keep the baseline: gain within noise", "baseline": "prior"}
