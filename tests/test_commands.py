@@ -321,10 +321,18 @@ BAD = {
     "bound no share": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --max web=2 -o {tmp}/b.json", "must lie in 0..1"),
     "nothing feasible": (
         "optimize {law} --n-params 1e6 --n-tokens 1e9 --max web=.1 --max code=.1 --max books=.1 -o {tmp}/b.json",
-        "sum to 0.3, less than 1: raise max_share\n",  # nothing of epochs, where none were asked for
+        "sum to 0.3, less than 1: raise --max\n",  # nothing of epochs, where none were asked for
     ),
     "bound twice": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --min web=.1 --min web=.2 -o {tmp}/b.json", "twice"),
     "epochs of nothing": ("optimize {law} --n-params 1 --n-tokens 1 --max-epochs 2 -o {tmp}/b.json", "--available"),
+    "no epochs": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --available {stock} --max-epochs 0 -o {tmp}/b.json",
+        "--max-epochs is 0.0: input should be greater than 0",
+    ),
+    "too few epochs": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --available {stock} --max-epochs .1 -o {tmp}/b.json",
+        "raise --max-epochs or lower --n-tokens",
+    ),
     "shares of a domain without tokens": (
         "fit {drawn} -o {tmp}/l.json",
         "trial a: unique/web is 0, and 0.5 of the run was drawn from it",
@@ -347,6 +355,8 @@ def test_bad_input_is_one_sentence_and_exit_2(case: str, folder: Path, tmp_path:
     words, says = BAD[case]
     (tmp_path / "drawn.csv").write_text(KEYS + ",loss/x,unique/web\na,1e6,1e9,0.5,0.5,0,2,0\nb,1e6,1e9,1,0,0,2,1\n")
     names |= {name: tmp_path / f"{name}.csv" for name in ("short", "long", "lost", "some", "drawn")}
+    (tmp_path / "stock.json").write_text('{"web": 1e9, "code": 1e9, "books": 1e9}')
+    names["stock"] = tmp_path / "stock.json"
     result = raymix(*words.format(**names, tmp=tmp_path, endless="x" * 300).split())
     assert result.exit_code == 2, result.output
     assert says in result.stderr
