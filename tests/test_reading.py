@@ -129,8 +129,21 @@ def test_an_order_is_judged_inside_scales_of_enough_trials_alone() -> None:
     columns = [f"t{i}" for i in range(8)], [1e6] * 6 + [2e5] * 2, [1e8] * 8, large + small
     found = HeldOut(*columns, predicted=large[::-1] + small, low=[0.0] * 8, high=[9.0] * 8)
     assert found.order == pytest.approx(-1)
-    few = HeldOut(*(column[1:] for column in columns), large[1:] + small, [0.0] * 7, [9.0] * 7)
+    few = HeldOut(*(column[2:] for column in columns), large[2:] + small, [0.0] * 6, [9.0] * 6)
     assert np.isnan(few.order)
+
+
+def test_an_order_over_scales_of_few_trials_is_that_of_their_differences() -> None:
+    """Three trials of each of three sizes: between sizes any law ranks well, inside them this one is upside down."""
+    apart, level = np.array([0, 10, 21, 0, 13, 25, 0, 17, 36]) / 100, np.repeat([4.0, 3.0, 2.0], 3)
+    columns = [f"t{i}" for i in range(9)], np.repeat([1e6, 4e6, 16e6], 3).tolist(), [1e8] * 9
+    nothing = [0.0] * 9
+    for sign in (1, -1):
+        found = HeldOut(*columns, (level + apart).tolist(), (level + sign * apart).tolist(), nothing, nothing)
+        assert found.order == pytest.approx(sign)
+    scattered = HeldOut(columns[0], [1e6 * 2**i for i in range(9)], columns[2], apart.tolist(), apart.tolist(),
+                        nothing, nothing)  # fmt: skip
+    assert np.isnan(scattered.order)
 
 
 def test_a_gain_that_no_run_speaks_of_is_to_be_confirmed_first() -> None:
