@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from raymix.commands.places import check_out
 from raymix.laws.reach import Reach
 from raymix.observations import Observations
 from raymix.results import write_results
-from raymix.tables.law_file import read_law
+from raymix.tables.law_file import read_law, write_law
 from raymix.target.recommend import NotEnoughTrialsError
 from raymix.target.refits import rows_of
 
@@ -150,8 +151,8 @@ def test_runs_of_one_size_are_no_ground_to_use_a_mixture_far_beyond_it(folder: P
     (tmp_path / "prior.json").write_text('{"web": 8, "code": 1, "books": 1}')
     (tmp_path / "weights.json").write_text('{"exams": 1}')
     exams, caps = ("--objective", tmp_path / "weights.json"), ("--max", "books=0.4")
-    ask("fit", tmp_path / "one.csv", "-o", tmp_path / "law.json", "--law", "union")
     wanted = ("--n-tokens", 1e9, "-o", tmp_path / "best.json", "--prior", tmp_path / "prior.json", *exams, *caps)
+    ask("fit", tmp_path / "one.csv", "-o", tmp_path / "law.json", "--law", "union", "--weights", "exams=1")
     near = ask("optimize", tmp_path / "law.json", "--n-params", 2e6, *wanted)["verdict"]
     assert near["answer"] == "use it", near
     far = ask("optimize", tmp_path / "law.json", "--n-params", 3.5e8, *wanted)["verdict"]
@@ -233,13 +234,26 @@ def test_scores_of_one_objective_say_nothing_of_another(folder: Path, tmp_path: 
     (tmp_path / "one.json").write_text('{"exams": 1}')
     (tmp_path / "same.json").write_text('{"exams": 2, "Web": 2, "code": 2}')
     scale = ("--n-params", 4e6, "--n-tokens", 1e9, "-o", tmp_path / "best.json")
-    plain, same, one = (
-        ask("optimize", folder / "law.json", *scale, *more)["law"]
-        for more in ((), ("--objective", tmp_path / "same.json"), ("--objective", tmp_path / "one.json"))
+    (tmp_path / "prior.json").write_text('{"web": 8, "code": 1, "books": 1}')
+    prior = ("--prior", tmp_path / "prior.json", "--max", "books=0.4")
+    found = read_law(folder / "law.json")
+    noisier = [{**score, "noise": 3 * score["noise"]} for score in found.choice["scores"]]
+    write_law(tmp_path / "noisy.json", replace(found, choice={**found.choice, "scores": noisier}))
+    (plain, _), (same, _), (one, said), (noisy, _) = (
+        (best["law"], best["verdict"])
+        for law, more in (
+            (folder / "law.json", ()),
+            (folder / "law.json", ("--objective", tmp_path / "same.json")),
+            (folder / "law.json", ("--objective", tmp_path / "one.json", *prior)),
+            (tmp_path / "noisy.json", ("--objective", tmp_path / "one.json", *prior)),
+        )
+        for best in [ask("optimize", law, *scale, *more)]
     )
     assert plain == same and plain["rank_correlation"] is not None
     assert one["rank_correlation"] is one["error"] is None
     assert any("for other weights" in note for note in one["notes"])
+    assert said["answer"].startswith("confirm first") and "raymix fit --weights" in said["reason"], said
+    assert noisy["noise"] > 2.5 * one["noise"]  # taken over from the fitted weights (here the law's own was 1.09 times)
 
 
 def test_a_law_of_the_mixture_alone_is_not_read_at_another_scale(tmp_path: Path) -> None:
