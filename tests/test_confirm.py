@@ -218,6 +218,18 @@ def test_a_failed_run_takes_its_pairs_with_it(played: Ledger) -> None:
     assert found is not None
     assert (found.done, found.failed, found.pending) == (8, 1, 0)
     assert (found.gains["prior"].pairs, found.gains["uniform"].pairs) == (2, 3)
+    assert "(2 pairs of runs), while 1 of its runs failed" in found.words[0]  # a mixture that diverges is not better
+
+
+def test_a_confirmation_that_failed_is_said_beside_the_law(played: Ledger) -> None:
+    at, one = {"n_params": 1e6, "n_tokens": 1e8}, Interval(2.0, 1.9, 2.1)
+    law = {"answer": "use it", "reason": "by the law"}
+    said = Recommendation({"web": 1.0}, at, {}, one, {}, {}, {}, {"notes": []}, {}, law, {})
+    nothing = Gain(Interval(0.1, 0.05, 0.15), None, None, None, None, 0, {})
+    for pending in (0, 2):
+        confirmed = Confirmation(at, [1000], {"proposal": {"web": 1.0}}, {}, 0, pending, 4, {"prior": nothing}, ["so"])
+        found = weighed(said, confirmed)
+        assert ("4 of its runs failed" in found.verdict["reason"]) == (found.law["notes"] == ["so"]) == (pending == 0)
 
 
 def test_the_largest_scale_that_the_rest_pays_for() -> None:

@@ -112,17 +112,19 @@ def _mean(difference_P: Array) -> tuple[float, float | None, float | None]:
     return mean, error, float(stats.t.ppf(0.95, n - 1)) * error
 
 
-def words(name: str, gain: Gain, pending: int, unit: str) -> str:
-    """Predicted beside confirmed, as a sentence; `pending` runs are still to end."""
+def words(name: str, gain: Gain, pending: int, unit: str, failed: int = 0) -> str:
+    """Predicted beside confirmed, as a sentence; `pending` runs are still to end, `failed` ones left pairs out."""
     p = gain.predicted
     said = f"predicted gain over {name} {with_unit(f'{p.mean:.4f}', unit)} (90% interval {p.low:.4f} to {p.high:.4f})"
+    counted = ((pending, "are still to end"), (failed, "failed"))
+    others = " and ".join(f"{n} of its runs {what}" for n, what in counted if n)
     if not gain.pairs or gain.mean is None:
-        return f"{said}; " + (f"{pending} of its runs are still to end" if pending else "no pair of runs ended well")
-    both = f"{said}, confirmed {gain.mean:.4f}"
-    ahead = f", while {pending} of its runs are still to end" if pending else ""
+        none = "" if pending else f"no pair of runs ended well{', ' if others else ''}"
+        return f"{said}; {none}{others}"
+    both, others = f"{said}, confirmed {gain.mean:.4f}", f", while {others}" if others else ""
     if gain.standard_error is None:
-        return f"{both} by one pair of runs: no standard error{ahead}"
-    return f"{both} with a standard error of {gain.standard_error:.4f} ({gain.pairs} pairs of runs){ahead}"
+        return f"{both} by one pair of runs: no standard error{others}"
+    return f"{both} with a standard error of {gain.standard_error:.4f} ({gain.pairs} pairs of runs){others}"
 
 
 def guard_words(name: str, guard: Guard) -> str:
