@@ -286,7 +286,7 @@ def _predicted(
     unique_K = unique_at(space, np.asarray([scale]))[0]  # these runs repeat tokens as the proxies do
     objective = objective_of(space, law, at, unique_K)
     drawn = refitted(objective, space, usable, N_DRAWS, np.random.default_rng([ledger.seed, 1]), unique_K)
-    read, worse = Reading.of(objective, mix_BK, drawn), {}
+    read, worse = Reading.of(objective, mix_BK, drawn, usable.scale_B2.max(axis=0)), {}
     if "prior" in names:
         worse_M = read.loss_QM[0] - read.loss_QM[1 + names.index("prior")]
         worse = {name: float(worse_M[space.eval_names.index(name)]) for name in space.objective.guardrails}

@@ -90,7 +90,8 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     laws = sample(objective.law, N_DRAWS, np.random.default_rng([seed, 2]))
     drawn = None if laws is None else [replace(objective, law=law) for law in laws]
     mix_QK = np.stack([optimum.mixture_K, *baselines.values()])
-    read = Reading.of(objective, mix_QK, drawn).widened(found.widening(mix_QK))
+    most = wanted.scale if found.trained is None else (found.trained.n_params[-1], found.trained.n_tokens[1])
+    read = Reading.of(objective, mix_QK, drawn, most).widened(found.widening(mix_QK))
     compared = read.baselines({name: space.shares(mix_K) for name, mix_K in baselines.items()})
     beyond = share_notes(found, optimum.mixture_K[None])
     guessed = [*guessed_at(found, wanted.scale), *beyond, *judged]
