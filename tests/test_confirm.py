@@ -21,7 +21,7 @@ from raymix.results import results
 from raymix.space import Rung, Scale, SpaceError
 from raymix.space_study import Confirm
 from raymix.store import Store
-from raymix.study.affordable import largest_affordable
+from raymix.study.affordable import affordable, largest_affordable
 from raymix.study.agenda import expected_trials, next_trials, over
 from raymix.study.budget import spent
 from raymix.study.confirm import (
@@ -254,6 +254,19 @@ def test_a_budget_in_flops_keeps_a_share_and_is_not_exceeded() -> None:
     assert spent(book).flops <= total * (1 + 1e-9)
     found = confirmation(book)
     assert found is not None and found.done == 4
+
+
+def test_no_run_of_a_confirmation_is_longer_than_the_hours_left() -> None:
+    """Sixteen trials of five hours side by side: what is left pays for 2.7 of them a run, which would take 13 hours."""
+    budget = {"hours": 10.0, "per_round": 16, "stop_early": False}
+    book = ledger(ladder=[SMALL._asdict()], budget=budget, confirm={"seeds": 3, "share": 0.5})
+    for trial in book.ask(16):
+        row = {f"loss/{name}": value for name, value in losses(trial).items()}
+        book.observe(trial.trial_id, row | {"seconds": 5 * 3600.0})
+    book.hours = 5.0
+    seeds, scale = affordable(book, Confirm(seeds=3), True, 2)
+    assert seeds == 3 and scale is not None
+    assert book.flops_of(scale) == pytest.approx(cost(SMALL))
 
 
 def test_too_little_for_confirmation_is_said_and_ends_the_study() -> None:
