@@ -133,9 +133,11 @@ def _confirming(space: SearchSpace, corpus: Corpus, search: list[RungPlan], rate
     ledger, limits = Ledger(space), space.budget.limits()
     ledger.expected_flops = _flops_of(space, corpus)
     hours = min(limits.get("gpu_hours", math.inf), slots * limits.get("hours", math.inf))
-    flops = min(limits.get("flops", math.inf), HOUR * rate * hours) - sum(rung.trials * rung.flops for rung in search)
+    searched = sum(rung.trials * rung.flops for rung in search)
+    flops = min(limits.get("flops", math.inf), HOUR * rate * hours) - searched
+    in_time = HOUR * rate * limits.get("hours", math.inf) - searched / slots
     trials = limits.get("trials", math.inf) - sum(rung.trials for rung in search)
-    seeds, scale = seeds_and_scale(ledger, wanted, flops, trials, arms(space, wanted))
+    seeds, scale = seeds_and_scale(ledger, wanted, flops, trials, arms(space, wanted), in_time)
     if scale is None:
         return None
     rung = _rung(space, corpus, scale, ledger.flops_of(scale) / rate)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from raymix.commands.places import check_out
 from raymix.laws.reach import Reach
 from raymix.observations import Observations
 from raymix.results import write_results
-from raymix.tables.law_file import read_law
+from raymix.tables.law_file import read_law, write_law
 from raymix.target.recommend import NotEnoughTrialsError
 from raymix.target.refits import rows_of
 
@@ -150,8 +151,8 @@ def test_runs_of_one_size_are_no_ground_to_use_a_mixture_far_beyond_it(folder: P
     (tmp_path / "prior.json").write_text('{"web": 8, "code": 1, "books": 1}')
     (tmp_path / "weights.json").write_text('{"exams": 1}')
     exams, caps = ("--objective", tmp_path / "weights.json"), ("--max", "books=0.4")
-    ask("fit", tmp_path / "one.csv", "-o", tmp_path / "law.json", "--law", "union")
     wanted = ("--n-tokens", 1e9, "-o", tmp_path / "best.json", "--prior", tmp_path / "prior.json", *exams, *caps)
+    ask("fit", tmp_path / "one.csv", "-o", tmp_path / "law.json", "--law", "union", "--weights", "exams=1")
     near = ask("optimize", tmp_path / "law.json", "--n-params", 2e6, *wanted)["verdict"]
     assert near["answer"] == "use it", near
     far = ask("optimize", tmp_path / "law.json", "--n-params", 3.5e8, *wanted)["verdict"]
@@ -233,13 +234,26 @@ def test_scores_of_one_objective_say_nothing_of_another(folder: Path, tmp_path: 
     (tmp_path / "one.json").write_text('{"exams": 1}')
     (tmp_path / "same.json").write_text('{"exams": 2, "Web": 2, "code": 2}')
     scale = ("--n-params", 4e6, "--n-tokens", 1e9, "-o", tmp_path / "best.json")
-    plain, same, one = (
-        ask("optimize", folder / "law.json", *scale, *more)["law"]
-        for more in ((), ("--objective", tmp_path / "same.json"), ("--objective", tmp_path / "one.json"))
+    (tmp_path / "prior.json").write_text('{"web": 8, "code": 1, "books": 1}')
+    prior = ("--prior", tmp_path / "prior.json", "--max", "books=0.4")
+    found = read_law(folder / "law.json")
+    noisier = [{**score, "noise": 3 * score["noise"]} for score in found.choice["scores"]]
+    write_law(tmp_path / "noisy.json", replace(found, choice={**found.choice, "scores": noisier}))
+    (plain, _), (same, _), (one, said), (noisy, _) = (
+        (best["law"], best["verdict"])
+        for law, more in (
+            (folder / "law.json", ()),
+            (folder / "law.json", ("--objective", tmp_path / "same.json")),
+            (folder / "law.json", ("--objective", tmp_path / "one.json", *prior)),
+            (tmp_path / "noisy.json", ("--objective", tmp_path / "one.json", *prior)),
+        )
+        for best in [ask("optimize", law, *scale, *more)]
     )
     assert plain == same and plain["rank_correlation"] is not None
     assert one["rank_correlation"] is one["error"] is None
     assert any("for other weights" in note for note in one["notes"])
+    assert said["answer"].startswith("confirm first") and "raymix fit --weights" in said["reason"], said
+    assert noisy["noise"] > 2.5 * one["noise"]  # taken over from the fitted weights (here the law's own was 1.09 times)
 
 
 def test_a_law_of_the_mixture_alone_is_not_read_at_another_scale(tmp_path: Path) -> None:
@@ -321,10 +335,18 @@ BAD = {
     "bound no share": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --max web=2 -o {tmp}/b.json", "must lie in 0..1"),
     "nothing feasible": (
         "optimize {law} --n-params 1e6 --n-tokens 1e9 --max web=.1 --max code=.1 --max books=.1 -o {tmp}/b.json",
-        "sum to 0.3, less than 1: raise max_share\n",  # nothing of epochs, where none were asked for
+        "sum to 0.3, less than 1: raise --max\n",  # nothing of epochs, where none were asked for
     ),
     "bound twice": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --min web=.1 --min web=.2 -o {tmp}/b.json", "twice"),
     "epochs of nothing": ("optimize {law} --n-params 1 --n-tokens 1 --max-epochs 2 -o {tmp}/b.json", "--available"),
+    "no epochs": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --available {stock} --max-epochs 0 -o {tmp}/b.json",
+        "--max-epochs is 0.0: input should be greater than 0",
+    ),
+    "too few epochs": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --available {stock} --max-epochs .1 -o {tmp}/b.json",
+        "raise --max-epochs or lower --n-tokens",
+    ),
     "shares of a domain without tokens": (
         "fit {drawn} -o {tmp}/l.json",
         "trial a: unique/web is 0, and 0.5 of the run was drawn from it",
@@ -347,6 +369,8 @@ def test_bad_input_is_one_sentence_and_exit_2(case: str, folder: Path, tmp_path:
     words, says = BAD[case]
     (tmp_path / "drawn.csv").write_text(KEYS + ",loss/x,unique/web\na,1e6,1e9,0.5,0.5,0,2,0\nb,1e6,1e9,1,0,0,2,1\n")
     names |= {name: tmp_path / f"{name}.csv" for name in ("short", "long", "lost", "some", "drawn")}
+    (tmp_path / "stock.json").write_text('{"web": 1e9, "code": 1e9, "books": 1e9}')
+    names["stock"] = tmp_path / "stock.json"
     result = raymix(*words.format(**names, tmp=tmp_path, endless="x" * 300).split())
     assert result.exit_code == 2, result.output
     assert says in result.stderr

@@ -21,7 +21,7 @@ from raymix.results import results
 from raymix.space import Rung, Scale, SpaceError
 from raymix.space_study import Confirm
 from raymix.store import Store
-from raymix.study.affordable import largest_affordable
+from raymix.study.affordable import affordable, largest_affordable
 from raymix.study.agenda import expected_trials, next_trials, over
 from raymix.study.budget import spent
 from raymix.study.confirm import (
@@ -34,7 +34,7 @@ from raymix.study.confirm import (
     proposal,
     weighed,
 )
-from raymix.study.gain import Gain
+from raymix.study.gain import Gain, Guard, guard_words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.reading import Interval
@@ -218,6 +218,18 @@ def test_a_failed_run_takes_its_pairs_with_it(played: Ledger) -> None:
     assert found is not None
     assert (found.done, found.failed, found.pending) == (8, 1, 0)
     assert (found.gains["prior"].pairs, found.gains["uniform"].pairs) == (2, 3)
+    assert "(2 pairs of runs), while 1 of its runs failed" in found.words[0]  # a mixture that diverges is not better
+
+
+def test_a_confirmation_that_failed_is_said_beside_the_law(played: Ledger) -> None:
+    at, one = {"n_params": 1e6, "n_tokens": 1e8}, Interval(2.0, 1.9, 2.1)
+    law = {"answer": "use it", "reason": "by the law"}
+    said = Recommendation({"web": 1.0}, at, {}, one, {}, {}, {}, {"notes": []}, {}, law, {})
+    nothing = Gain(Interval(0.1, 0.05, 0.15), None, None, None, None, 0, {})
+    for pending in (0, 2):
+        confirmed = Confirmation(at, [1000], {"proposal": {"web": 1.0}}, {}, 0, pending, 4, {"prior": nothing}, ["so"])
+        found = weighed(said, confirmed)
+        assert ("4 of its runs failed" in found.verdict["reason"]) == (found.law["notes"] == ["so"]) == (pending == 0)
 
 
 def test_the_largest_scale_that_the_rest_pays_for() -> None:
@@ -242,6 +254,19 @@ def test_a_budget_in_flops_keeps_a_share_and_is_not_exceeded() -> None:
     assert spent(book).flops <= total * (1 + 1e-9)
     found = confirmation(book)
     assert found is not None and found.done == 4
+
+
+def test_no_run_of_a_confirmation_is_longer_than_the_hours_left() -> None:
+    """Sixteen trials of five hours side by side: what is left pays for 2.7 of them a run, which would take 13 hours."""
+    budget = {"hours": 10.0, "per_round": 16, "stop_early": False}
+    book = ledger(ladder=[SMALL._asdict()], budget=budget, confirm={"seeds": 3, "share": 0.5})
+    for trial in book.ask(16):
+        row = {f"loss/{name}": value for name, value in losses(trial).items()}
+        book.observe(trial.trial_id, row | {"seconds": 5 * 3600.0})
+    book.hours = 5.0
+    seeds, scale = affordable(book, Confirm(seeds=3), True, 2)
+    assert seeds == 3 and scale is not None
+    assert book.flops_of(scale) == pytest.approx(cost(SMALL))
 
 
 def test_too_little_for_confirmation_is_said_and_ends_the_study() -> None:
@@ -357,6 +382,21 @@ def test_two_names_of_one_mixture_are_one_run_and_no_trial_is_kept_for_the_secon
     assert found.gains["prior"].pairs == 2 and found.gains["prior"].mean == found.gains["uniform"].mean
 
 
+def test_the_prior_under_another_name_is_the_prior() -> None:
+    """Its verdict is by what was confirmed, and guardrails are checked."""
+    changes = {"confirm": {"seeds": 2, "baselines": ["uniform"]}, "objective": {"guardrails": {"code": 0.5}}}
+    book = ledger(domains=NAMES, budget={"trials": 12, "per_round": 5}, **changes)
+    assert expected_trials(book) == 12
+    play(book)
+    assert [trial.purpose for trial in book.trials.values()] == ["search"] * 8 + ["confirm"] * 4
+    found = confirmation(book)
+    assert found is not None and set(found.gains) == {"uniform", "prior"} and set(found.guardrails) == {"code"}
+    assert found.gains["prior"].pairs == 2 and found.gains["prior"].mean == found.gains["uniform"].mean
+    apart = ledger(budget={"trials": 12, "per_round": 5}, **changes)  # here it is a mixture of its own
+    play(apart)
+    assert set(apart.confirmations[-1]["mixtures"]) == {"proposal", "uniform"}
+
+
 def test_what_is_left_pays_for_mixtures_and_not_for_names() -> None:
     """FLOPs for two seeds of two mixtures are two seeds, however many names the second mixture has."""
     confirm = {"seeds": 2, "baselines": ["prior", "uniform"], "share": 0.25}
@@ -386,6 +426,22 @@ def test_a_gain_confirmed_at_the_scale_of_all_runs_is_no_word_on_one_far_beyond(
         verdict = weighed(said, confirmed).verdict
         assert verdict["answer"].startswith(answer) and "confirmed 0.1000" in verdict["reason"]
         assert ("no run says what size does" in verdict["reason"]) == (answer == "confirm first")
+
+
+def test_runs_still_to_end_are_named_beside_what_pairs_saw() -> None:
+    at, one = {"n_params": 1e6, "n_tokens": 1e8}, Interval(2.0, 1.9, 2.1)
+    law = {"answer": "use it", "reason": "by the law"}
+    said = Recommendation({"web": 1.0}, at, {}, one, {}, {}, {}, {"notes": []}, {}, law, {})
+    for gains in ({"prior": seen(-0.1)}, {"prior": seen(0.1, 0.1, high=0.12)}, {"uniform": seen(-1, -1, high=-0.5)}):
+        confirmed = Confirmation(at, [1000], {"proposal": {"web": 1.0}}, {}, 2, 4, 0, gains, [])
+        assert "4 of its runs are still to end" in weighed(said, confirmed).verdict["reason"]
+
+
+@pytest.mark.parametrize(("mean", "said"), [(0.08, "worse"), (-0.08, "better")])
+def test_what_was_foreseen_of_a_guardrail_is_worse_or_better_and_never_both(mean: float, said: str) -> None:
+    words = guard_words("code", Guard(0.02, mean / 2, mean, mean - 0.01, mean + 0.01))
+    assert f"0.0800 {said} than at the prior (90% interval 0.0700 to 0.0900)" in words
+    assert f"(0.0400 {said} was predicted at this scale)" in words and "-" not in words
 
 
 @pytest.mark.parametrize(

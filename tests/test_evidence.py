@@ -183,6 +183,19 @@ def test_what_a_study_measured_itself_is_no_evidence_for_it(tmp_path: Path) -> N
     assert sum(trial_id.startswith(REUSED) for trial_id in both.trial_ids) == 3
 
 
+def test_runs_whose_stages_fix_another_part_are_no_evidence(tmp_path: Path) -> None:
+    """Their mixtures are of the rest of a run, and not of the whole of it."""
+    staged = {"recipe": {"stages": [{"tokens": 0.75}, {"tokens": 0.25, "mixture": {"books": 1.0}}]}}
+    study = Study.create(worlds.space(**staged), tmp_path / "a")
+    for trial in study.ask(3):
+        study.tell(trial.trial_id, dict.fromkeys(OLD, 3.0))
+    entry = {"from": [str(tmp_path / "a")]}
+    for changes, n in (({}, 0), (staged, 3), ({"recipe": {"stages": [{"tokens": 0.5}, {"tokens": 0.5}]}}, 0)):
+        found, notes = taken(worlds.space(**entry, **changes))
+        assert len(found) == n
+        assert any("recipe.stages" in note for note in notes) == (n == 0)
+
+
 def test_two_entries_may_map_one_table_differently(tmp_path: Path) -> None:
     path, swapped = str(table(tmp_path)), {"rename_evals": {"web": "code", "code": "web"}}
     found, _ = taken(space(OLD, path, **{"from": [{"table": path}, {"table": path} | swapped]}))

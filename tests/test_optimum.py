@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raymix import simplex
 from raymix.simplex import Array, Polytope
 from raymix.target.near_optimal import exchangeable, near_optimal
-from raymix.target.optimum import ObjectiveAtScale, minimise
+from raymix.target.optimum import ObjectiveAtScale, certify, minimise
 
 
 class PowerLaw:
@@ -66,6 +66,47 @@ def test_worst_case_certificate_bounds_every_sample(seed: int, k: int) -> None:
     assert found.gap <= 1e-4
     samples = simplex.sample(polytope, 300, np.random.default_rng(seed))
     assert objective.values(samples).min() >= found.value - found.gap - 1e-9
+
+
+class Times:
+    """A law in another unit."""
+
+    name, convex, notes_ = "times", True, ()
+
+    def __init__(self, law: PowerLaw, factor: float) -> None:
+        self.law, self.factor = law, factor
+
+    def predict(self, mix_BK: Array, scale_B2: Array) -> Array:
+        return self.factor * self.law.predict(mix_BK, scale_B2)
+
+    def gradient(self, mix_BK: Array, scale_B2: Array) -> Array:
+        return self.factor * self.law.gradient(mix_BK, scale_B2)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "worst", "guarded"])
+@given(st.integers(0, 99), st.sampled_from([1e-6, 1e-4, 1e4, 1e6]))
+@settings(max_examples=12, deadline=None)
+def test_losses_in_another_unit_have_the_same_answer(reduce: str, seed: int, factor: float) -> None:
+    """Solvers stop at absolute differences: losses of 1e-6 left them where they began."""
+    K, slack = 4, 0.01
+    law, plain = problem(seed, K, reduce="worst" if reduce == "worst" else "mean")
+    if reduce == "guarded":
+        ceiling_M = plain.losses(np.full(K, 1 / K))[0] + 0.01
+        plain = replace(plain, ceiling_M=ceiling_M, prior_K=np.full(K, 1 / K), pull=0.01)
+    ceiling_M = None if plain.ceiling_M is None else plain.ceiling_M * factor
+    other = replace(plain, law=Times(law, factor), ceiling_M=ceiling_M, pull=plain.pull * factor)  # type: ignore[arg-type]
+    polytope = Polytope.box([0] * K, [1] * K)
+    one, same = minimise(plain, polytope), minimise(other, polytope)
+    # Both within their gaps of the optimum, and the gap as good as that in nats but for the unit's rounding.
+    assert same.value / factor == pytest.approx(one.value, abs=one.gap + same.gap / factor + 1e-9)
+    assert same.gap / factor < 1e-4
+    for near, far in zip(near_optimal(plain, polytope, one, slack), near_optimal(other, polytope, same, slack * factor),
+                         strict=True):  # fmt: skip
+        np.testing.assert_allclose(far, near, atol=0.01)  # where the set is flat its ends move by the root of a gap
+    assert certify(other.in_units(one.mixture_K), polytope, one.mixture_K) < 1e-4
+    moved_2KK = [exchangeable(plain, polytope, one, slack),
+                 exchangeable(other, polytope, replace(one, value=one.value * factor), slack * factor)]  # fmt: skip
+    assert np.abs(moved_2KK[0] - moved_2KK[1]).max() <= 1 / 16
 
 
 def test_groups_and_bounds_hold_at_the_optimum() -> None:

@@ -32,8 +32,11 @@ class Linear:
         return np.full((len(mix_BK), 2), 0.01)
 
 
+SEEN = (1e8, 1e9)
+
+
 def objective(reduce: str = "mean") -> Any:
-    return ObjectiveAtScale(Linear(), (1e8, 1e9), np.array([0.5, 0.5]), reduce)
+    return ObjectiveAtScale(Linear(), SEEN, np.array([0.5, 0.5]), reduce)
 
 
 def drawn(*laws: Linear) -> list[Any]:
@@ -41,24 +44,34 @@ def drawn(*laws: Linear) -> list[Any]:
 
 
 def test_a_level_that_draws_disagree_on_cancels_from_the_gain() -> None:
-    read = Reading.of(objective(), MIX_QK, drawn(*(Linear(level) for level in np.linspace(1, 3, 21))))
+    read = Reading.of(objective(), MIX_QK, drawn(*(Linear(level) for level in np.linspace(1, 3, 21))), SEEN)
     gain = read.gain(1)
     np.testing.assert_allclose([gain.mean, gain.low, gain.high], 0.15, rtol=1e-9)
-    assert read.value(0) == Reading.of(objective(), MIX_QK, None).value(0), "of a loss the law's own sd says it all"
+    assert read.value(0) == Reading.of(objective(), MIX_QK, None, SEEN).value(0), (
+        "of a loss the law's own sd says it all"
+    )
 
 
 def test_draws_that_lean_say_how_wide_not_where() -> None:
     """All draws see a gain of .3 +- .03 where the law sees .15: the interval is around the law's."""
     slopes = 0.2 + 0.02 * np.linspace(-1, 1, 21)
-    gain = Reading.of(objective(), MIX_QK, drawn(*(Linear(2.0, (0.0, slope)) for slope in slopes))).gain(1)
+    gain = Reading.of(objective(), MIX_QK, drawn(*(Linear(2.0, (0.0, slope)) for slope in slopes)), SEEN).gain(1)
     assert gain.mean == pytest.approx(0.15)
     assert (gain.low, gain.high) == (pytest.approx(0.15 - 0.027), pytest.approx(0.15 + 0.027))
+
+
+@pytest.mark.parametrize("most", [(2e7, 1e9), (1e8, 2e8)])
+def test_beyond_the_sizes_and_lengths_trained_gains_are_less_sure(most: tuple[float, float]) -> None:
+    draws = drawn(*(Linear(2.0, (0.0, slope)) for slope in 0.1 + 0.02 * np.linspace(-1, 1, 21)))
+    seen, beyond = (Reading.of(objective(), MIX_QK, draws, largest).gain(1) for largest in (SEEN, most))
+    assert beyond.mean == seen.mean
+    assert (beyond.high - beyond.low) == pytest.approx(2 * (seen.high - seen.low))
 
 
 @pytest.mark.parametrize("level", [np.inf, np.nan])
 def test_draws_that_overflow_tell_nothing_and_the_sds_stand_for_them(level: float) -> None:
     """Exponents that the runs leave open: a draw of them is no number, and neither was the gain."""
-    gains = [Reading.of(objective(), MIX_QK, draws).gain(1) for draws in (drawn(Linear(), Linear(level)), None)]
+    gains = [Reading.of(objective(), MIX_QK, draws, SEEN).gain(1) for draws in (drawn(Linear(), Linear(level)), None)]
     assert gains[0] == gains[1]
     assert gains[0].low < gains[0].mean < gains[0].high
 
@@ -71,13 +84,13 @@ def test_draws_that_overflow_tell_nothing_and_the_sds_stand_for_them(level: floa
     ],
 )
 def test_errors_of_one_run_correlate(reduce: str, value: float, sd: float) -> None:
-    read = Reading.of(objective(reduce), MIX_QK, None).value(0)
+    read = Reading.of(objective(reduce), MIX_QK, None, SEEN).value(0)
     assert read.mean == pytest.approx(value)
     assert np.log(read.high / read.mean) * read.mean == pytest.approx(Z90 * sd, rel=1e-3)
 
 
 def test_losses_have_the_sd_of_the_law() -> None:
-    losses = Reading.of(objective(), MIX_QK, drawn(Linear(1.0), Linear(2.0), Linear(3.0))).losses(("a", "b"))
+    losses = Reading.of(objective(), MIX_QK, drawn(Linear(1.0), Linear(2.0), Linear(3.0)), SEEN).losses(("a", "b"))
     assert losses["b"].mean == pytest.approx(4.0)
     assert losses["b"].low == pytest.approx(4.0 * np.exp(-Z90 * 0.01), rel=1e-4)
 
@@ -88,7 +101,7 @@ def test_the_interval_of_one_loss_is_that_of_the_objective_and_above_0_however_u
         def sd(self, mix_BK: Any, scale: Any) -> Any:
             return np.full((len(mix_BK), 2), sd)
 
-    read = Reading.of(replace(objective(), law=Unsure(), weights_M=np.array([0.0, 1.0])), MIX_QK, None)
+    read = Reading.of(replace(objective(), law=Unsure(), weights_M=np.array([0.0, 1.0])), MIX_QK, None, SEEN)
     value, loss = read.value(0), read.losses(("a", "b"))["b"]
     assert 0 < value.low < value.mean < value.high
     np.testing.assert_allclose([value.low, value.mean, value.high], [loss.low, loss.mean, loss.high], rtol=1e-9)
@@ -129,8 +142,21 @@ def test_an_order_is_judged_inside_scales_of_enough_trials_alone() -> None:
     columns = [f"t{i}" for i in range(8)], [1e6] * 6 + [2e5] * 2, [1e8] * 8, large + small
     found = HeldOut(*columns, predicted=large[::-1] + small, low=[0.0] * 8, high=[9.0] * 8)
     assert found.order == pytest.approx(-1)
-    few = HeldOut(*(column[1:] for column in columns), large[1:] + small, [0.0] * 7, [9.0] * 7)
+    few = HeldOut(*(column[2:] for column in columns), large[2:] + small, [0.0] * 6, [9.0] * 6)
     assert np.isnan(few.order)
+
+
+def test_an_order_over_scales_of_few_trials_is_that_of_their_differences() -> None:
+    """Three trials of each of three sizes: between sizes any law ranks well, inside them this one is upside down."""
+    apart, level = np.array([0, 10, 21, 0, 13, 25, 0, 17, 36]) / 100, np.repeat([4.0, 3.0, 2.0], 3)
+    columns = [f"t{i}" for i in range(9)], np.repeat([1e6, 4e6, 16e6], 3).tolist(), [1e8] * 9
+    nothing = [0.0] * 9
+    for sign in (1, -1):
+        found = HeldOut(*columns, (level + apart).tolist(), (level + sign * apart).tolist(), nothing, nothing)
+        assert found.order == pytest.approx(sign)
+    scattered = HeldOut(columns[0], [1e6 * 2**i for i in range(9)], columns[2], apart.tolist(), apart.tolist(),
+                        nothing, nothing)  # fmt: skip
+    assert np.isnan(scattered.order)
 
 
 def test_a_gain_that_no_run_speaks_of_is_to_be_confirmed_first() -> None:

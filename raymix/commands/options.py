@@ -5,7 +5,8 @@ Every function raises ValueError with the option or file and what is wrong with 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from raymix.space import Scale
 
 WEIGHT_FILES = (".csv", ".tsv", ".gz", ".parquet", ".json", ".yaml", ".yml")
+OPTIONS = {  # of raymix optimize, by the keys of a space that say the same
+    "target.max_epochs": "--max-epochs",
+    "target.n_tokens": "--n-tokens",
+    "min_share": "--min",
+    "max_share": "--max",
+}
 
 
 def pair(text: str, what: str) -> tuple[str, str]:
@@ -108,3 +115,15 @@ def target_of(n_params: float | None, n_tokens: float | None) -> Scale | None:
     if n_params is None or n_tokens is None:
         raise ValueError("a target is both --n-params and --n-tokens, or neither")
     return scale_of(n_params, n_tokens)
+
+
+@contextmanager
+def as_options() -> Iterator[None]:
+    """What is wrong with a space made of options, in their own names."""
+    try:
+        yield
+    except ValueError as error:
+        words = str(error)
+        for key, option in OPTIONS.items():
+            words = words.replace(key, option)
+        raise ValueError(words) from None

@@ -19,6 +19,7 @@ import typer
 
 from raymix.commands.arguments import Json
 from raymix.commands.options import (
+    as_options,
     check_known,
     named_numbers,
     numbers_in,
@@ -166,7 +167,8 @@ def optimize(
             numbers_in(prior, found.domains, "domain"),
             numbers_in(objective, found.eval_domains, "eval domain"),
         )
-        recommendation = advise(found, wanted)
+        with as_options():
+            recommendation = advise(found, wanted)
         out.write_text(json.dumps(recommendation.to_json(), indent=2, allow_nan=False), encoding="utf-8")
         show_optimum(screen, recommendation, out)
 

@@ -121,6 +121,7 @@ def _fit(space: SearchSpace, rows: Rows) -> Learned:
     law.fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, space.own_M, rows.unique_BK)
     polytope, objective = space.polytope(), objective_of(space, law.law_)
     optimum_K = minimise(objective, polytope).mixture_K
+    objective = objective.in_units(optimum_K)
     belief = Belief.of(space, law, _sites(rows, optimum_K))
     seen_BK = belief.sites.mix_RK[np.argsort(belief.objective(belief.sites.mix_RK), kind="stable")[:N_BEST]]
     seen = [simplex.project(polytope, mix_K) for mix_K in seen_BK]
@@ -191,7 +192,8 @@ def polish(belief: Belief, polytope: Polytope, objective: ObjectiveAtScale, star
 
     def value_and_slope(x_K: Array) -> tuple[float, Array]:
         mix_K = on_simplex(polytope, x_K)
-        value_B = belief.cautious(np.vstack([mix_K, (mix_K + STEP * np.eye(len(mix_K))) / (1 + STEP)]))
+        asked_BK = np.vstack([mix_K, (mix_K + STEP * np.eye(len(mix_K))) / (1 + STEP)])
+        value_B = belief.cautious(asked_BK) / objective.unit
         return float(value_B[0]), np.asarray((value_B[1:] - value_B[0]) / STEP)
 
     found = minimize(

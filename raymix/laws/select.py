@@ -125,6 +125,25 @@ def rank_correlation(
     return float(stats.spearmanr(pred_B[known_B], loss_B[known_B]).statistic)
 
 
+def rank_within(pred_B: Array, loss_B: Array, group_B: Ints, least: int) -> float:
+    """Rank correlation inside groups of at least so many rows, averaged by rows: between scales any law ranks well.
+
+    Where no group has so many, of differences from the mean of the group, if there are as many as in one that had.
+    NaN where too few differ.
+    """
+    known_B = np.isfinite(pred_B) & np.isfinite(loss_B)
+    groups = [np.flatnonzero((group_B == group) & known_B) for group in np.unique(group_B)]
+    ranks = [(rank_correlation(pred_B[rows], loss_B[rows]), len(rows)) for rows in groups if len(rows) >= least]
+    judged = [(rank, n) for rank, n in ranks if np.isfinite(rank)]  # replicates of one mixture have no order to predict
+    if judged:
+        return sum(rank * n for rank, n in judged) / sum(n for _, n in judged)
+    several = [rows for rows in groups if len(rows) > 1]
+    if sum(len(rows) - 1 for rows in several) < least - 1:
+        return float("nan")
+    apart = [np.concatenate([of_B[rows] - of_B[rows].mean() for rows in several]) for of_B in (pred_B, loss_B)]
+    return rank_correlation(*apart)
+
+
 def noise_level(mix_BK: ArrayLike, scale_B2: ArrayLike, loss_BM: ArrayLike, pred_BM: ArrayLike | None = None) -> Array:
     """sd of log loss between runs that should agree (M,), from replicates of one mixture at one scale.
 

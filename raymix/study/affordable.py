@@ -7,7 +7,7 @@ import math
 from raymix.design import rungs
 from raymix.space import Scale
 from raymix.space_study import Confirm
-from raymix.study.budget import CLOSE, flops_left, spent
+from raymix.study.budget import CLOSE, flops_in_time, flops_left, spent
 from raymix.study.ledger import Ledger
 
 
@@ -16,19 +16,21 @@ def affordable(ledger: Ledger, wanted: Confirm, automatic: bool, n_arms: int) ->
     if not automatic:
         return wanted.seeds, wanted.scale.scale if wanted.scale else rungs(ledger.space)[-1]
     most = ledger.space.budget.limits().get("trials", math.inf) - spent(ledger).trials
-    return seeds_and_scale(ledger, wanted, flops_left(ledger), most, n_arms)
+    return seeds_and_scale(ledger, wanted, flops_left(ledger), most, n_arms, flops_in_time(ledger))
 
 
 def seeds_and_scale(
-    ledger: Ledger, wanted: Confirm, flops: float, trials: float, n_arms: int
+    ledger: Ledger, wanted: Confirm, flops: float, trials: float, n_arms: int, flops_of_one: float = math.inf
 ) -> tuple[int, Scale | None]:
     """How many seeds at which scale so much pays for; 0 and None where it does not pay for one of each mixture.
+
+    `flops` are of all runs together, `flops_of_one` is what any of them has time for.
 
     Fewer seeds only where a scale that is named, or the smallest rung, is too dear for all.
     """
     named = wanted.scale.scale if wanted.scale else None
     for seeds in range(min(wanted.seeds, int(min(trials, 1e6)) // n_arms), 0, -1):
-        each = flops / (seeds * n_arms) * CLOSE
+        each = min(flops / (seeds * n_arms), flops_of_one) * CLOSE
         scale = named or largest_affordable(ledger, each)
         if scale is not None and ledger.flops_of(scale) <= each:
             return seeds, scale

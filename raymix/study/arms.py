@@ -27,12 +27,14 @@ def same(one_K: Array, other_K: Array) -> bool:
 def baselines_of(space: SearchSpace, names: Sequence[str]) -> dict[str, Array]:
     """The mixtures (K,) of these baselines, those that are one equal to the last digit.
 
-    Without those that need tokens which nobody has counted yet.
+    Without those that need tokens which nobody has counted yet; with the prior, to which gains and guardrails are
+    relative, where it is one of them under another name.
     """
     offered, found = baseline_mixtures(space, space.target), dict[str, Array]()
-    for name in (name for name in names if name in offered):
-        alike = (mix_K for mix_K in found.values() if same(mix_K, offered[name]))
-        found[name] = next(alike, offered[name])
+    for name in (name for name in (*names, "prior") if name in offered):
+        alike = next((mix_K for mix_K in found.values() if same(mix_K, offered[name])), None)
+        if name in names or alike is not None:
+            found[name] = offered[name] if alike is None else alike
     return found
 
 
@@ -41,7 +43,7 @@ def arms(space: SearchSpace, wanted: Confirm) -> int:
     if len(wanted.baselines) == 1:
         return 2
     found = baselines_of(space, wanted.baselines)
-    return 1 + distinct(found.values()) + len(wanted.baselines) - len(found)
+    return 1 + distinct(found.values()) + sum(name not in found for name in wanted.baselines)
 
 
 def distinct(mixtures: Iterable[Array]) -> int:

@@ -184,7 +184,7 @@ def confirmation(ledger: Ledger) -> Confirmation | None:
     foreseen, prior = plan.get("guards", {}), trials.get("prior", [])  # an earlier version did not record the first
     guarded = guards(ledger, objective, foreseen, trials[PROPOSAL], prior) if prior else {}
     unit = unit_of(ledger.space.model_copy(update={"objective": objective}))
-    said = [words(name, gain, pending, unit) for name, gain in gains.items()]
+    said = [words(name, gain, pending, unit, failed) for name, gain in gains.items()]
     said += all_guard_words(objective, guarded, bool(prior))
     outdated = objective != ledger.space.objective
     said += ["these gains are of the objective before it was changed"] if outdated else []
@@ -201,8 +201,10 @@ def confirmed_mixture(ledger: Ledger) -> Array | None:
 
 def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommendation:
     """The recommendation in the light of its confirmation: what was seen outweighs what was predicted."""
-    if confirmed is None or not any(gain.pairs for gain in confirmed.gains.values()):
+    if confirmed is None:
         return found
+    if not any(gain.pairs for gain in confirmed.gains.values()):
+        return found if confirmed.pending or confirmed.outdated else _without_pairs(found, confirmed)
     if confirmed.outdated:
         note = "the objective has changed since a mixture was confirmed: raymix confirm trains what is proposed now"
         return replace(found, law={**found.law, "notes": [*found.law["notes"], note]})
@@ -216,22 +218,34 @@ def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommenda
     return replace(found, verdict=_verdict(found, confirmed))
 
 
+def _without_pairs(found: Recommendation, confirmed: Confirmation) -> Recommendation:
+    """What the law says, where confirmation has ended and confirmed nothing."""
+    reason = f"{found.verdict['reason']}; not confirmed: {confirmed.failed} of its runs failed, no pair ended well"
+    notes = [*found.law["notes"], *confirmed.words]
+    return replace(found, law={**found.law, "notes": notes}, verdict={**found.verdict, "reason": reason})
+
+
 def _verdict(found: Recommendation, confirmed: Confirmation) -> dict[str, str]:
     """What the pairs say of the mixture recommended; what the law says where they say nothing."""
     prior, at = confirmed.gains.get("prior"), _of(confirmed.scale)
+
+    def said(name: str) -> str:
+        gain, unit = confirmed.gains[name], found.unit
+        return f"{words(name, gain, confirmed.pending, unit, confirmed.failed)}, at {at}"
+
     broken = [guard_words(name, guard) for name, guard in confirmed.guardrails.items() if guard.broken]
     if broken and prior is not None:
         kept = {"answer": "keep the baseline: guardrail broken", "baseline": "prior"}
-        reason = f"{words('prior', prior, 0, found.unit)}, at {at}; but {'; '.join(broken)}"
+        reason = f"{said('prior')}; but {'; '.join(broken)}"
         return {**kept, "reason": f"{reason}; raymix confirm trains what the law, which knows this now, proposes"}
     better = {name: gain.mean for name, gain in confirmed.gains.items() if gain.mean is not None and gain.worse}
     if better:
         name = min(better, key=lambda name: better[name])
-        reason = f"{words(name, confirmed.gains[name], 0, found.unit)}, at {at}; the confirmed interval is below 0"
+        reason = f"{said(name)}; the confirmed interval is below 0"
         return {"answer": "keep the baseline: seen to be better", "baseline": name, "reason": reason}
     if prior is None or prior.mean is None or (prior.low is None and prior.mean > 0):
         return found.verdict
-    reason = f"{words('prior', prior, 0, found.unit)}, at {at}"
+    reason = said("prior")
     if prior.low is None or prior.low <= 0:
         why = "that pair saw no gain" if prior.low is None else "the confirmed interval includes 0"
         kept = {"answer": "keep the baseline: gain within noise", "baseline": "prior"}
@@ -272,7 +286,7 @@ def _predicted(
     unique_K = unique_at(space, np.asarray([scale]))[0]  # these runs repeat tokens as the proxies do
     objective = objective_of(space, law, at, unique_K)
     drawn = refitted(objective, space, usable, N_DRAWS, np.random.default_rng([ledger.seed, 1]), unique_K)
-    read, worse = Reading.of(objective, mix_BK, drawn), {}
+    read, worse = Reading.of(objective, mix_BK, drawn, usable.scale_B2.max(axis=0)), {}
     if "prior" in names:
         worse_M = read.loss_QM[0] - read.loss_QM[1 + names.index("prior")]
         worse = {name: float(worse_M[space.eval_names.index(name)]) for name in space.objective.guardrails}

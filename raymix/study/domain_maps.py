@@ -101,7 +101,19 @@ def eval_map(entry: Reuse, source: Source, space: SearchSpace) -> Evals:
     if source.space is not None and source.space.tokenizer != space.tokenizer:
         notes.append("its tokenizer is another one, so a loss per token is not the same quantity: nothing is taken")
         return Evals([], [], notes)
+    if source.space is not None and _fixed_parts(source.space, entry.rename) != _fixed_parts(space, {}):
+        notes.append("its recipe.stages fix other parts of a run, so a mixture is of another part: nothing is taken")
+        return Evals([], [], notes)
     return Evals(index, names, notes)
+
+
+def _fixed_parts(space: SearchSpace, rename: dict[str, str]) -> list[tuple[float, dict[str, float] | None]]:
+    """Tokens and mixture of every stage, where any is fixed."""
+    parts = [(part.tokens, part.mixture) for part in space.recipe.stages]
+    if all(mixture is None for _, mixture in parts):
+        return []
+    return [(tokens, mixture and {rename.get(name, name): share for name, share in mixture.items()})
+            for tokens, mixture in parts]  # fmt: skip
 
 
 def _parts(parts: tuple[str, ...] | dict[str, float], space: SearchSpace) -> Array | None:

@@ -112,27 +112,35 @@ def _mean(difference_P: Array) -> tuple[float, float | None, float | None]:
     return mean, error, float(stats.t.ppf(0.95, n - 1)) * error
 
 
-def words(name: str, gain: Gain, pending: int, unit: str) -> str:
-    """Predicted beside confirmed, as a sentence; `pending` runs are still to end."""
+def words(name: str, gain: Gain, pending: int, unit: str, failed: int = 0) -> str:
+    """Predicted beside confirmed, as a sentence; `pending` runs are still to end, `failed` ones left pairs out."""
     p = gain.predicted
     said = f"predicted gain over {name} {with_unit(f'{p.mean:.4f}', unit)} (90% interval {p.low:.4f} to {p.high:.4f})"
+    counted = ((pending, "are still to end"), (failed, "failed"))
+    others = " and ".join(f"{n} of its runs {what}" for n, what in counted if n)
     if not gain.pairs or gain.mean is None:
-        return f"{said}; " + (f"{pending} of its runs are still to end" if pending else "no pair of runs ended well")
-    both = f"{said}, confirmed {gain.mean:.4f}"
+        none = "" if pending else f"no pair of runs ended well{', ' if others else ''}"
+        return f"{said}; {none}{others}"
+    both, others = f"{said}, confirmed {gain.mean:.4f}", f", while {others}" if others else ""
     if gain.standard_error is None:
-        return f"{both} by one pair of runs: no standard error"
-    return f"{both} with a standard error of {gain.standard_error:.4f} ({gain.pairs} pairs of runs)"
+        return f"{both} by one pair of runs: no standard error{others}"
+    return f"{both} with a standard error of {gain.standard_error:.4f} ({gain.pairs} pairs of runs){others}"
 
 
 def guard_words(name: str, guard: Guard) -> str:
     """What was seen of a guardrail, as a sentence."""
-    said = f"{name} is {abs(guard.mean):.4f} {'worse' if guard.mean > 0 else 'better'} than at the prior"
-    foreseen = "" if guard.predicted is None else f" ({guard.predicted:.4f} worse was predicted at this scale)"
+    said = f"{name} is {_worse(guard.mean)} than at the prior"
+    foreseen = "" if guard.predicted is None else f" ({_worse(guard.predicted)} was predicted at this scale)"
     allowed = f"{guard.allowed:g} worse is allowed at the target{foreseen}"
     if guard.low is None or guard.high is None:
         return f"{said} by one pair of runs, {allowed}: no standard error"
-    seen_at = f"{said} (90% interval {guard.low:.4f} to {guard.high:.4f} worse), {allowed}"
+    ends = (guard.low, guard.high) if guard.mean > 0 else (-guard.high, -guard.low)
+    seen_at = f"{said} (90% interval {ends[0]:.4f} to {ends[1]:.4f}), {allowed}"
     return f"{seen_at}: this guardrail is broken" if guard.broken else seen_at
+
+
+def _worse(by: float) -> str:
+    return f"{abs(by):.4f} {'worse' if by > 0 else 'better'}"
 
 
 def all_guard_words(objective: Objective, found: Mapping[str, Guard], prior: bool) -> list[str]:

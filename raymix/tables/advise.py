@@ -80,7 +80,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
         SpaceError: bounds, epochs and tokens that no mixture can keep.
     """
     space, found = space_of(found, wanted), found.at(wanted.scale)
-    found, judged = _judged(found, space.weights_M)
+    judged = _judged(found, space.weights_M)
     objective, polytope = objective_of(space, found.law), space.polytope()
     noise = noise_of(found, objective, simplex.interior_point(polytope))
     optimum, certificate = best_mixture(space, found.law, noise)
@@ -90,10 +90,11 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     laws = sample(objective.law, N_DRAWS, np.random.default_rng([seed, 2]))
     drawn = None if laws is None else [replace(objective, law=law) for law in laws]
     mix_QK = np.stack([optimum.mixture_K, *baselines.values()])
-    read = Reading.of(objective, mix_QK, drawn).widened(found.widening(mix_QK))
+    most = wanted.scale if found.trained is None else (found.trained.n_params[-1], found.trained.n_tokens[1])
+    read = Reading.of(objective, mix_QK, drawn, most).widened(found.widening(mix_QK))
     compared = read.baselines({name: space.shares(mix_K) for name, mix_K in baselines.items()})
     beyond = share_notes(found, optimum.mixture_K[None])
-    guessed = [*guessed_at(found, wanted.scale), *beyond]
+    guessed = [*guessed_at(found, wanted.scale), *beyond, *judged]
     reference = "prior" if "prior" in compared else "uniform"
     of = unit(found.eval_domains, space.weights_M, found.minimised)
     mixtures = None if found.trained is None else found.trained.mixtures
@@ -107,7 +108,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
         epochs=epochs_of(space, optimum.mixture_K, wanted.scale.n_tokens),
         law={
             "name": found.law.name,
-            **_score(found, read.value(0).mean),
+            **_score({} if judged else _mixture_score(found), read.value(0).mean),
             "noise": noise,
             "why": found.choice.get("why", ""),
             "notes": [
@@ -127,12 +128,12 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     )
 
 
-def _judged(found: LawFile, weights_M: Array) -> tuple[LawFile, list[str]]:
-    """The law without its scores where they are of another objective than this, and a sentence that says so."""
-    if np.allclose(weights_M, found.weights_M, atol=1e-6) or not found.choice.get("scores"):
-        return found, []
-    said = "how well the law predicts is known for other weights: raymix fit --weights FILE judges it by these"
-    return replace(found, choice={**found.choice, "scores": []}), [said]
+def _judged(found: LawFile, weights_M: Array) -> list[str]:
+    """A sentence where the scores of the law are of another objective than this."""
+    if np.allclose(weights_M, found.weights_M, atol=1e-6) or not _mixture_score(found):
+        return []
+    return ["how well the law predicts is known for other weights alone, and the noise here is at least as many times "
+            "the law's own as there: raymix fit --weights FILE judges it by these"]  # fmt: skip
 
 
 def best_mixture(space: SearchSpace, law: Law, noise: float) -> tuple[Optimum, dict[str, Any]]:
@@ -157,14 +158,16 @@ def best_mixture(space: SearchSpace, law: Law, noise: float) -> tuple[Optimum, d
 def noise_of(found: LawFile, objective: ObjectiveAtScale, mix_K: Array) -> float:
     """sd of the objective between runs that the law cannot explain: held out if known, else the law's own sd.
 
-    That is read at the nearest scale trained: beyond, it is of what nobody knows, and not of a run.
+    That is read at the nearest scale trained: beyond, it is of what nobody knows, and not of a run. Of other weights
+    than were held out it is at least as many times the law's own as of those.
     """
-    loss_M = objective.losses(mix_K)[0]
-    held_out = _mixture_score(found).get("noise")
-    if held_out is not None:
-        return float(held_out * (loss_M @ objective.weights_M))
-    sd_M = found.law.sd(mix_K[None], _nearest(found, objective.scale))[0]
-    return float((loss_M * sd_M) @ objective.weights_M)
+    loss_M, held_out = objective.losses(mix_K)[0], _mixture_score(found).get("noise")
+    own_M = loss_M * found.law.sd(mix_K[None], _nearest(found, objective.scale))[0]
+    own = float(own_M @ objective.weights_M)
+    if held_out is None:
+        return own
+    seen = float(held_out * (loss_M @ found.weights_M))
+    return max(own, own * seen / float(own_M @ found.weights_M)) if _judged(found, objective.weights_M) else seen
 
 
 def _nearest(found: LawFile, scale: Sequence[float]) -> Array:
@@ -192,9 +195,8 @@ def _mixture_score(found: LawFile) -> dict[str, Any]:
     return dict(chosen[0]) if chosen else {}
 
 
-def _score(found: LawFile, value: float) -> dict[str, Any]:
+def _score(score: Mapping[str, Any], value: float) -> dict[str, Any]:
     """Out-of-sample figures under the names of a study's recommendation; `error` in nats of the objective."""
-    score = _mixture_score(found)
     error = score.get("weighted_error")
     ranks = {key: score.get(key) for key in ("rank_correlation", "rank_correlation_within_size")}
     return {**ranks, "error": None if error is None else float(error * value)}
@@ -202,7 +204,7 @@ def _score(found: LawFile, value: float) -> dict[str, Any]:
 
 def _order(found: LawFile) -> float | None:
     """Rank correlation inside sizes on mixtures held out; None where too few runs were to judge it."""
-    few = found.trained is not None and found.trained.runs < ENOUGH * len(found.trained.n_params)
+    few = found.trained is not None and found.trained.runs - len(found.trained.n_params) < ENOUGH - 1
     return None if few else _mixture_score(found).get("rank_correlation_within_size")
 
 

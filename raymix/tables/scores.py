@@ -15,7 +15,7 @@ import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
 from raymix.laws.rows import SAME_SCALE
-from raymix.laws.select import rank_correlation
+from raymix.laws.select import rank_correlation, rank_within
 
 HeldOutBy = Literal["mixtures", "sizes"]
 MIN_RANKED = 4  # runs of one size that make a rank
@@ -102,13 +102,7 @@ class HeldOutLosses:
     def _ranks(self, last: Ints, groups: Ints) -> tuple[float, float]:
         """Over all runs, and within groups."""
         pred_B, loss_B = self._objective(self.pred_BM)[last], self._objective(self.table.loss_BM)[last]
-        members = [np.flatnonzero((groups == g) & np.isfinite(pred_B)) for g in np.unique(groups)]
-        members = [rows for rows in members if len(rows) >= MIN_RANKED]
-        ranks = np.array([rank_correlation(pred_B[rows], loss_B[rows]) for rows in members])
-        known = np.isfinite(ranks)
-        counts = np.array([len(rows) for rows in members])
-        within = float(np.average(ranks[known], weights=counts[known])) if known.any() else float("nan")
-        return rank_correlation(pred_B, loss_B), within
+        return rank_correlation(pred_B, loss_B), rank_within(pred_B, loss_B, groups, MIN_RANKED)
 
     def _contrast(self, objective_error_B: Array) -> float:
         known_B = np.isfinite(objective_error_B)

@@ -61,6 +61,8 @@ def _absurd(table: Table, law: Law) -> bool:
 def _polished(optimum: Optimum, objective: ObjectiveAtScale, whole: ObjectiveAtScale, polytope: Polytope) -> Optimum:
     """From the law's optimum to the local one of the law with its process (`whole`), guardrails of the law kept."""
     start_K, inner = optimum.mixture_K, floored(polytope, FLOORS[1])
+    objective = objective.in_units(start_K)
+    whole = replace(objective, law=whole.law)
     limit = float(objective.levels(start_K).max()) + _sd(objective, start_K)
 
     def value_and_gradient(x: Array) -> tuple[float, Array]:
@@ -88,7 +90,7 @@ def _polished(optimum: Optimum, objective: ObjectiveAtScale, whole: ObjectiveAtS
     if broken or float(whole.levels(end_K)[0, 0]) >= float(whole.levels(start_K)[0, 0]):
         return optimum
     behind = float(objective.levels(end_K)[0, 0] - objective.levels(start_K)[0, 0])
-    value, gap = float(objective.values(end_K)[0]), optimum.gap + max(behind, 0.0)
+    value, gap = float(objective.values(end_K)[0]) * objective.unit, optimum.gap + max(behind, 0.0) * objective.unit
     return replace(
         optimum, mixture_K=end_K, value=value, gap=gap, method=f"{optimum.method} on the law, then on its residuals too"
     )

@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from raymix.laws import Law, make_law
 from raymix.laws.repetition import stocked
 from raymix.laws.robust import ABSURD, MEDIAN_OF_NORMAL, tamed_row
-from raymix.laws.select import cross_validate, rank_correlation
+from raymix.laws.select import cross_validate, rank_correlation, rank_within
 from raymix.observations import Observations, scale_groups
 from raymix.simplex import Array
 from raymix.space import SearchSpace
@@ -21,7 +20,7 @@ from raymix.target.objective import reduce_losses
 
 Z90 = 1.645  # half width of a 90% normal interval in standard deviations
 RANKED = 4  # trials of one scale that have a rank correlation to average
-ENOUGH = 6  # trials of one scale below which an order is not judged
+ENOUGH = 6  # trials of one scale below which an order is not judged, or as many differences inside several
 SOME_ORDER = 0.5  # rank correlation inside scales below which a law is no ground for a choice
 
 
@@ -39,9 +38,9 @@ class HeldOut:
 
     @property
     def order(self) -> float:
-        """Rank correlation inside the scales of at least `ENOUGH` trials, averaged by trials; NaN if there is none."""
+        """Rank correlation inside scales (`rank_within`); NaN where fewer trials than `ENOUGH` of one scale tell."""
         group_B = scale_groups(np.column_stack([self.n_params, self.n_tokens]))
-        return _rank_within_scales(np.asarray(self.observed), np.asarray(self.predicted), group_B, ENOUGH)
+        return rank_within(np.asarray(self.predicted), np.asarray(self.observed), group_B, ENOUGH)
 
 
 def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[str, float], HeldOut]:
@@ -69,7 +68,7 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
         stocked(law, last.unique_BK).sd(last.mix_BK, last.scale_B2) @ weights_M
     )  # errors of one run move together: sds add up
     noise = noise_of_a_run(last, observed_B, predicted_B)
-    within = _rank_within_scales(observed_B[ok], predicted_B[ok], last.scale_group_B[ok], RANKED)
+    within = rank_within(predicted_B[ok], observed_B[ok], last.scale_group_B[ok], RANKED)
     score = {
         "rank_correlation": rank_correlation(predicted_B[ok], observed_B[ok]),
         "rank_correlation_within_size": within,
@@ -109,16 +108,3 @@ def noise_of_a_run(last: Observations, observed_B: Array, predicted_B: Array) ->
         squares = sum(float(((values - values.mean()) ** 2).sum()) for values in replicated)
         return float(np.sqrt(squares / sum(len(values) - 1 for values in replicated)))
     return float(tamed_row(residual_B).std()) if len(residual_B) else 0.0
-
-
-def _rank_within_scales(observed_B: Array, predicted_B: Array, group_B: NDArray[np.int64], least: int) -> float:
-    """Rank correlation inside each size and length of at least so many trials, averaged by trials; NaN without one.
-
-    Between sizes and lengths any law ranks well.
-    """
-    groups = [group_B == group for group in np.unique(group_B) if (group_B == group).sum() >= least]
-    ranks = np.asarray([rank_correlation(predicted_B[at_B], observed_B[at_B]) for at_B in groups])
-    known = np.isfinite(ranks)  # replicates of one mixture alone have no order to predict
-    if not known.any():
-        return float("nan")
-    return float(np.average(ranks[known], weights=np.asarray([at_B.sum() for at_B in groups])[known]))

@@ -36,7 +36,8 @@ def near_optimal(
     inner, K, best_K = floored(polytope, FLOORS[0]), polytope.n_domains, optimum.mixture_K
     if min(1 - polytope.lower_K.sum(), polytope.upper_K.sum() - 1) < NO_ROOM:
         return best_K.copy(), best_K.copy()
-    rise = max(slack, optimum.gap, 1e-9)
+    given, objective = objective.unit, objective.in_units(best_K)
+    rise = max(max(slack, optimum.gap) * given / objective.unit, 1e-9)
     limit = float(objective.levels(best_K).max()) + rise
 
     def above(mix_BK: Array) -> Array:
@@ -67,7 +68,8 @@ def exchangeable(objective: ObjectiveAtScale, polytope: Polytope, optimum: Optim
     As far as bounds and guardrails allow. Large entries are the directions that do not matter: the two domains can
     stand in for each other.
     """
-    limit = float(objective.levels(optimum.mixture_K).max()) + slack
+    given, objective = objective.unit, objective.in_units(optimum.mixture_K)
+    limit = float(objective.levels(optimum.mixture_K).max()) + slack * given / objective.unit
     w_K, K = optimum.mixture_K, polytope.n_domains
     moved_KK = np.zeros((K, K))
     for k in range(K):

@@ -10,7 +10,7 @@ Letters: B rows, K training domains, M eval domains, T terms of the objective, G
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from raymix.space import Metric, Rung, SearchSpace
 
 Reduce = Literal["mean", "worst"]
 NATS = "nats"  # of an objective of losses alone
+USUAL = (0.01, 100.0)  # nats: for these the tolerances of solvers were chosen
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,22 @@ class ObjectiveAtScale:
     pull: float = 0.0
     """Nats per nat of KL divergence from `prior_K`."""
     prior_K: Array | None = None
+    unit: float = 1.0
+    """Nats that count as 1: solvers stop at absolute differences (`in_units`)."""
+
+    def in_units(self, mix_K: Array) -> ObjectiveAtScale:
+        """The same problem with a value at `mix_K` that is about 1; itself where it is within .01 to 100 nats."""
+        level = float(np.abs(self.levels(mix_K)).max())
+        if USUAL[0] <= level <= USUAL[1] or not 0 < level < np.inf:
+            return self
+        unit = float(10 ** np.round(np.log10(level)))
+        ceiling_M = None if self.ceiling_M is None else self.ceiling_M / unit
+        return replace(self, unit=self.unit * unit, ceiling_M=ceiling_M, pull=self.pull / unit)
 
     def losses(self, mix_BK: Array) -> Array:
         """Predicted losses (B, M)."""
         mix_BK = np.atleast_2d(mix_BK)
-        return self.law.predict(mix_BK, np.tile(np.asarray(self.scale, float), (len(mix_BK), 1)))
+        return self.law.predict(mix_BK, np.tile(np.asarray(self.scale, float), (len(mix_BK), 1))) / self.unit
 
     def values(self, mix_BK: Array) -> Array:
         """The reduced losses of each row (B,), in nats, without the pull."""
@@ -50,7 +62,7 @@ class ObjectiveAtScale:
 
     def jacobian(self, mix_K: Array) -> Array:
         """dL/dr (M, K)."""
-        return np.asarray(self.law.gradient(mix_K[None], np.asarray(self.scale, float)[None])[0])
+        return np.asarray(self.law.gradient(mix_K[None], np.asarray(self.scale, float)[None])[0] / self.unit)
 
     def terms(self, mix_K: Array) -> tuple[Array, Array]:
         """The objective as the largest of T terms: values (T,) with the pull, gradients (T, K).

@@ -61,6 +61,7 @@ def minimise(objective: ObjectiveAtScale, polytope: Polytope, starts: Sequence[A
     """
     if min(1 - polytope.lower_K.sum(), polytope.upper_K.sum() - 1) < NO_ROOM:
         return _only(objective, polytope)
+    given, objective = objective, objective.in_units(simplex.interior_point(polytope))
     coarse, fine = (floored(polytope, floor) for floor in FLOORS)
     tries = [simplex.project(coarse, point) for point in (starts[:1] if objective.law.convex else starts)]
     if not tries or not objective.law.convex:
@@ -71,8 +72,8 @@ def minimise(objective: ObjectiveAtScale, polytope: Polytope, starts: Sequence[A
     found = [_solve(objective, coarse, point) for point in tries]
     mix_K = _solve(objective, fine, min(found, key=lambda w: _merit(objective, w)))
     method = "SLSQP" if objective.law.convex else f"SLSQP, {len(tries)} starts"
-    gap = certify(objective, polytope, mix_K)
-    return Optimum(mix_K, float(objective.values(mix_K)[0]), gap, objective.law.convex, method)
+    gap = certify(objective, polytope, mix_K) * objective.unit / given.unit
+    return Optimum(mix_K, float(given.values(mix_K)[0]), gap, objective.law.convex, method)
 
 
 def _only(objective: ObjectiveAtScale, polytope: Polytope) -> Optimum:

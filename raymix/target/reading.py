@@ -5,7 +5,7 @@ and scales that nobody trained; it was measured to hold about 92% of the losses 
 (benchmarks/LOG.md, "Intervals of a reading"). A gain is the difference between two mixtures under the *same* law: what
 they share cancels, so its interval is that of laws drawn from what the runs leave open. Draws of a curved law lean to
 one side of it, the more the less the runs say: the law says where an interval lies, the draws around their median how
-wide it is.
+wide it is. All draws have the law's form, which beyond the sizes and lengths trained is less right than it is sure of.
 
 Letters: M eval domains, Q mixtures compared (the recommended one first), S draws.
 """
@@ -28,6 +28,9 @@ from raymix.target.near_optimal import near_optimal
 from raymix.target.objective import NATS, ObjectiveAtScale, reduce_losses, with_unit
 from raymix.target.optimum import Optimum
 
+GAIN_BEYOND = (
+    2.0  # of the half widths of gains beyond the runs: 90% intervals held .5 to .6, so .8 to .9 (benchmarks/LOG.md)
+)
 FAR_TOKENS = 3.0  # beyond this ratio the step tail was measured to err by about 4%
 FAR_PARAMS = 30.0  # ladder to target; not measured beyond
 
@@ -59,14 +62,19 @@ class Reading:
     sd_QM: Array
     loss_SQM: Array | None
     """None for a law without draws."""
+    wider: float = 1.0
+    """Factor of the half widths of gains."""
 
     @classmethod
-    def of(cls, objective: ObjectiveAtScale, mix_QK: Array, drawn: Sequence[ObjectiveAtScale] | None) -> Reading:
-        """Of mixtures under a law and under `drawn` ones."""
+    def of(
+        cls, objective: ObjectiveAtScale, mix_QK: Array, drawn: Sequence[ObjectiveAtScale] | None, most: Sequence[float]
+    ) -> Reading:
+        """Of mixtures under a law and under `drawn` ones; `most` is the largest size and length trained."""
         sd_QM = objective.law.sd(mix_QK, np.asarray(objective.scale, float))
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # see `gain`
             drawn_SQM = None if drawn is None else np.stack([each.losses(mix_QK) for each in drawn])
-        return cls(objective, objective.losses(mix_QK), sd_QM, drawn_SQM)
+        beyond = any(at > far * math.exp(SAME_SCALE) for at, far in zip(objective.scale, most, strict=True))
+        return cls(objective, objective.losses(mix_QK), sd_QM, drawn_SQM, GAIN_BEYOND if beyond else 1.0)
 
     def widened(self, factor_Q: Array) -> Reading:
         """The same with the sd of each mixture so many times as wide (see `laws.reach`)."""
@@ -94,7 +102,7 @@ class Reading:
             half = float(Z90 * np.hypot(self._sd_Q[q], self._sd_Q[0]))
             return Interval(mean, mean - half, mean + half)
         bottom, middle, top = np.quantile(self._drawn_SQ[:, q] - self._drawn_SQ[:, 0], [0.05, 0.5, 0.95])
-        return Interval(mean, float(mean + bottom - middle), float(mean + top - middle))
+        return Interval(mean, float(mean + self.wider * (bottom - middle)), float(mean + self.wider * (top - middle)))
 
     def baselines(self, shares: Mapping[str, dict[str, float]]) -> dict[str, Baseline]:
         """Mixtures 1, 2, ... under their names."""

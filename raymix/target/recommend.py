@@ -154,7 +154,7 @@ def recommend(
     mix_QK = np.stack([optimum.mixture_K, *others.values()])
     wider_Q = widening(rows, law.name, mix_QK)
     notes += [f"the mixture lies outside those trained: {wider_words(wider_Q[0])}"] if wider_Q[0] > 1 else []
-    read = Reading.of(objective, mix_QK, drawn).widened(wider_Q)
+    read = Reading.of(objective, mix_QK, drawn, most_2).widened(wider_Q)
     baselines = read.baselines({name: space.shares(mix_K) for name, mix_K in others.items()})
     recommendation = Recommendation(
         mixture=space.shares(optimum.mixture_K),

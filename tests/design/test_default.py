@@ -19,7 +19,7 @@ from raymix.simplex import Array, Polytope, hellinger
 from raymix.space import Scale, SearchSpace
 from raymix.target.objective import objective_of
 from raymix.target.recommend import fit_law
-from tests.design.worlds import observed, play, regret, space
+from tests.design.worlds import observed, play, regret, space, truth
 
 SPACE = space(4)
 RUNS = play(SpaceFilling(SPACE), 24)
@@ -57,6 +57,17 @@ def test_what_is_remembered_does_not_matter() -> None:
     learned._fits.clear()
     without = LawGuided(SPACE).suggest(TABLE, [], 4, np.random.default_rng(0))
     assert all(np.array_equal(a.mixture_K, b.mixture_K) for a, b in zip(with_memory, without, strict=True))
+
+
+def test_losses_in_another_unit_ask_for_the_same_mixtures() -> None:
+    """To .001 of a share: what a solver stops at is relative to the losses, and 1e-6 of a nat was below it."""
+    asked = [
+        LawGuided(SPACE).suggest(
+            observed(SPACE, RUNS[:16], 0.002, lambda *at, unit=unit: unit * truth(*at)), [], 4, np.random.default_rng(0)
+        )
+        for unit in (1.0, 1e-6)
+    ]
+    np.testing.assert_allclose(*([each.mixture_K for each in found] for found in asked), atol=1e-3)
 
 
 def test_draws_agree_where_there_are_trials_and_differ_elsewhere() -> None:
