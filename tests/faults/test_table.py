@@ -207,11 +207,19 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
             "cluster/test_nodes.py::test_what_is_waited_for_is_said",
         ],
     ),
+    30: (
+        "memory of a node or of a GPU is full",
+        [
+            "proxy/test_trial_faults.py::test_a_worker_that_rays_memory_monitor_kills_is_retried_and_the_others_train_on",
+            "proxy/test_trial_faults.py::test_a_trial_that_does_not_fit_into_its_gpu_fails_at_once_and_one_that_shares_it_is_tried_again",
+            "cluster/test_lost.py::test_memory_that_is_full_is_said_with_what_to_do",
+        ],
+    ),
 }
 
 
 def test_every_fault_is_in_the_table() -> None:
-    assert list(FAULTS) == list(range(1, 30))
+    assert list(FAULTS) == list(range(1, 31))
 
 
 @pytest.mark.parametrize("row", FAULTS)

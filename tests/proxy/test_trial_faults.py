@@ -1,4 +1,4 @@
-"""Rows 3, 11 and 26 of the faults, on real Ray: workers killed, hung, and robbed of the shard they read."""
+"""Rows 3, 11, 26 and 30 of the faults, on real Ray: workers killed, hung, out of memory, robbed of what they read."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import ray
+import torch
+from ray.air.execution._internal import event_manager
 
 from raymix import SearchSpace, Study
 from raymix.corpus import Corpus
@@ -29,6 +32,14 @@ from raymix.study.trial import Trial
 pytestmark = pytest.mark.slow  # starts Ray and trains proxies
 
 PATIENCE = 5.0  # seconds without a step; a step takes milliseconds
+MONITOR = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.5, ID: 0a) \
+was 15.2GB used / 16.0GB limit (0.95)
+OOM kill reason: Memory usage 15200000000B exceeded threshold
+"""  # in the words of Ray 2.60
+GPU = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 14.56 GiB of which 1.20 GiB is free."
+    " Including non-PyTorch memory, this process has 13.30 GiB memory in use."
+)
 
 
 class Faulty(ProxyTrial):
@@ -40,6 +51,8 @@ class Faulty(ProxyTrial):
         super().reset_config(new_config)
         study = self._kept.folder.parent
         fault = json.loads((study / "faults.json").read_text()).get(new_config["trial_id"])
+        if fault == "shared GPU full once":
+            self._gpu_share = 0.5
         lives = study / f"lives-{new_config['trial_id']}"
         with lives.open("a") as file:
             file.write("begun\n")
@@ -72,6 +85,8 @@ def suffer(fault: str | None, n_lives: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == "hangs once" and n_lives == 1:
         hang_here()
+    if fault == "GPU full" or (fault == "shared GPU full once" and n_lives == 1):
+        raise torch.OutOfMemoryError(GPU)
     if fault is not None and fault.startswith("/"):
         os.truncate(fault, 0)
 
@@ -167,6 +182,39 @@ def test_a_shard_that_shrinks_under_a_trial_fails_it_and_not_the_driver(
     assert study.ledger.status(robbed.trial_id) == "failed"
     assert "CorpusError" in rows_of(study, robbed)[-1]["reason"]  # which its worker raised, and no log has to be found
     assert len(lives_of(study, robbed)) == 1  # its retries refuse the shard: its size is not the manifest's
+
+
+def test_a_worker_that_rays_memory_monitor_kills_is_retried_and_the_others_train_on(
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monitor's error is neither of the two that Tune knows, and ends all trials where nobody translates it."""
+    study, (well, once) = begin(None, "killed once")
+
+    def get(future: Any) -> Any:
+        try:
+            return ray.get(future)
+        except ray.exceptions.ActorDiedError:
+            raise ray.exceptions.OutOfMemoryError(MONITOR) from None
+
+    monkeypatch.setattr(event_manager, "ray", SimpleNamespace(get=get, wait=ray.wait))
+    run.run_study(study, corpus)
+    assert [study.ledger.status(trial.trial_id) for trial in (well, once)] == ["done", "done"]
+    first, second = lives_of(study, once)
+    assert min(second) > first[0]
+
+
+def test_a_trial_that_does_not_fit_into_its_gpu_fails_at_once_and_one_that_shares_it_is_tried_again(
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, (full, shares) = begin("GPU full", "shared GPU full once")
+    run.run_study(study, corpus)
+    reason = rows_of(study, full)[-1]["reason"]
+    assert reason.startswith(
+        "out of memory on its GPU (Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 14.56 GiB); lower recipe."
+    )
+    assert len(lives_of(study, full)) == 1
+    assert len(lives_of(study, shares)) == 2
+    assert study.ledger.status(shares.trial_id) == "done"
 
 
 class Elsewhere(ProxyTrial):
