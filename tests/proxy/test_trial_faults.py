@@ -22,7 +22,7 @@ from ray.air.execution._internal import event_manager
 
 from raymix import SearchSpace, Study
 from raymix.corpus import Corpus
-from raymix.on_ray import run
+from raymix.on_ray import ending, run
 from raymix.on_ray.kept import Kept
 from raymix.on_ray.trial import ProxyTrial
 from raymix.proxy import WORKER_ENV, train_proxy
@@ -83,7 +83,7 @@ class Faulty(ProxyTrial):
 def suffer(fault: str | None, n_lives: int) -> None:
     if fault == "killed" or (fault == "killed once" and n_lives == 1):
         os.kill(os.getpid(), signal.SIGKILL)
-    if fault == "hangs once" and n_lives == 1:
+    if fault == "hangs" or (fault == "hangs once" and n_lives == 1):
         hang_here()
     if fault == "GPU full" or (fault == "shared GPU full once" and n_lives == 1):
         raise torch.OutOfMemoryError(GPU)
@@ -111,10 +111,10 @@ def begin(
 ) -> Callable[..., tuple[Study, list[Trial]]]:
     """A study of as many trials as there are faults, all of them proposed."""
 
-    def started(*faults: str | None) -> tuple[Study, list[Trial]]:
+    def started(*faults: str | None, **budget: float) -> tuple[Study, list[Trial]]:
         raw = make_space(checkpoint_seconds=1e-3, hang_seconds=PATIENCE).model_dump(mode="json", exclude_none=True)
         raw |= {"ladder": [{"n_params": 1e4, "n_tokens": 128 * 200}]}
-        raw |= {"budget": {"trials": len(faults), "per_round": len(faults)}}
+        raw |= {"budget": {"trials": len(faults), "per_round": len(faults), **budget}}
         study = Study.create(SearchSpace.parse(raw), tmp_path / "study", seed=0)
         trials = study.ask(len(faults))
         found = {trial.trial_id: fault for trial, fault in zip(trials, faults, strict=True)}
@@ -215,6 +215,25 @@ def test_a_trial_that_does_not_fit_into_its_gpu_fails_at_once_and_one_that_share
     assert len(lives_of(study, full)) == 1
     assert len(lives_of(study, shares)) == 2
     assert study.ledger.status(shares.trial_id) == "done"
+
+
+def test_hours_that_are_over_end_a_study_whose_trials_do_not_end(
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """The first is done and the second hangs, for longer than its hours and less than its patience."""
+    study, (well, long) = begin(None, "hangs", hours=1.0)
+    saved = study.store.path / run.CHECKPOINTS / long.trial_id
+
+    def clock() -> float:
+        return time.monotonic() + 1.2 * ending.HOUR * any(saved.glob("step-*"))
+
+    monkeypatch.setattr(ending, "time", SimpleNamespace(monotonic=clock))
+    run.run_study(study, corpus)
+    assert "are over and trials have not ended (1): they wait in the study" in caplog.text
+    study = Study.open(study.store.path)
+    assert study.ledger.status(well.trial_id) == "done"
+    assert study.ledger.pending() == [long]
+    assert any(saved.glob("step-*"))
 
 
 class Elsewhere(ProxyTrial):
