@@ -137,10 +137,14 @@ def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, 
 
 
 def _hear(search: MixtureSearch, trial_id: str, why: str) -> None:
-    """Why a worker is gone; where no other could do better, it is the end."""
+    """Why a worker is gone; where its node can train nothing it is the end, or all trials would fail there in turn."""
     search.explain(trial_id, why)
-    if NotSharedError.__name__ in why:
-        search.give_up(StoreError(why.partition(": ")[2]))
+    kind, _, words = why.partition(": ")
+    if kind == ModuleNotFoundError.__name__:
+        words = f"a node cannot run trials: {words}; give all nodes one image, or one environment"
+    elif not kind.endswith(NotSharedError.__name__):
+        return
+    search.give_up(StoreError(words))
 
 
 def _all(*watchers: Callable[[str, Trial | None], None]) -> Callable[[str, Trial | None], None]:

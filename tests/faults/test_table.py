@@ -199,8 +199,8 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
         ],
     ),
     28: (
-        "a node does not see the study's disk",
-        ["proxy/test_trial_faults.py::test_a_node_that_does_not_see_the_study_ends_it_with_a_remedy"],
+        "a node does not see the study's disk, or lacks raymix",
+        ["proxy/test_trial_faults.py::test_a_node_that_can_train_nothing_ends_the_study_with_a_remedy"],
     ),
     29: (
         "a cluster that cannot be joined, or never has what a trial takes",

@@ -243,13 +243,31 @@ class Elsewhere(ProxyTrial):
         super().setup(config, kept=replace(kept, folder=Path("/elsewhere/study/checkpoints")), **options)
 
 
-def test_a_node_that_does_not_see_the_study_ends_it_with_a_remedy(
-    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], monkeypatch: pytest.MonkeyPatch
+class Bare(ProxyTrial):
+    """A proxy trial on a node with another environment: what Ray makes of it ends in these words."""
+
+    def setup(self, config: dict[str, Any], **options: Any) -> None:
+        raise ModuleNotFoundError("No module named 'raymix'")
+
+
+@pytest.mark.parametrize(
+    ("trainable", "words"),
+    [
+        (Elsewhere, r"^/elsewhere/study is not on this node: keep .* s3://bucket/name\) \(on "),
+        (Bare, r"^a node cannot run trials: No module named 'raymix' \(on .*\); give all nodes one image"),
+    ],
+)
+def test_a_node_that_can_train_nothing_ends_the_study_with_a_remedy(
+    corpus: Corpus,
+    begin: Callable[..., tuple[Study, list[Trial]]],
+    monkeypatch: pytest.MonkeyPatch,
+    trainable: type[ProxyTrial],
+    words: str,
 ) -> None:
-    """What trials save there would be found by no other node, and a longer trial would begin anew."""
+    """What trials save elsewhere is found by no other node; one without raymix is free again at once for the next."""
     study, trials = begin(None, None)
-    monkeypatch.setattr(run, "ProxyTrial", Elsewhere)
-    with pytest.raises(StoreError, match=r"^/elsewhere/study is not on this node: keep .* s3://bucket/name\) \(on "):
+    monkeypatch.setattr(run, "ProxyTrial", trainable)
+    with pytest.raises(StoreError, match=words):
         run.run_study(study, corpus)
     assert Study.open(study.store.path).ledger.pending() == trials
 
