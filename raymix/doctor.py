@@ -35,13 +35,15 @@ def examine(storage: str | None = None, address: str | None = None, hub: bool = 
 
     A question that itself fails is an error finding, never an exception.
     """
+    from raymix.corpus.workers import cluster_address
+
     questions: list[Callable[[], Iterator[Finding]]] = [versions, gpus, malloc, disk, token]
     if storage is not None:
         questions.append(partial(reaches, storage))
     if hub:
         questions.append(hub_access)
-    if address or os.environ.get("RAY_ADDRESS"):
-        questions.append(partial(cluster, address or os.environ["RAY_ADDRESS"]))
+    if found := address or cluster_address():
+        questions.append(partial(cluster, found))
     else:
         questions.append(no_cluster)
     return [finding for question in questions for finding in _asked(question)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import subprocess
 import sys
@@ -9,10 +11,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from raymix.store import Store, StoreError, store
+from raymix.store import Store, StoreError, retries, store
 from raymix.store.errors import InUseError, NoStudyError
 from raymix.store.lease import Lease
 from raymix.store.objects import LocalObjects
@@ -35,6 +38,27 @@ def held(path: Path) -> list[int]:
     found = Store(path)
     with found.locked():
         return [body["i"] for _, body in found.records()]
+
+
+@pytest.mark.parametrize("call", ["listdir", "fsync", "replace"])
+def test_a_file_system_that_fails_once_is_asked_again(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one on a network does whose server comes back."""
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.0)
+    study, works, failures = filled(tmp_path), getattr(os, call), [OSError(errno.ESTALE, "Stale file handle")]
+
+    def fails_once(*args: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return works(*args)
+
+    monkeypatch.setattr(os, call, fails_once)
+    with study.locked():
+        assert not study.changed()
+        study.append("row", {"i": 5})
+    assert not failures
+    assert numbers(tmp_path) == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("group", [1, 5])

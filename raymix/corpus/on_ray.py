@@ -6,6 +6,7 @@ found by nobody else, and a cluster that starts from nothing would pay for GPUs 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 import ray
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymix.yaml12 import SpaceError
@@ -55,7 +57,7 @@ def join(environment: Mapping[str, str]) -> None:
             f"RAY_ADDRESS={address}: a study runs on a node of its cluster, where RAY_ADDRESS is HOST:6379; from "
             "elsewhere: raymix submit SPACE.yaml --cluster http://127.0.0.1:8265 --storage URI"
         )
-    env = {"env_vars": dict(environment)}
+    env = {"env_vars": {name: value for name, value in environment.items() if name not in _of_the_job()}}
     host, _, port = address.rpartition(":")
     try:
         if host and port.isdigit():  # Ray itself asks for minutes
@@ -67,6 +69,12 @@ def join(environment: Mapping[str, str]) -> None:
             f"RAY_ADDRESS={address}: cannot be joined ({why}); is it up, and is this machine one of its nodes? Without "
             "RAY_ADDRESS a study runs on this machine alone"
         ) from error
+
+
+def _of_the_job() -> dict[str, str]:
+    """Variables that whoever submitted the Ray job gave it: they count, and Ray takes none of them twice."""
+    job = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR, "{}"))
+    return dict((job.get("runtime_env") or {}).get("env_vars") or {})
 
 
 @contextmanager

@@ -184,7 +184,7 @@ def _take_in(feeds: dict[Any, Feed], running: dict[Future[Part], tuple[Any, int,
 @contextmanager
 def executor(workers: int | None, expected: float, folder: Path) -> Iterator[tuple[Executor, int]]:
     """Who makes the parts in a folder, and how many at a time."""
-    if workers is None and os.environ.get("RAY_ADDRESS"):
+    if workers is None and cluster_address():
         from raymix.corpus.on_ray import ray_executor
 
         with ray_executor(folder) as found:
@@ -205,6 +205,12 @@ def executor(workers: int | None, expected: float, folder: Path) -> Iterator[tup
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown()
+
+
+def cluster_address() -> str | None:
+    """The cluster that RAY_ADDRESS names; none where it is empty or, in Ray's words for this machine alone, `local`."""
+    named = os.environ.get("RAY_ADDRESS")
+    return None if named in ("", "local") else named
 
 
 class SerialExecutor(Executor):

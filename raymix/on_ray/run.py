@@ -22,6 +22,7 @@ from ray import tune
 from raymix.corpus import Corpus
 from raymix.corpus.on_ray import join
 from raymix.corpus.prepare import default_cache
+from raymix.corpus.workers import cluster_address
 from raymix.design import rungs
 from raymix.on_ray.demand import Default, Waiting, check_fits, placement
 from raymix.on_ray.ending import Ending
@@ -47,6 +48,7 @@ from raymix.study.trial import Trial
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"  # in the study: of trials that have not ended
+OF_A_JOB = "working_dir_files"  # folder in which Ray keeps what was submitted with a job, while it runs
 MAX_RETRIES = 4  # a worker may die this often where its trial got no further: spot machines go without notice
 
 
@@ -70,6 +72,10 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
         if study.finished:
             return
         beside = files_beside(study)
+        if OF_A_JOB in beside.resolve().parts:
+            log.warning(
+                "%s: Ray deletes this folder after the job; name another with --study, or an object store", beside
+            )
         begun = (beside / ABOUT).read_text() if study.store.is_local else None
         kept = Kept((beside / CHECKPOINTS).resolve(), study.store.mirror(CHECKPOINTS), begun)
         watcher = Watcher(study.space, ledger, corpus.vocab, kept, on_progress)
@@ -131,10 +137,14 @@ def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, 
 
 
 def _hear(search: MixtureSearch, trial_id: str, why: str) -> None:
-    """Why a worker is gone; where no other could do better, it is the end."""
+    """Why a worker is gone; where its node can train nothing it is the end, or all trials would fail there in turn."""
     search.explain(trial_id, why)
-    if NotSharedError.__name__ in why:
-        search.give_up(StoreError(why.partition(": ")[2]))
+    kind, _, words = why.partition(": ")
+    if kind == ModuleNotFoundError.__name__:
+        words = f"a node cannot run trials: {words}; give all nodes one image, or one environment"
+    elif not kind.endswith(NotSharedError.__name__):
+        return
+    search.give_up(StoreError(words))
 
 
 def _all(*watchers: Callable[[str, Trial | None], None]) -> Callable[[str, Trial | None], None]:
@@ -158,7 +168,7 @@ def _ray(space: SearchSpace, ledger: Ledger, vocab: int) -> Iterator[_There]:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # no tables from Tune: ours are better informed
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ours = not ray.is_initialized()
-    address = os.environ.get("RAY_ADDRESS")
+    address = cluster_address()
     if ours and address:
         join(WORKER_ENV)
     elif ours:

@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymix.corpus import Corpus, CorpusError, default_cache, open_corpus
 from raymix.corpus.shards import MANIFEST, new_folder
+from raymix.corpus.workers import cluster_address
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class ShardServer:
 
 def share(corpus: Corpus) -> Shards:
     """Make a corpus of this node known to all others; on one machine alone there are none."""
-    if not os.environ.get("RAY_ADDRESS") and len(ray.nodes()) == 1:
+    if not cluster_address() and len(ray.nodes()) == 1:
         return Shards(str(corpus.path.resolve()), corpus.hash, None)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     path = str(corpus.path.resolve())

@@ -17,14 +17,17 @@ import time
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
+from traceback import format_exception_only
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 
 from raymix.corpus import Corpus
 from raymix.design.schedule import longer_rungs
 from raymix.on_ray.kept import FINAL, Kept
+from raymix.on_ray.lost import out_of_memory
 from raymix.on_ray.shards import Shards, on_this_node
 from raymix.proxy import Checkpoints, Diverged, Interrupted, resolve, train_proxy, train_stacked
 from raymix.proxy.distributed import across
@@ -83,6 +86,7 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
             "alive": partial(watch, self._patience),
         }
         n_gpus = len(ray.get_gpu_ids())
+        self._gpu_share = min(1.0, ray.get_runtime_context().get_assigned_resources().get("GPU", 1.0))
         device = None if n_gpus else "cpu"  # one that takes no GPU uses none, also where it could see some
         if len(members) > 1:
             jobs = [Job(space.mixture(member["mixture"]), member["seed"]) for member in members]
@@ -93,7 +97,7 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
         if lengths := tuple(trial.get("after", ())):
             arguments["before"] = Before(lengths, self._kept.of(trial["continues"]))
         arguments["keep"] = self._checkpoints.folder / FINAL if space.recipe.keep_weights else None
-        one = partial(train_proxy, device=device)
+        one = partial(train_proxy, device=device, gpu_share=self._gpu_share)
         several = partial(across, n_gpus, "cuda", train_proxy) if n_gpus > 1 else one
         self._results = self._alone(several(**arguments))
         return True
@@ -123,21 +127,39 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
                     yield {**row, "status": "checkpoint" if row["n_tokens"] > 0 else "start"}
                 else:
                     last = row  # there may be something left to do after it
-        except Diverged as error:
-            yield {"status": "failed", "reason": str(error), "done": True}
+        except (Diverged, torch.OutOfMemoryError) as error:
+            yield {"status": "failed", "reason": self._reason(error), "done": True}
             return
         self._kept.copy_final(self._name)
         yield {**last, "status": "done", "done": True}
 
     def _together(self, results: Iterator[Result], names: list[str]) -> Iterator[dict[str, Any]]:
         """Results of a stack of trials with these ids; the last is that by which all of them have ended."""
-        left = set(names)
-        for proxy, row, reason in results:
-            ended = bool(reason) or row["n_tokens"] >= self._n_tokens
-            if ended:
-                left.remove(names[proxy])
-            status = {"status": "failed", "reason": reason} if reason else {"status": "done" if ended else "checkpoint"}
-            yield {**row, **status, MEMBER: names[proxy], "done": not left}
+        left = list(names)
+        try:
+            for proxy, row, reason in results:
+                ended = bool(reason) or row["n_tokens"] >= self._n_tokens
+                if ended:
+                    left.remove(names[proxy])
+                status = {"status": "done" if ended else "checkpoint"}
+                status = {"status": "failed", "reason": reason} if reason else status
+                yield {**row, **status, MEMBER: names[proxy], "done": not left}
+        except torch.OutOfMemoryError as error:
+            while left:
+                failed = {"status": "failed", "reason": self._reason(error), MEMBER: left.pop()}
+                yield {**failed, "done": not left}
+
+    def _reason(self, error: Exception) -> str:
+        """Why a trial has failed. One that shares its GPU may fit at the next attempt, when others there have ended.
+
+        Raises:
+            torch.OutOfMemoryError: it is begun again.
+        """
+        if not isinstance(error, torch.OutOfMemoryError):
+            return str(error)
+        if self._gpu_share < 1:
+            raise error
+        return out_of_memory(format_exception_only(error)[-1]) or str(error)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing, where Tune asks (a pause, say): the run is saved in the study, by its own clock."""

@@ -94,22 +94,17 @@ class Checkpoints:
         return self.stopping or time.monotonic() - self._saved_at >= wait
 
     def save(self, run: str, snapshot: Snapshot) -> None:
-        """Write a snapshot of `run` (an identity: see `latest`); returns when it is on disk."""
+        """Write a snapshot of `run` (an identity: see `latest`); returns when it is on disk.
+
+        Where it cannot be written (a full disk) the run goes on all the same, and the last snapshot stays.
+        """
         started = time.monotonic()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f".{uuid4().hex[:8]}.part"
-        part.mkdir()
         try:
-            _write(part, run, snapshot)
-            final = self.folder / f"step-{snapshot.step:08d}"
-            shutil.rmtree(final, ignore_errors=True)  # damaged, or it would have been taken up
-            part.rename(final)
-            sync(self.folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        for old in self._here()[:-KEPT]:
-            shutil.rmtree(self.folder / old, ignore_errors=True)
-        self._copy(final)
+            final = self._save(run, snapshot)
+        except OSError as error:
+            log.warning("%s: not saved, the run goes on without (%s)", self.folder, error)
+        else:
+            self._copy(final)
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - started
 
@@ -133,6 +128,22 @@ class Checkpoints:
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
         self._drop(self._there())
+
+    def _save(self, run: str, snapshot: Snapshot) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f".{uuid4().hex[:8]}.part"
+        part.mkdir()
+        try:
+            _write(part, run, snapshot)
+            final = self.folder / f"step-{snapshot.step:08d}"
+            shutil.rmtree(final, ignore_errors=True)  # damaged, or it would have been taken up
+            part.rename(final)
+            sync(self.folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        for old in self._here()[:-KEPT]:
+            shutil.rmtree(self.folder / old, ignore_errors=True)
+        return final
 
     def _here(self) -> list[str]:
         """Snapshots on this machine, oldest first."""

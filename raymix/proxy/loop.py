@@ -48,6 +48,7 @@ class Run:
         attention: str | None,
         compiled: bool = False,
         world: World = ALONE,
+        gpu_share: float = 1.0,
     ) -> None:
         self.shape, self.seed, self.device, self.world = shape, seed, device, world
         self.compiled = compiled
@@ -61,7 +62,7 @@ class Run:
         for param in self.params:
             param.grad = torch.zeros_like(param)  # the run's own: memory of a CUDA graph is gone at its next step
         self.optimizer = adamw(self.params, device)
-        self.rows_at_once = shape.micro_batch or rows_that_fit(shape, device, self.attention)
+        self.rows_at_once = shape.micro_batch or rows_that_fit(shape, device, self.attention, gpu_share)
         self.averaged: list[Tensor] = []
         self.n_averaged = 0
         self.losses: list[Tensor] = []
@@ -199,15 +200,15 @@ def adamw(params: list[Tensor], device: torch.device, stacked: bool = False) -> 
     return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=device.type in ("cpu", "cuda"))
 
 
-def rows_that_fit(shape: ProxyShape, device: torch.device, attention: str = "sdpa") -> int:
-    """Sequences a GPU's memory holds at once; on a CPU all of them.
+def rows_that_fit(shape: ProxyShape, device: torch.device, attention: str = "sdpa", gpu_share: float = 1.0) -> int:
+    """Sequences that this share of a GPU's memory holds at once; on a CPU all of them.
 
     34 bytes per token, layer and width for activations in bf16, and where attention is eager 5 per pair of places, head
-    and layer (2205.05198, equation 1), in at most half of the memory.
+    and layer (2205.05198, equation 1), in at most half of what is this run's: others may share the GPU.
     """
     if device.type != "cuda":
         return shape.batch
     pairs = 5 * shape.n_heads * shape.context**2 if attention == "eager" else 0
     per_row = (34 * shape.context * shape.width + pairs) * shape.n_layers
-    fit = torch.cuda.get_device_properties(device).total_memory // 2 // per_row
+    fit = gpu_share * torch.cuda.get_device_properties(device).total_memory / 2 // per_row
     return max(1, min(shape.batch, int(fit)))

@@ -49,6 +49,7 @@ def train_proxy(
     before: Before | None = None,
     keep: Path | None = None,
     world: World = ALONE,
+    gpu_share: float = 1.0,
     alive: Callable[[], None] = lambda: None,
 ) -> Iterator[dict[str, Any]]:
     """One row per checkpoint, as soon as it is reached, keyed by columns of the observation table.
@@ -72,6 +73,7 @@ def train_proxy(
             `flops` and `seconds` are what is added to it.
         keep: a folder for the trained model as it was evaluated at the end, as transformers reads it.
         world: which process of how many this is, where several train one proxy (raymix/proxy/distributed.py).
+        gpu_share: of the memory of its GPU, where others train there too; decides how many sequences are read at once.
         alive: called after every step and every evaluated domain, by the first process alone.
 
     Raises:
@@ -100,7 +102,7 @@ def train_proxy(
     # What decides the bits is what the run began with, not what would be chosen now.
     on = models.pick_device(device)
     compiled = found.notes["compiled"] if found else worth_compiling(space.recipe.compile, shape, on)
-    run = Run(shape, seed, on, found.notes["attention"] if found else attention, compiled, world)
+    run = Run(shape, seed, on, found.notes["attention"] if found else attention, compiled, world, gpu_share)
     training = Training(space, corpus, batches, run, held_out(corpus, space), started, alive)
     if found is not None:
         training.restore(found)

@@ -12,6 +12,7 @@ REMEDIES = {
     errno.EPERM: f"make it writable for this user, or choose another directory: {SAFE}",
     errno.EROFS: f"mount it writable, or choose another directory: {SAFE}",
 }
+RENEW = "(renew the credentials of this environment, then run the same command again)"
 
 
 class StoreError(ValueError):
@@ -40,5 +41,6 @@ def unreadable(where: str, error: OSError) -> StoreError:
 def reason(error: OSError) -> str:
     """The system's sentence with the name of its code, or what the object store said."""
     if error.errno is None:
-        return " ".join(str(error).split())[:400]
+        said = " ".join(str(error).split())[:400]
+        return f"{said} {RENEW}" if "ExpiredToken" in said else said
     return f"{error.strerror} ({errno.errorcode.get(error.errno, error.errno)})"

@@ -110,7 +110,8 @@ class LocalObjects:
     def names(self, folder: str) -> list[str]:
         """See `Objects`."""
         try:
-            return sorted(name for name in os.listdir(self.path / folder) if not name.startswith("."))
+            found = retried(lambda: os.listdir(self.path / folder), self.url(folder))
+            return sorted(name for name in found if not name.startswith("."))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -119,7 +120,7 @@ class LocalObjects:
     def delete(self, name: str) -> None:
         """See `Objects`."""
         try:
-            (self.path / name).unlink(missing_ok=True)
+            retried(lambda: (self.path / name).unlink(missing_ok=True), self.url(name))
         except OSError as error:
             raise unwritable(self.url(name), error) from error
 

@@ -7,11 +7,16 @@ import socket
 from pathlib import Path
 
 import pytest
+import ray
 from typer.testing import CliRunner
 
 from raymix.cli import app
-from raymix.corpus.on_ray import NoClusterError
+from raymix.corpus.on_ray import NoClusterError, join
+from raymix.corpus.workers import cluster_address
+from raymix.on_ray import run
 from raymix.space import SpaceError
+from raymix.study.ledger import Ledger
+from tests import worlds
 from tests.e2e.test_run import SPACE, WORDS
 
 
@@ -52,3 +57,29 @@ def test_what_ray_takes_for_no_address_is_said_to_be_that_of_the_cluster(
     found = CliRunner().invoke(app, command)
     assert isinstance(found.exception, NoClusterError)
     assert "RAY_ADDRESS=head: cannot be joined (Invalid address format: head)" in str(found.exception)
+
+
+@pytest.mark.parametrize("address", ["", "local"])
+def test_an_address_that_names_no_cluster_is_this_machine(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which cannot grow, so that a trial that does not fit is refused and not waited for."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    asked: list[str] = []
+    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options["address"]))
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    space = worlds.space(ladder=[{"n_params": 1e5, "n_tokens": 5e5, "resources": {"cpu": 3}}])
+    with pytest.raises(SpaceError, match="takes CPU 3, this machine has 2"), run._ray(space, Ledger(space), 300):
+        pass
+    assert asked == ["local"]
+    assert cluster_address() is None
+
+
+def test_variables_that_a_ray_job_was_submitted_with_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray refuses a driver that gives one of them again."""
+    given: list[dict[str, str]] = []
+    monkeypatch.setattr(ray, "init", lambda **options: given.append(options["runtime_env"]["env_vars"]))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    job = {"runtime_env": {"working_dir": "gcs://x.zip", "env_vars": {"OMP_NUM_THREADS": "4"}}, "metadata": {}}
+    for injected in (job, {"metadata": {}}, {"runtime_env": {}}):
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(injected))
+        join({"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0"})
+    assert given == [{"MALLOC_MMAP_MAX_": "0"}, *[{"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0"}] * 2]

@@ -23,6 +23,11 @@ MEMORY = """Failure # 1 (occurred at 2026-11-22_21-00-00)
 Task was killed due to the node running low on memory.
 Memory on the node (IP: 10.0.0.5, ID: 0a) where the task (actor ID: 0b) was running was 15.2GB / 16.0GB (0.95).
 """
+OF_2_60 = """Failure # 1 (occurred at 2026-11-22_21-00-00)
+1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.5, ID: 0a) was 15.20GB \
+used / 16.00GB limit (0.950000)
+OOM kill reason: Memory usage 15200000000B exceeded threshold of 15200000000B (95.0% of 16000000000B limit)
+"""
 
 TOLD_AT_LENGTH = """Failure # 1 (occurred at 2026-11-22_21-00-00)
 ray::ProxyTrial.train() (pid=7, ip=10.0.0.6)
@@ -35,10 +40,19 @@ OSError: Connection broken
 
 
 def test_the_last_failure_is_said_on_one_line_with_its_node() -> None:
-    assert sentence(RAISED) == "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. (on 10.0.0.3)"
     assert sentence(VANISHED) == "The actor is dead because its node has died. Node Id: 0a0b (on 10.0.0.4)"
-    assert sentence(MEMORY).startswith("Task was killed due to the node running low on memory.")
     assert sentence("") == "no reason given"
+
+
+def test_memory_that_is_full_is_said_with_what_to_do() -> None:
+    assert sentence(RAISED).startswith(
+        "out of memory on its GPU (Tried to allocate 2.00 GiB.); lower recipe.micro_batch"
+    )
+    assert sentence(RAISED).endswith(" (on 10.0.0.3)")
+    remedy = "let fewer trials share a node (more `cpu` in `resources` of the ladder), or take nodes with more memory"
+    for text, had in ((MEMORY, "15.2GB / 16.0GB"), (OF_2_60, "15.20GB used / 16.00GB")):
+        said = f"out of memory: its node had {had} and Ray killed it; {remedy} (on 10.0.0.5)"
+        assert sentence(text) == said
 
 
 def test_what_was_raised_is_said_whatever_its_name_and_however_long_its_message() -> None:

@@ -27,7 +27,7 @@ class ObjectStore:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._serve, threaded=True, request_handler=_Quiet)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._failures: list[tuple[Matches, list[int]]] = []
+        self._failures: list[tuple[Matches, list[tuple[int, str]]]] = []
         self._held: tuple[Matches, bool] | None = None
         self.reached = threading.Event()
         """Set when a held request has arrived."""
@@ -53,9 +53,11 @@ class ObjectStore:
         """The address of a study."""
         return f"s3://{BUCKET}/{name}?endpoint_override=127.0.0.1:{self._server.port}&scheme=http"
 
-    def fail(self, times: int, matches: Matches = lambda method, path: True, status: int = 503) -> None:
-        """Answer the next matching requests with this status."""
-        self._failures.append((matches, [status] * times))
+    def fail(
+        self, times: int, matches: Matches = lambda method, path: True, status: int = 503, code: str = "SlowDown"
+    ) -> None:
+        """Answer the next matching requests with this status, and this code of S3."""
+        self._failures.append((matches, [(status, code)] * times))
 
     def hold(self, matches: Matches, arrives: bool) -> None:
         """Keep the next matching request waiting for `let_go`; `arrives`: what it uploads is there by then."""
@@ -68,7 +70,7 @@ class ObjectStore:
         self.requests.append((method, path))
         for matches, left in self._failures:
             if left and matches(method, path):
-                return _refused(environ, start_response, left.pop())
+                return _refused(environ, start_response, *left.pop())
         if self._held is None or not self._held[0](method, path):
             return self._app(environ, start_response)
         arrives, self._held = self._held[1], None
@@ -87,8 +89,10 @@ class _Quiet(WSGIRequestHandler):
         """Say nothing."""
 
 
-def _refused(environ: WSGIEnvironment, start_response: StartResponse, status: int) -> Iterable[bytes]:
+def _refused(
+    environ: WSGIEnvironment, start_response: StartResponse, status: int, code: str = "SlowDown"
+) -> Iterable[bytes]:
     environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    body = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
-    start_response(f"{status} Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+    body = f"<Error><Code>{code}</Code><Message>As it says.</Message></Error>".encode()
+    start_response(f"{status} {code}", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
     return [body]

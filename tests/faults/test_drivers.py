@@ -240,6 +240,16 @@ def test_what_does_not_pass_is_not_tried_again(s3: ObjectStore) -> None:
     assert time.monotonic() - before < 5
 
 
+def test_credentials_that_expire_end_a_study_at_once_with_what_to_do(s3: ObjectStore) -> None:
+    found = Store(s3.uri("expires"))
+    with found.locked():
+        found.append("row", {"i": 0})
+        s3.fail(1, lambda method, path: method == "PUT" and "records" in path, status=400, code="ExpiredToken")
+        with pytest.raises(StoreError, match=r"ExpiredToken .*\(renew the credentials .* the same command again\)"):
+            found.append("row", {"i": 1})
+    assert numbers(s3.uri("expires")) == [0]
+
+
 def test_retries_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     calls: list[int] = []

@@ -56,6 +56,7 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
             "faults/test_records.py::test_a_full_disk_is_named_and_nothing_is_lost",
             "proxy/test_trial_faults.py::test_where_nothing_can_be_recorded_nothing_is_trained_on",
             "faults/test_records.py::test_a_disk_that_fills_during_compaction_stops_nothing",
+            "proxy/test_checkpoint.py::test_a_disk_too_full_for_a_checkpoint_is_named_and_ends_no_run",
             "faults/test_records.py::test_a_read_only_study_can_be_looked_at_and_says_why_it_cannot_be_run",
         ],
     ),
@@ -179,6 +180,7 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
             "faults/test_drivers.py::test_a_study_on_an_object_store_from_beginning_to_report",
             "faults/test_drivers.py::test_unavailable_for_a_while_is_waited_for_and_said_once",
             "faults/test_drivers.py::test_killed_in_mid_upload",
+            "faults/test_drivers.py::test_credentials_that_expire_end_a_study_at_once_with_what_to_do",
             "faults/test_kill.py::test_a_study_on_s3_goes_on_from_another_machine",
             "faults/test_mirror.py::test_a_checkpoint_is_found_on_another_machine",
         ],
@@ -197,8 +199,8 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
         ],
     ),
     28: (
-        "a node does not see the study's disk",
-        ["proxy/test_trial_faults.py::test_a_node_that_does_not_see_the_study_ends_it_with_a_remedy"],
+        "a node does not see the study's disk, or lacks raymix",
+        ["proxy/test_trial_faults.py::test_a_node_that_can_train_nothing_ends_the_study_with_a_remedy"],
     ),
     29: (
         "a cluster that cannot be joined, or never has what a trial takes",
@@ -207,11 +209,23 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
             "cluster/test_nodes.py::test_what_is_waited_for_is_said",
         ],
     ),
+    30: (
+        "memory of a node or of a GPU is full",
+        [
+            "proxy/test_trial_faults.py::test_a_worker_that_rays_memory_monitor_kills_is_retried_and_the_others_train_on",
+            "proxy/test_trial_faults.py::test_a_trial_that_does_not_fit_into_its_gpu_fails_at_once_and_one_that_shares_it_is_tried_again",
+            "cluster/test_lost.py::test_memory_that_is_full_is_said_with_what_to_do",
+        ],
+    ),
+    31: (
+        "trials do not end within the hours of the budget",
+        ["proxy/test_trial_faults.py::test_hours_that_are_over_end_a_study_whose_trials_do_not_end"],
+    ),
 }
 
 
 def test_every_fault_is_in_the_table() -> None:
-    assert list(FAULTS) == list(range(1, 30))
+    assert list(FAULTS) == list(range(1, 32))
 
 
 @pytest.mark.parametrize("row", FAULTS)

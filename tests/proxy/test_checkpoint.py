@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -131,18 +132,26 @@ def test_two_are_kept_and_saving_takes_a_small_part_of_the_time(
     assert checkpoints.due()
 
 
-def test_a_disk_too_full_for_a_checkpoint_is_named_and_the_last_one_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_disk_too_full_for_a_checkpoint_is_named_and_ends_no_run(
+    make_watched: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A disk that has no room for a checkpoint may well have room for the trial's result."""
+
     def full(*args: Any) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    checkpoints = Checkpoints(tmp_path / "c", every_seconds=0)
-    checkpoints.save("run", Snapshot(5, {"w": torch.arange(3)}, {}, {"rows": []}))
+    watched = make_watched(checkpoint_seconds=1e-9)
+    expected = list(watched.rows())
+    rows = watched.rows(stop_after=5)
+    with pytest.raises(Interrupted):
+        list(rows)
+    before = [path.name for path in watched.folder.iterdir()]
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match=r"c/\..*weights.safetensors: cannot be written .*No space left"):
-        checkpoints.save("run", Snapshot(10, {"w": torch.arange(3)}, {}, {"rows": []}))
-    assert [path.name for path in checkpoints.folder.iterdir()] == ["step-00000005"]
+    with pytest.raises(Interrupted):
+        list(watched.rows(stop_after=8))
+    assert [path.name for path in watched.folder.iterdir()] == before
+    assert re.search(r"not saved, .*weights.safetensors: cannot be written .*No space left", caplog.text)
+    assert list(watched.rows()) == expected
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

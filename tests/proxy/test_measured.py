@@ -72,3 +72,4 @@ def test_eager_attention_counts_its_pairs_of_places(monkeypatch: pytest.MonkeyPa
     assert rows_that_fit(shape, gpu, "sdpa") == (1 << 29) // (linear * shape.n_layers)
     assert rows_that_fit(shape, gpu, "eager") == (1 << 29) // ((linear + pairs) * shape.n_layers)
     assert rows_that_fit(shape, CPU, "eager") == 512
+    assert rows_that_fit(shape, gpu, gpu_share=0.25) == (1 << 27) // (linear * shape.n_layers)  # others have the rest

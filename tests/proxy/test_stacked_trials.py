@@ -132,3 +132,13 @@ def test_a_stack_whose_worker_is_killed_ends_with_the_same_bits(studied: Callabl
     assert [event for event, _ in said].count("lost") == 3
     assert said[-1][1].running == 0
     assert not (killed.store.path / run.CHECKPOINTS).exists()
+
+
+def test_a_stack_that_does_not_fit_into_its_gpu_fails_each_of_its_trials_with_the_reason(
+    studied: Callable[..., Any],
+) -> None:
+    study, _ = studied("full", 4, fault="GPU full")
+    last = {row["trial_id"]: row for row in study.table().table.to_pylist()}
+    full = {trial_id for trial_id, row in last.items() if "out of memory on its GPU" in (row["reason"] or "")}
+    assert full == set(list(last)[:4])
+    assert (study.ledger.count("failed"), study.ledger.count("done")) == (4, 3)

@@ -1,4 +1,4 @@
-"""Rows 3, 11 and 26 of the faults, on real Ray: workers killed, hung, and robbed of the shard they read."""
+"""Rows 3, 11, 26 and 30 of the faults, on real Ray: workers killed, hung, out of memory, robbed of what they read."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import ray
+import torch
+from ray.air.execution._internal import event_manager
 
 from raymix import SearchSpace, Study
 from raymix.corpus import Corpus
-from raymix.on_ray import run
+from raymix.on_ray import ending, run
 from raymix.on_ray.kept import Kept
 from raymix.on_ray.trial import ProxyTrial
 from raymix.proxy import WORKER_ENV, train_proxy
@@ -29,6 +32,14 @@ from raymix.study.trial import Trial
 pytestmark = pytest.mark.slow  # starts Ray and trains proxies
 
 PATIENCE = 5.0  # seconds without a step; a step takes milliseconds
+MONITOR = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.5, ID: 0a) \
+was 15.2GB used / 16.0GB limit (0.95)
+OOM kill reason: Memory usage 15200000000B exceeded threshold
+"""  # in the words of Ray 2.60
+GPU = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 14.56 GiB of which 1.20 GiB is free."
+    " Including non-PyTorch memory, this process has 13.30 GiB memory in use."
+)
 
 
 class Faulty(ProxyTrial):
@@ -40,6 +51,8 @@ class Faulty(ProxyTrial):
         super().reset_config(new_config)
         study = self._kept.folder.parent
         fault = json.loads((study / "faults.json").read_text()).get(new_config["trial_id"])
+        if fault == "shared GPU full once":
+            self._gpu_share = 0.5
         lives = study / f"lives-{new_config['trial_id']}"
         with lives.open("a") as file:
             file.write("begun\n")
@@ -70,8 +83,10 @@ class Faulty(ProxyTrial):
 def suffer(fault: str | None, n_lives: int) -> None:
     if fault == "killed" or (fault == "killed once" and n_lives == 1):
         os.kill(os.getpid(), signal.SIGKILL)
-    if fault == "hangs once" and n_lives == 1:
+    if fault == "hangs" or (fault == "hangs once" and n_lives == 1):
         hang_here()
+    if fault == "GPU full" or (fault == "shared GPU full once" and n_lives == 1):
+        raise torch.OutOfMemoryError(GPU)
     if fault is not None and fault.startswith("/"):
         os.truncate(fault, 0)
 
@@ -96,10 +111,10 @@ def begin(
 ) -> Callable[..., tuple[Study, list[Trial]]]:
     """A study of as many trials as there are faults, all of them proposed."""
 
-    def started(*faults: str | None) -> tuple[Study, list[Trial]]:
+    def started(*faults: str | None, **budget: float) -> tuple[Study, list[Trial]]:
         raw = make_space(checkpoint_seconds=1e-3, hang_seconds=PATIENCE).model_dump(mode="json", exclude_none=True)
         raw |= {"ladder": [{"n_params": 1e4, "n_tokens": 128 * 200}]}
-        raw |= {"budget": {"trials": len(faults), "per_round": len(faults)}}
+        raw |= {"budget": {"trials": len(faults), "per_round": len(faults), **budget}}
         study = Study.create(SearchSpace.parse(raw), tmp_path / "study", seed=0)
         trials = study.ask(len(faults))
         found = {trial.trial_id: fault for trial, fault in zip(trials, faults, strict=True)}
@@ -169,6 +184,58 @@ def test_a_shard_that_shrinks_under_a_trial_fails_it_and_not_the_driver(
     assert len(lives_of(study, robbed)) == 1  # its retries refuse the shard: its size is not the manifest's
 
 
+def test_a_worker_that_rays_memory_monitor_kills_is_retried_and_the_others_train_on(
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monitor's error is neither of the two that Tune knows, and ends all trials where nobody translates it."""
+    study, (well, once) = begin(None, "killed once")
+
+    def get(future: Any) -> Any:
+        try:
+            return ray.get(future)
+        except ray.exceptions.ActorDiedError:
+            raise ray.exceptions.OutOfMemoryError(MONITOR) from None
+
+    monkeypatch.setattr(event_manager, "ray", SimpleNamespace(get=get, wait=ray.wait))
+    run.run_study(study, corpus)
+    assert [study.ledger.status(trial.trial_id) for trial in (well, once)] == ["done", "done"]
+    first, second = lives_of(study, once)
+    assert min(second) > first[0]
+
+
+def test_a_trial_that_does_not_fit_into_its_gpu_fails_at_once_and_one_that_shares_it_is_tried_again(
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, (full, shares) = begin("GPU full", "shared GPU full once")
+    run.run_study(study, corpus)
+    reason = rows_of(study, full)[-1]["reason"]
+    assert reason.startswith(
+        "out of memory on its GPU (Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 14.56 GiB); lower recipe."
+    )
+    assert len(lives_of(study, full)) == 1
+    assert len(lives_of(study, shares)) == 2
+    assert study.ledger.status(shares.trial_id) == "done"
+
+
+def test_hours_that_are_over_end_a_study_whose_trials_do_not_end(
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """The first is done and the second hangs, for longer than its hours and less than its patience."""
+    study, (well, long) = begin(None, "hangs", hours=1.0)
+    saved = study.store.path / run.CHECKPOINTS / long.trial_id
+
+    def clock() -> float:
+        return time.monotonic() + 1.2 * ending.HOUR * any(saved.glob("step-*"))
+
+    monkeypatch.setattr(ending, "time", SimpleNamespace(monotonic=clock))
+    run.run_study(study, corpus)
+    assert "are over and trials have not ended (1): they wait in the study" in caplog.text
+    study = Study.open(study.store.path)
+    assert study.ledger.status(well.trial_id) == "done"
+    assert study.ledger.pending() == [long]
+    assert any(saved.glob("step-*"))
+
+
 class Elsewhere(ProxyTrial):
     """A proxy trial on a node that does not see the study's disk."""
 
@@ -176,13 +243,31 @@ class Elsewhere(ProxyTrial):
         super().setup(config, kept=replace(kept, folder=Path("/elsewhere/study/checkpoints")), **options)
 
 
-def test_a_node_that_does_not_see_the_study_ends_it_with_a_remedy(
-    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], monkeypatch: pytest.MonkeyPatch
+class Bare(ProxyTrial):
+    """A proxy trial on a node with another environment: what Ray makes of it ends in these words."""
+
+    def setup(self, config: dict[str, Any], **options: Any) -> None:
+        raise ModuleNotFoundError("No module named 'raymix'")
+
+
+@pytest.mark.parametrize(
+    ("trainable", "words"),
+    [
+        (Elsewhere, r"^/elsewhere/study is not on this node: keep .* s3://bucket/name\) \(on "),
+        (Bare, r"^a node cannot run trials: No module named 'raymix' \(on .*\); give all nodes one image"),
+    ],
+)
+def test_a_node_that_can_train_nothing_ends_the_study_with_a_remedy(
+    corpus: Corpus,
+    begin: Callable[..., tuple[Study, list[Trial]]],
+    monkeypatch: pytest.MonkeyPatch,
+    trainable: type[ProxyTrial],
+    words: str,
 ) -> None:
-    """What trials save there would be found by no other node, and a longer trial would begin anew."""
+    """What trials save elsewhere is found by no other node; one without raymix is free again at once for the next."""
     study, trials = begin(None, None)
-    monkeypatch.setattr(run, "ProxyTrial", Elsewhere)
-    with pytest.raises(StoreError, match=r"^/elsewhere/study is not on this node: keep .* s3://bucket/name\) \(on "):
+    monkeypatch.setattr(run, "ProxyTrial", trainable)
+    with pytest.raises(StoreError, match=words):
         run.run_study(study, corpus)
     assert Study.open(study.store.path).ledger.pending() == trials
 
