@@ -103,7 +103,8 @@ def _asset(name: str) -> str:
 def _environment() -> Environment:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     for say in (words.human, words.power, words.duration, words.percent, words.number, words.interval, words.epochs,
-                words.count, words.change, words.trust, words.short, words.decimals_for):  # fmt: skip
+                words.count, words.change, words.trust, words.short, words.decimals_for,
+                words.law_words):  # fmt: skip
         environment.filters[say.__name__] = say
     environment.filters["csp_hash"] = _csp_hash
     environment.tests["known"] = words.known

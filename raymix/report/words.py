@@ -15,6 +15,8 @@ from raymix.target.held_out import ENOUGH, SOME_ORDER
 MINUS, DASH, ELLIPSIS = "\u2212", "\u2013", "\u2026"
 TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # bidi controls
 SUPERSCRIPT = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+UNION = "losses fall as powers of parameters and of tokens, each scaled by what the mixture exposes"
+HEDGES = ", in the forms that these runs leave open"
 GOOD_ORDER = 0.8  # rank correlation at which the wording changes, as at SOME_ORDER
 
 
@@ -131,6 +133,11 @@ def objective(space: SearchSpace) -> str:
         return f"of {space.eval_names[int(space.weights_M.argmax())]}"
     how = "largest" if space.objective.reduce == "worst" else "weighted mean"
     return f"{how} of {n} {'losses and metrics' if space.metrics else 'eval domains'}"
+
+
+def law_words(name: str) -> str:
+    """What a law of this name says, for who has not read its source; nothing of one that a study does not read."""
+    return f"{UNION}{HEDGES if name == 'hedged_union' else ''}; " if name in ("union", "hedged_union") else ""
 
 
 def change(mixture: Mapping[str, float], reference: Mapping[str, float], name: str) -> str:

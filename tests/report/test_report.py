@@ -19,6 +19,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 import pytest
 
+from raymix.laws import HedgedUnion
 from raymix.observations import Observations
 from raymix.report import figures, words, write_report
 from raymix.report.heldout import by_scale, judged
@@ -251,6 +252,14 @@ def test_any_part_of_a_recommendation_may_be_missing(tmp_path: Path, missing: st
     del study["recommendation"][missing]
     assert "Evidence" in written(tmp_path, **study)
     assert "Evidence" in written(tmp_path, **{**study, "heldout": None, "state": {}})
+
+
+def test_the_law_of_a_study_says_what_it_is(tmp_path: Path) -> None:
+    """Its name is for who reads the source."""
+    study = make_study()
+    assert "losses fall as powers" not in written(tmp_path, **study)
+    study["recommendation"]["law"]["name"] = HedgedUnion.name
+    assert "losses fall as powers of parameters and of tokens" in written(tmp_path, **study)
 
 
 def test_kept_baseline_is_the_first_bar(tmp_path: Path) -> None:
