@@ -68,6 +68,19 @@ def test_beyond_the_sizes_and_lengths_trained_gains_are_less_sure(most: tuple[fl
     assert (beyond.high - beyond.low) == pytest.approx(2 * (seen.high - seen.low))
 
 
+def test_what_was_trained_is_not_beyond_and_a_little_more_is_little_wider() -> None:
+    """A proxy asked for at 1.2e8 may have 1e8 parameters; no interval doubles by one percent of a scale."""
+    draws = drawn(*(Linear(2.0, (0.0, slope)) for slope in 0.1 + 0.02 * np.linspace(-1, 1, 21)))
+    widths = []
+    for ratio in np.append(np.geomspace(0.5, 1.3, 20), np.geomspace(1.31, 4, 200)):
+        gain = Reading.of(objective(), MIX_QK, draws, (1e8 / ratio, 1e9)).gain(1)
+        widths.append(gain.high - gain.low)
+    factor = np.array(widths) / widths[0]
+    np.testing.assert_allclose(factor[:20], 1)
+    assert np.diff(factor).min() >= 0 and np.diff(factor).max() < 0.02
+    assert factor[-1] == pytest.approx(2)
+
+
 @pytest.mark.parametrize("level", [np.inf, np.nan])
 def test_draws_that_overflow_tell_nothing_and_the_sds_stand_for_them(level: float) -> None:
     """Exponents that the runs leave open: a draw of them is no number, and neither was the gain."""
