@@ -172,6 +172,15 @@ def test_an_order_over_scales_of_few_trials_is_that_of_their_differences() -> No
     assert np.isnan(scattered.order)
 
 
+def test_replicates_are_no_differences_of_an_order() -> None:
+    """Five runs of the prior at one size and a pair at another: one difference is no order, however many runs."""
+    size = [1e6] * 5 + [4e6] * 2
+    predicted, observed = [3.3] * 5 + [2.0, 2.1], [3.29, 3.31, 3.3, 3.32, 3.28, 2.0, 2.1]
+    nothing = [0.0] * 7
+    found = HeldOut([f"t{i}" for i in range(7)], size, [1e8] * 7, observed, predicted, nothing, nothing)
+    assert np.isnan(found.order)
+
+
 def test_a_gain_that_no_run_speaks_of_is_to_be_confirmed_first() -> None:
     one, two = (1e6, 1e6), (1e6, 4e6)
     assert len(guessed_scale(Scale(3.5e8, 4e9), one, (1e9, 1e9))) == 2
