@@ -215,6 +215,16 @@ def test_scores_by_hand() -> None:
     assert score.contrast_r2 == pytest.approx(1 - 0.04 / (log_off**2).sum())
 
 
+def test_a_law_of_which_few_were_held_out_has_no_rank_within_sizes() -> None:
+    """Two mixtures at three sizes, until it was dropped: one pair in the right order is not a rank of 1."""
+    runs = synthetic_runs(n_mixtures=6, tokens=(1e9,), noise=0.0)
+    table = as_table(runs.mix_BK, runs.scale_B2, runs.loss_BM[:, :1], runs.run_B, None)
+    for n, known in ((2, False), (6, True)):
+        pred_BM = np.where(np.arange(18)[:, None] < 3 * n, table.loss_BM, np.nan)
+        score = HeldOutLosses("x", "mixtures", table, np.ones(1), np.arange(18) // 3, pred_BM).score()
+        assert np.isfinite(score.rank_correlation_within_size) == known
+
+
 def test_standard_error_by_hand() -> None:
     """Differences .2 + [0, .2, .4] over three folds: sd .2, over sqrt(3); over one fold the sd itself."""
     exact = held([1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [0, 1, 2])

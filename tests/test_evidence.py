@@ -196,6 +196,29 @@ def test_runs_whose_stages_fix_another_part_are_no_evidence(tmp_path: Path) -> N
         assert any("recipe.stages" in note for note in notes) == (n == 0)
 
 
+def test_stages_that_fix_the_same_part_in_other_words_are_no_reason(tmp_path: Path) -> None:
+    """A share of 0 that is written, and domains put together that the stage shared out."""
+
+    def staged(**mixture: float) -> dict[str, Any]:
+        return {"recipe": {"stages": [{"tokens": 0.75}, {"tokens": 0.25, "mixture": mixture}]}}
+
+    study = Study.create(worlds.space(**staged(code=0.5, books=0.5)), tmp_path / "a")
+    for trial in study.ask(3):
+        study.tell(trial.trial_id, dict.fromkeys(OLD, 3.0))
+    old = {"study": str(tmp_path / "a")}
+    for domains, entry, changes, n in (
+        (OLD, old, staged(web=0.0, code=0.5, books=0.5), 3),
+        (OLD, old, staged(web=0.5, code=0.5), 0),
+        (("web", "text"), old | {"merge": {"text": ["code", "books"]}}, staged(text=1.0), 3),
+        (("web", "text"), old | {"merge": {"text": ["code", "books"]}}, staged(web=1.0), 0),
+    ):
+        insist = {"rename": {"web": "web"} if "merge" in entry else {name: name for name in OLD},
+                  "rename_evals": {name: name for name in OLD}}  # fmt: skip
+        found, notes = taken(space(domains, None, **{"from": [entry | insist]}, **changes))
+        assert len(found) == n
+        assert any("recipe.stages" in note for note in notes) == (n == 0)
+
+
 def test_two_entries_may_map_one_table_differently(tmp_path: Path) -> None:
     path, swapped = str(table(tmp_path)), {"rename_evals": {"web": "code", "code": "web"}}
     found, _ = taken(space(OLD, path, **{"from": [{"table": path}, {"table": path} | swapped]}))

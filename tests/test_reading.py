@@ -68,6 +68,19 @@ def test_beyond_the_sizes_and_lengths_trained_gains_are_less_sure(most: tuple[fl
     assert (beyond.high - beyond.low) == pytest.approx(2 * (seen.high - seen.low))
 
 
+def test_what_was_trained_is_not_beyond_and_a_little_more_is_little_wider() -> None:
+    """A proxy asked for at 1.2e8 may have 1e8 parameters; no interval doubles by one percent of a scale."""
+    draws = drawn(*(Linear(2.0, (0.0, slope)) for slope in 0.1 + 0.02 * np.linspace(-1, 1, 21)))
+    widths = []
+    for ratio in np.append(np.geomspace(0.5, 1.3, 20), np.geomspace(1.31, 4, 200)):
+        gain = Reading.of(objective(), MIX_QK, draws, (1e8 / ratio, 1e9)).gain(1)
+        widths.append(gain.high - gain.low)
+    factor = np.array(widths) / widths[0]
+    np.testing.assert_allclose(factor[:20], 1)
+    assert np.diff(factor).min() >= 0 and np.diff(factor).max() < 0.02
+    assert factor[-1] == pytest.approx(2)
+
+
 @pytest.mark.parametrize("level", [np.inf, np.nan])
 def test_draws_that_overflow_tell_nothing_and_the_sds_stand_for_them(level: float) -> None:
     """Exponents that the runs leave open: a draw of them is no number, and neither was the gain."""
@@ -157,6 +170,15 @@ def test_an_order_over_scales_of_few_trials_is_that_of_their_differences() -> No
     scattered = HeldOut(columns[0], [1e6 * 2**i for i in range(9)], columns[2], apart.tolist(), apart.tolist(),
                         nothing, nothing)  # fmt: skip
     assert np.isnan(scattered.order)
+
+
+def test_replicates_are_no_differences_of_an_order() -> None:
+    """Five runs of the prior at one size and a pair at another: one difference is no order, however many runs."""
+    size = [1e6] * 5 + [4e6] * 2
+    predicted, observed = [3.3] * 5 + [2.0, 2.1], [3.29, 3.31, 3.3, 3.32, 3.28, 2.0, 2.1]
+    nothing = [0.0] * 7
+    found = HeldOut([f"t{i}" for i in range(7)], size, [1e8] * 7, observed, predicted, nothing, nothing)
+    assert np.isnan(found.order)
 
 
 def test_a_gain_that_no_run_speaks_of_is_to_be_confirmed_first() -> None:

@@ -128,8 +128,8 @@ def rank_correlation(
 def rank_within(pred_B: Array, loss_B: Array, group_B: Ints, least: int) -> float:
     """Rank correlation inside groups of at least so many rows, averaged by rows: between scales any law ranks well.
 
-    Where no group has so many, of differences from the mean of the group, if there are as many as in one that had.
-    NaN where too few differ.
+    Where no group has so many, of differences from the mean of the group, if there are as many as in one that had:
+    rows predicted alike, replicates of one mixture, differ in nothing that was predicted. NaN where too few differ.
     """
     known_B = np.isfinite(pred_B) & np.isfinite(loss_B)
     groups = [np.flatnonzero((group_B == group) & known_B) for group in np.unique(group_B)]
@@ -137,8 +137,9 @@ def rank_within(pred_B: Array, loss_B: Array, group_B: Ints, least: int) -> floa
     judged = [(rank, n) for rank, n in ranks if np.isfinite(rank)]  # replicates of one mixture have no order to predict
     if judged:
         return sum(rank * n for rank, n in judged) / sum(n for _, n in judged)
-    several = [rows for rows in groups if len(rows) > 1]
-    if sum(len(rows) - 1 for rows in several) < least - 1:
+    different = [(rows, len(np.unique(pred_B[rows]))) for rows in groups]
+    several = [rows for rows, n in different if n > 1]
+    if sum(n - 1 for _, n in different if n) < least - 1:
         return float("nan")
     apart = [np.concatenate([of_B[rows] - of_B[rows].mean() for rows in several]) for of_B in (pred_B, loss_B)]
     return rank_correlation(*apart)

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from raymix.laws.select import rank_within
 from raymix.observations import scale_groups
 from raymix.report import words
 from raymix.space import Scale
+from raymix.target.held_out import ENOUGH
 
 Columns = dict[str, list[Any]]
 NEEDED = ("trial_id", "n_params", "n_tokens", "observed", "predicted")
@@ -46,7 +48,9 @@ def by_scale(data: Mapping[str, Any] | None, cut_short: Collection[str] = ()) ->
 
 
 def judged(groups: Sequence[tuple[Scale, Columns]]) -> dict[str, Any]:
-    """Rank correlation within each scale, typical error, and how often the interval held; empty without predictions."""
+    """Rank correlation within each scale and within all, typical error, how often the interval held; empty without
+    predictions.
+    """
     if not groups:
         return {}
     orders = []
@@ -60,7 +64,9 @@ def judged(groups: Sequence[tuple[Scale, Columns]]) -> dict[str, Any]:
         for name in ("observed", "predicted", *ENDS)
     )
     known = np.isfinite(low_B) & np.isfinite(high_B)
+    group_B = np.repeat(np.arange(len(groups)), [n for _, n, _ in orders])
     return {
-        "orders": orders, "error": float(np.median(np.abs(observed_B - predicted_B))), "judged": int(known.sum()),
+        "orders": orders, "order": rank_within(predicted_B, observed_B, group_B, ENOUGH),
+        "error": float(np.median(np.abs(observed_B - predicted_B))), "judged": int(known.sum()),
         "inside": int(((low_B <= observed_B) & (observed_B <= high_B))[known].sum()),
     }  # fmt: skip

@@ -10,7 +10,7 @@ from raymix.counts import UNKNOWN
 from raymix.counts import human as human
 from raymix.counts import known as known
 from raymix.space import SearchSpace
-from raymix.target.held_out import ENOUGH, SOME_ORDER
+from raymix.target.held_out import SOME_ORDER
 
 MINUS, DASH, ELLIPSIS = "\u2212", "\u2013", "\u2026"
 TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # bidi controls
@@ -153,14 +153,12 @@ def change(mixture: Mapping[str, float], reference: Mapping[str, float], name: s
     return f"Against {name}, in percentage points: {'; '.join(parts)}."
 
 
-def trust(orders: Sequence[tuple[str, int, float]]) -> str:
-    """What rank correlations within single scales say about the law."""
-    judged = [(n, r) for _, n, r in orders if n >= ENOUGH and known(r)]
-    if not judged:
+def trust(order: float) -> str:
+    """What the rank correlation within scales says about the law, as the verdict counts it."""
+    if not known(order):
         return "Too few held-out trials of one scale to say whether the law gets the order of mixtures right."
-    mean = sum(n * r for n, r in judged) / sum(n for n, _ in judged)
-    if mean >= GOOD_ORDER:
+    if order >= GOOD_ORDER:
         return "On mixtures it has not seen, the law gets the order right."
-    if mean >= SOME_ORDER:
+    if order >= SOME_ORDER:
         return "On mixtures it has not seen, the law gets the order roughly right: trust only large differences."
     return "On mixtures it has not seen, the law hardly gets the order right: do not lean on its ranking."

@@ -14,6 +14,7 @@ from raymix.space import SearchSpace, SpaceError
 from raymix.space_study import Reuse
 
 ZERO = 1e-9
+DIGITS = 9  # of a share
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def domain_map(entry: Reuse, source: Source, space: SearchSpace) -> Mapping:
     old, new = source.table.domains, space.domain_names
     _check_names(entry, old, new)
     map_JK, lost_J, notes = np.zeros((len(old), len(new))), np.zeros(len(old), dtype=bool), []
-    merged = {part: name for name, parts in entry.merge.items() for part in parts}
+    merged = _merged(entry)
     for j, name in enumerate(old):
         if name in entry.split:
             share_K = _parts(entry.split[name], space)
@@ -101,19 +102,32 @@ def eval_map(entry: Reuse, source: Source, space: SearchSpace) -> Evals:
     if source.space is not None and source.space.tokenizer != space.tokenizer:
         notes.append("its tokenizer is another one, so a loss per token is not the same quantity: nothing is taken")
         return Evals([], [], notes)
-    if source.space is not None and _fixed_parts(source.space, entry.rename) != _fixed_parts(space, {}):
+    if source.space is not None and _fixed_parts(source.space, entry) != _fixed_parts(space):
         notes.append("its recipe.stages fix other parts of a run, so a mixture is of another part: nothing is taken")
         return Evals([], [], notes)
     return Evals(index, names, notes)
 
 
-def _fixed_parts(space: SearchSpace, rename: dict[str, str]) -> list[tuple[float, dict[str, float] | None]]:
-    """Tokens and mixture of every stage, where any is fixed."""
+def _fixed_parts(space: SearchSpace, entry: Reuse | None = None) -> list[tuple[float, dict[str, float] | None]]:
+    """Tokens and mixture of every stage, where any is fixed; under the names that `entry` gives its domains."""
     parts = [(part.tokens, part.mixture) for part in space.recipe.stages]
     if all(mixture is None for _, mixture in parts):
         return []
-    return [(tokens, mixture and {rename.get(name, name): share for name, share in mixture.items()})
-            for tokens, mixture in parts]  # fmt: skip
+    renamed = {} if entry is None else {**entry.rename, **_merged(entry)}
+    return [(tokens, None if mixture is None else _under(renamed, mixture)) for tokens, mixture in parts]
+
+
+def _under(renamed: dict[str, str], mixture: dict[str, float]) -> dict[str, float]:
+    """Shares above 0 by their new names, to the digits that a share has."""
+    total: dict[str, float] = {}
+    for name, share in mixture.items():
+        total[renamed.get(name, name)] = total.get(renamed.get(name, name), 0.0) + share
+    return {name: round(share, DIGITS) for name, share in total.items() if share > ZERO}
+
+
+def _merged(entry: Reuse) -> dict[str, str]:
+    """The new domain of every old one that is put together with others."""
+    return {part: name for name, parts in entry.merge.items() for part in parts}
 
 
 def _parts(parts: tuple[str, ...] | dict[str, float], space: SearchSpace) -> Array | None:

@@ -16,9 +16,9 @@ import numpy as np
 from raymix.laws.base import Array, Ints, Table
 from raymix.laws.rows import SAME_SCALE
 from raymix.laws.select import rank_correlation, rank_within
+from raymix.target.held_out import ENOUGH
 
 HeldOutBy = Literal["mixtures", "sizes"]
-MIN_RANKED = 4  # runs of one size that make a rank
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class LawScore:
     rank_correlation: float
     """Spearman, of the weighted mean loss over the last rows of runs."""
     rank_correlation_within_size: float
-    """The same inside each size, averaged by runs: between sizes any law ranks well."""
+    """The same inside sizes (`laws.select.rank_within`): between them any law ranks well."""
     contrast_r2: float
     """Part explained of the differences between mixtures at one scale, in the weighted mean loss."""
     noise: float
@@ -100,9 +100,9 @@ class HeldOutLosses:
         return np.asarray(np.divide(value_B, total_B, out=np.full(len(total_B), np.nan), where=total_B > 0))
 
     def _ranks(self, last: Ints, groups: Ints) -> tuple[float, float]:
-        """Over all runs, and within groups."""
+        """Over all runs, and within groups: NaN where too few tell, as of a law that was dropped early."""
         pred_B, loss_B = self._objective(self.pred_BM)[last], self._objective(self.table.loss_BM)[last]
-        return rank_correlation(pred_B, loss_B), rank_within(pred_B, loss_B, groups, MIN_RANKED)
+        return rank_correlation(pred_B, loss_B), rank_within(pred_B, loss_B, groups, ENOUGH)
 
     def _contrast(self, objective_error_B: Array) -> float:
         known_B = np.isfinite(objective_error_B)

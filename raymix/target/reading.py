@@ -31,6 +31,7 @@ from raymix.target.optimum import Optimum
 GAIN_BEYOND = (
     2.0  # of the half widths of gains beyond the runs: 90% intervals held .5 to .6, so .8 to .9 (benchmarks/LOG.md)
 )
+BEYOND = (0.3, math.log(3))  # in log: from realised scales that differ a little from nominal ones to all of GAIN_BEYOND
 FAR_TOKENS = 3.0  # beyond this ratio the step tail was measured to err by about 4%
 FAR_PARAMS = 30.0  # ladder to target; not measured beyond
 
@@ -73,8 +74,7 @@ class Reading:
         sd_QM = objective.law.sd(mix_QK, np.asarray(objective.scale, float))
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # see `gain`
             drawn_SQM = None if drawn is None else np.stack([each.losses(mix_QK) for each in drawn])
-        beyond = any(at > far * math.exp(SAME_SCALE) for at, far in zip(objective.scale, most, strict=True))
-        return cls(objective, objective.losses(mix_QK), sd_QM, drawn_SQM, GAIN_BEYOND if beyond else 1.0)
+        return cls(objective, objective.losses(mix_QK), sd_QM, drawn_SQM, wider_beyond(objective.scale, most))
 
     def widened(self, factor_Q: Array) -> Reading:
         """The same with the sd of each mixture so many times as wide (see `laws.reach`)."""
@@ -128,6 +128,16 @@ class Reading:
 
     def _reduced(self, loss_QM: Array) -> Array:
         return reduce_losses(loss_QM, self.objective.weights_M, self.objective.reduce)
+
+
+def wider_beyond(scale: Sequence[float], most: Sequence[float]) -> float:
+    """The factor of the half widths of gains at a scale, by its size and its tokens over the most trained.
+
+    1 up to what differs no more than a realised scale from a nominal one, so where the target was trained, and without
+    a jump `GAIN_BEYOND` from three times that on.
+    """
+    beyond = max(math.log(at / far) for at, far in zip(scale, most, strict=True))
+    return float(np.interp(beyond, BEYOND, (1.0, GAIN_BEYOND)))
 
 
 def set_around(

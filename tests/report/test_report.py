@@ -416,6 +416,7 @@ def test_the_order_of_mixtures_is_judged_within_a_length_too() -> None:
         ("1M parameters, 100M tokens", 4, pytest.approx(-1)),
         ("1M parameters, 400M tokens", 4, pytest.approx(-1)),
     ]
+    assert "do not lean" in words.trust(said["order"]), "as the verdict says, which counts both together"
 
 
 def test_scales_stand_from_cheap_to_dear_and_rounding_makes_none_of_its_own() -> None:
@@ -566,9 +567,10 @@ def test_numbers_read_as_a_person_says_them() -> None:
 
 
 def test_wording_follows_the_rank_correlation() -> None:
-    assert "gets the order right" in words.trust([("20M", 14, 0.9), ("60M", 8, 0.8)])
-    assert "do not lean" in words.trust([("20M", 14, 0.2)])
-    assert "Too few" in words.trust([("20M", 3, 1.0)])
+    assert "gets the order right" in words.trust(0.85)
+    assert "roughly right" in words.trust(0.6)
+    assert "do not lean" in words.trust(0.2)
+    assert "Too few" in words.trust(float("nan"))
 
 
 def browse(tmp_path: Path, page: str) -> tuple[str, list[str]]:
