@@ -111,6 +111,16 @@ def test_bounds_and_offsets_of_ddo_are_said() -> None:
     assert found.to_json()["verdict"]["answer"] == "confirm first"
 
 
+def test_a_bound_is_that_of_its_own_scale() -> None:
+    """The least of one scale's runs is none of the other's, whose runs had another base."""
+    first = OptimumAtScale(("a", "b"), np.array([5e8, 5e8]), np.array([1e8, 1e8]), np.zeros(2))
+    second = OptimumAtScale(("a", "b"), np.array([6e8, 9.4e9]), np.array([1e8, 1e8]), np.zeros(2))
+    assert carried(first, second, Scale(1e9, 2e10)).notes == ()
+    at_bound = OptimumAtScale(("a", "b"), second.tokens_K, np.array([6e8, 1e8]), np.zeros(2))
+    (note,) = carried(first, at_bound, Scale(1e9, 2e10)).notes
+    assert note.startswith("a is at a bound of its share (0.06) at the second scale")
+
+
 def test_an_offset_below_a_quantity_is_said_and_ends_nothing() -> None:
     """What the larger runs say may be beyond the tokens of the small scale; the formula itself knows no offsets."""
     first = OptimumAtScale.of({"a": 2e8, "b": 8e8})

@@ -145,10 +145,10 @@ def carried(first: OptimumAtScale, second: OptimumAtScale, scale: Scale) -> Carr
     second = second.ordered(first.domains)
     n1_K, n2_K, total = first.tokens_K, second.tokens_K, scale.n_tokens
     tokens_K = autoscale.autoscale_to(n1_K, n2_K, total)
-    least_K = np.maximum(first.least_K / n1_K.sum(), second.least_K / n2_K.sum())
+    least_2K = np.stack([first.least_K / n1_K.sum(), second.least_K / n2_K.sum()])
     beyond_K = np.minimum(n1_K, n2_K) + second.offset_K <= 0
     offset_K = np.where(beyond_K, 0.0, second.offset_K)
-    notes = autoscale.check(n1_K, n2_K, total, lower_K=least_K, offsets=offset_K, names=first.domains)
+    notes = autoscale.check(n1_K, n2_K, total, lower_K=least_2K, offsets=offset_K, names=first.domains)
     for k in np.flatnonzero(beyond_K):
         offset = f"{first.domains[k]} has an offset of {second.offset_K[k]:.4g}"
         notes.append(f"{offset}, as large as its quantity at a scale: fit a law")
