@@ -198,7 +198,8 @@ def test_optimum_is_certified_and_compared(folder: Path, tmp_path: Path) -> None
         assert baseline["mixture"]["books"] <= 0.2 + 1e-9
     for name, near in written["near_optimal"].items():
         assert near["low"] <= written["mixture"][name] <= near["high"]
-    assert written["verdict"]["answer"] == "use it"
+    verdict = written["verdict"]  # the law was judged by other weights
+    assert verdict["answer"].startswith("confirm first") and "raymix fit --weights" in verdict["reason"]
     assert written["objective"]["mean"] == pytest.approx(written["losses"]["exams"]["mean"])
 
 
