@@ -73,8 +73,30 @@ def test_ddo_refuses_runs_that_are_not_its_own() -> None:
     moved = Observations.from_rows(rows, runs.domains, runs.eval_domains)
     with pytest.raises(ValueError, match=r"run .3. has other tokens of 3 domains"):
         ddo_optimum(moved, np.ones(1))
+    larger = [row | {"trial_id": f"large-{row['trial_id']}", "n_params": 1e8} for row in runs.table.to_pylist()]
+    sizes = Observations.from_rows([*runs.table.to_pylist(), *larger], runs.domains, runs.eval_domains)
+    with pytest.raises(ValueError, match=r"2 model sizes .1e\+07, 1e\+08.: a scale of DDO's runs is one"):
+        ddo_optimum(sizes, np.ones(1))
     with pytest.raises(ValueError, match="no run ended with all losses"):
         ddo_optimum(runs.select(np.zeros(7, dtype=bool)), np.ones(1))
+
+
+def test_a_domain_that_is_soon_enough_has_an_optimum_at_any_number_of_tokens() -> None:
+    """Its power is large, and trillions to that power are no number any more."""
+    loss_B = 3.0 + np.array([0.0, 0.3, 0.3, 0.3, -1e-7, -0.1, -0.1])
+    found = []
+    for unit in (1.0, 3e12):
+        tokens_BK = np.ones((7, 3)) * unit
+        for k in range(3):
+            tokens_BK[[1 + k, 4 + k], k] *= [0.2, 3.0]
+        rows = [
+            {"trial_id": f"{i}", "n_params": 1e7, "n_tokens": tokens_K.sum(), "loss/all": loss_B[i]}
+            | {f"mixture/{name}": part for name, part in zip("abc", tokens_K / tokens_K.sum(), strict=True)}
+            for i, tokens_K in enumerate(tokens_BK)
+        ]
+        found.append(ddo_optimum(Observations.from_rows(rows, ("a", "b", "c"), ("all",)), np.ones(1)).tokens_K / unit)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    assert found[0][0] < 0.9 < found[0][1]
 
 
 def test_bounds_and_offsets_of_ddo_are_said() -> None:
@@ -87,6 +109,25 @@ def test_bounds_and_offsets_of_ddo_are_said() -> None:
     assert any("a is at a bound of its share (0.2) at the first scale" in note for note in found.notes)
     assert any("b has an offset of 9e+08" in note for note in found.notes)
     assert found.to_json()["verdict"]["answer"] == "confirm first"
+
+
+def test_a_bound_is_that_of_its_own_scale() -> None:
+    """The least of one scale's runs is none of the other's, whose runs had another base."""
+    first = OptimumAtScale(("a", "b"), np.array([5e8, 5e8]), np.array([1e8, 1e8]), np.zeros(2))
+    second = OptimumAtScale(("a", "b"), np.array([6e8, 9.4e9]), np.array([1e8, 1e8]), np.zeros(2))
+    assert carried(first, second, Scale(1e9, 2e10)).notes == ()
+    at_bound = OptimumAtScale(("a", "b"), second.tokens_K, np.array([6e8, 1e8]), np.zeros(2))
+    (note,) = carried(first, at_bound, Scale(1e9, 2e10)).notes
+    assert note.startswith("a is at a bound of its share (0.06) at the second scale")
+
+
+def test_an_offset_below_a_quantity_is_said_and_ends_nothing() -> None:
+    """What the larger runs say may be beyond the tokens of the small scale; the formula itself knows no offsets."""
+    first = OptimumAtScale.of({"a": 2e8, "b": 8e8})
+    second = OptimumAtScale(("a", "b"), np.array([4e9, 6e9]), np.zeros(2), np.array([-3e8, 1e6]))
+    found = carried(first, second, Scale(1e9, 2e10))
+    assert found.tokens_K.sum() == pytest.approx(2e10)
+    assert found.notes == ("a has an offset of -3e+08, as large as its quantity at a scale: fit a law",)
 
 
 def test_autoscale_carries_what_optimize_wrote_and_export_takes_it(
@@ -110,6 +151,20 @@ def test_autoscale_carries_what_optimize_wrote_and_export_takes_it(
     assert "confirm first" in capsys.readouterr().out
 
 
+def test_what_has_no_effect_on_autoscale_or_is_no_larger_scale_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    small, large, out = tmp_path / "small.json", tmp_path / "large.json", tmp_path / "out.json"
+    small.write_text('{"a": 1e9, "b": 1e9}')
+    large.write_text('{"a": 2e9, "b": 8e9}')
+    asked = ("autoscale", small, large, "--n-params", "1e9", "-o", out, "--n-tokens")
+    assert raymix(*asked, "4e10", "--weights", "books=1") == 0
+    assert "--weights has no effect: neither scale is a table of runs" in caplog.text
+    assert "verdict" not in json.loads(out.read_text())
+    assert raymix(*asked, "1e9") == 0
+    assert "smaller than the first scale's" in json.loads(out.read_text())["verdict"]["reason"]
+
+
 def test_autoscale_takes_tables_of_ddo_runs(tmp_path: Path) -> None:
     table, tokens, out = tmp_path / "ddo.csv", tmp_path / "tokens.json", tmp_path / "out.json"
     ddo_runs().write(table)
@@ -128,6 +183,10 @@ def test_autoscale_takes_tables_of_ddo_runs(tmp_path: Path) -> None:
         ('{"a": 1e9, "c": 1e9}', "in one alone: b, c"),
         ('{"a": 1e12, "b": 1e12}', "the second scale must be the larger"),
         ('{"a": -1, "b": 1}', "above 0"),
+        (
+            '{"mixture": {"a": 1, "b": 0}, "scale": {"n_params": 1e8, "n_tokens": 1e9}}',
+            "small.json: nothing of 'b'",
+        ),
     ],
 )
 def test_autoscale_refuses_what_is_no_optimum(
@@ -175,6 +234,27 @@ def test_published_critical_share_from_the_shell(tmp_path: Path, capsys: pytest.
     assert len(found["steps"]) == 10
     assert raymix(*asked) == 0
     assert "28.3%" in capsys.readouterr().out
+
+
+def test_losses_before_are_those_of_the_runs_that_measured_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    """All go on from one model: where one run has not evaluated it, the others have."""
+    rows: list[dict[str, Any]] = []
+    for share in (0.1, 0.3, 0.5, 0.7):
+        run = {"trial_id": f"{share}", "n_params": 1e7, "mixture/old": share, "mixture/new": 1 - share}
+        before = 2.8 + 0.2 * np.exp(-4 * 0.4) if share > 0.1 else float("nan")
+        rows.append(run | {"status": "start", "n_tokens": 0.0, "loss/old": before, "loss/new": float("nan")})
+        rows.append(run | {"n_tokens": 1e9, "loss/old": 2.8 + 0.2 * np.exp(-4 * share), "loss/new": 2.0})
+    table, out = tmp_path / "runs.csv", tmp_path / "share.json"
+    Observations.from_rows(rows, ("old", "new"), ("old", "new")).write(table)
+    assert raymix("critical-share", table, "--original", "old", "-o", out) == 0
+    assert json.loads(out.read_text())["share"] == pytest.approx(0.4, abs=1e-4)
+    assert raymix("critical-share", table, "--original", "old", "--weights", "old=1,new=1") == 2
+    assert "'new' has no loss before" in capsys.readouterr().err
+    assert raymix("critical-share", table, "--original", "old", "--n-params", "0") == 2
+    assert "no row has it" in capsys.readouterr().err
+    assert not [str(w.message) for w in recwarn if issubclass(w.category, RuntimeWarning)]
 
 
 def test_critical_share_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ small scales carried to a larger one (AutoScale, arXiv 2407.20177).
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from raymix.observations import Observations
     from raymix.simplex import Array
     from raymix.tables.two_scales import OptimumAtScale
+
+log = logging.getLogger(__name__)
 
 Weights = Annotated[str | None, typer.Option(help="Of eval domains: a file, or name=w,name=w.")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Where to write it as JSON.")]
@@ -76,6 +79,8 @@ def autoscale(
 
     with usage(), Screen(as_json) as screen:
         check_out(out, (".json",))
+        if weights is not None and not (_has_runs(small) or _has_runs(large)):
+            log.warning("--weights has no effect: neither scale is a table of runs")
         first, second = _optimum(small, weights), _optimum(large, weights)
         found = carried(first, second, scale_of(n_params, n_tokens))
         out.write_text(json.dumps(found.to_json(), indent=2, allow_nan=False), encoding="utf-8")
@@ -90,7 +95,7 @@ def _check(out: Path | None) -> None:
 def _of_size(runs: Observations, n_params: float) -> Observations:
     """Its rows of one model size, by 1%."""
     size_B = runs.scale_B2[:, 0]
-    rows = abs(size_B / n_params - 1) <= 0.01
+    rows = abs(size_B - n_params) <= 0.01 * n_params
     if not rows.any():
         raise ValueError(f"--n-params {n_params:g}: no row has it; there are {sorted(set(size_B.tolist()))}")
     return runs.select(rows)
@@ -111,14 +116,21 @@ def _original_weights(runs: Observations, original: str, given: str | None) -> A
     return weights_M
 
 
+def _has_runs(path: Path) -> bool:
+    """Whether a file is a table of runs."""
+    from raymix.formats.sheet import existing, is_table, read_sheet
+
+    return is_table(existing(path)) and any(name.startswith("mixture/") for name in read_sheet(path).names)
+
+
 def _optimum(path: Path, weights: str | None) -> OptimumAtScale:
     """Best tokens per domain: as a file says, of a recommendation, or of the runs of a table."""
     from raymix.formats import import_runs, read_available
     from raymix.formats.exporters import recommended_in
-    from raymix.formats.sheet import existing, is_table, read_sheet, read_text
+    from raymix.formats.sheet import read_text
     from raymix.tables.two_scales import OptimumAtScale, ddo_optimum
 
-    if is_table(existing(path)) and any(name.startswith("mixture/") for name in read_sheet(path).names):
+    if _has_runs(path):
         runs = import_runs("exchange", path)
         given = None if weights is None else named_numbers(weights, runs.eval_domains, "eval domain", "--weights")
         try:
@@ -127,6 +139,9 @@ def _optimum(path: Path, weights: str | None) -> OptimumAtScale:
             raise ValueError(f"{path}: {error}") from None
     if path.suffix == ".json" and '"mixture"' in read_text(path):
         found = recommended_in(path)
+        if none := [name for name, share in found["mixture"].items() if not share > 0]:
+            raise ValueError(f"{path}: nothing of {none[0]!r}, and AutoScale takes logarithms: search both scales "
+                             "without the domain, or with a least share of it")  # fmt: skip
         total = found["scale"]["n_tokens"]
         return OptimumAtScale.of({name: share * total for name, share in found["mixture"].items()})
     return OptimumAtScale.of(read_available(path))

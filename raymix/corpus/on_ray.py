@@ -18,13 +18,13 @@ from typing import Any
 from uuid import uuid4
 
 import ray
-from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymix.yaml12 import SpaceError
 
 log = logging.getLogger(__name__)
 
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in Ray's words: what a job was submitted with
 RETRIES = 3  # of a task whose node died: a part is made again, or found finished
 REACH_SECONDS = 15.0
 ANSWER_SECONDS = 120.0  # a node may have to start a worker first
@@ -73,7 +73,7 @@ def join(environment: Mapping[str, str]) -> None:
 
 def _of_the_job() -> dict[str, str]:
     """Variables that whoever submitted the Ray job gave it: they count, and Ray takes none of them twice."""
-    job = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR, "{}"))
+    job = json.loads(os.environ.get(JOB, "{}"))
     return dict((job.get("runtime_env") or {}).get("env_vars") or {})
 
 

@@ -119,15 +119,16 @@ def check(
 ) -> list[str]:
     """Sentences on why `autoscale_to(n1_K, n2_K, total)` may not hold; empty where nothing speaks against it.
 
-    `lower_K`, `upper_K` bound the *shares* at the two scales; `offsets` are what is known of n0, in tokens; `noise`
-    is the sd of log N* at one scale; `transfer` what a token of another domain is worth beside a domain's own.
+    `lower_K`, `upper_K` bound the *shares* at both scales, or at each (2, K); `offsets` are what is known of n0, in
+    tokens; `noise` is the sd of log N* at one scale; `transfer` what a token of another domain is worth beside a
+    domain's own.
 
     Raises:
         ValueError: as `autoscale_to`, where the formula has no meaning at all; noise, transfer, bounds or names are
             none.
     """
     n1, n2, n0 = _two_scales(n1_K, n2_K, offsets)
-    lower, upper = (np.broadcast_to(np.asarray(share, float), n1.shape) for share in (lower_K, upper_K))
+    lower, upper = (np.broadcast_to(np.asarray(share, float), (2, len(n1))) for share in (lower_K, upper_K))
     if not ((lower >= 0) & (lower <= upper) & (upper <= 1)).all():
         raise ValueError(f"bounds of shares, not of tokens, lie in 0 <= lower <= upper <= 1: got {lower} and {upper}")
     for what, value in (("noise", noise), ("transfer", transfer)):
@@ -156,11 +157,11 @@ def check(
 
 
 def _per_domain(
-    n1_K: Array, n2_K: Array, n0_K: Array, lower_K: Array, upper_K: Array, name_K: Sequence[str]
+    n1_K: Array, n2_K: Array, n0_K: Array, lower_2K: Array, upper_2K: Array, name_K: Sequence[str]
 ) -> list[str]:
     """Sentences on domains at a bound of their share, shrinking, or with a large offset."""
     small_K, share_2K = np.minimum(n1_K, n2_K), np.stack([n1_K / n1_K.sum(), n2_K / n2_K.sum()])
-    low_2K, high_2K = share_2K <= lower_K * (1 + BOUND_TOLERANCE), share_2K >= upper_K * (1 - BOUND_TOLERANCE)
+    low_2K, high_2K = share_2K <= lower_2K * (1 + BOUND_TOLERANCE), share_2K >= upper_2K * (1 - BOUND_TOLERANCE)
     found = []
     for k in range(len(n1_K)):
         for at, which in enumerate(("first", "second")):

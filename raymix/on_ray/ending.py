@@ -9,6 +9,7 @@ from typing import Any
 from ray import tune
 
 from raymix.search import MixtureSearch
+from raymix.study.confirm import beside_the_budget
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +33,14 @@ class Ending(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         """Called at every turn of Tune's loop: GPUs would train on for hours, and another driver may train the same."""
-        limit = self._search.ledger.space.budget.hours
+        ledger = self._search.ledger
+        limit = ledger.space.budget.hours
         hours = (time.monotonic() - self._began) / HOUR
         if not self._over and limit is not None and hours > (1 + GRACE) * limit:
-            self._over = True
-            n = len(self._search.ledger.pending())
-            log.warning("budget.hours: %.3g of %.3g are over and trials have not ended (%d): they wait in the study, "
-                        "and go on from their checkpoints with more hours", hours, limit, n)  # fmt: skip
+            asked_for = beside_the_budget(ledger)
+            n = sum(trial.trial_id not in asked_for for trial in ledger.pending())
+            self._over = n > 0
+            if self._over:
+                log.warning("budget.hours: %.3g of %.3g are over and trials have not ended (%d): they wait in the "
+                            "study, and go on from their checkpoints with more hours", hours, limit, n)  # fmt: skip
         return self._over or self._search.failure is not None

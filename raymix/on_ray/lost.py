@@ -36,7 +36,7 @@ class Hearing(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Called before anything of a trial happens."""
-        count_as_deaths(tune_controller._actor_manager)
+        count_as_deaths(getattr(tune_controller, "_actor_manager", None))
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Called before the searcher's `on_trial_complete`."""
@@ -48,15 +48,17 @@ def count_as_deaths(manager: Any) -> None:
     """Have Tune take every error with which Ray ends a worker for the end of that worker.
 
     It knows two kinds, and all trials end at any other: that of Ray's memory monitor, say (seen with Ray 2.60).
+    Where a later Ray has no such method, its own way stays.
     """
-    failed = manager._actor_task_failed
+    failed = getattr(manager, "_actor_task_failed", None)
+    if failed is None or "_actor_task_failed" in vars(manager):  # of every trial again
+        return
 
     def told(tracked_actor_task: Any, exception: Exception) -> None:
         known = isinstance(exception, RayActorError | RayTaskError)
         failed(tracked_actor_task, exception if known else RayActorError(error_msg=str(exception)))
 
-    if "_actor_task_failed" not in vars(manager):  # of every trial again
-        manager._actor_task_failed = told
+    manager._actor_task_failed = told
 
 
 def sentence(text: str) -> str:

@@ -152,6 +152,12 @@ def left(ledger: Ledger) -> int:
     return len(runs - set(ledger.trials))
 
 
+def beside_the_budget(ledger: Ledger) -> set[str]:
+    """The runs that were asked for, which no limit of the budget ends."""
+    asked_for = (plan for plan in ledger.confirmations if not plan["automatic"])
+    return {trial_id for plan in asked_for for _, _, trial_id, _ in _runs(ledger, plan)}
+
+
 def due(ledger: Ledger, n: int) -> list[Trial]:
     """At most n runs that are still to be proposed, recorded as proposed; pairs are completed first."""
     missing = {

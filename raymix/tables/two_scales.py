@@ -87,8 +87,8 @@ def ddo_optimum(runs: Observations, weights_M: Array) -> OptimumAtScale:
     any run, as published; one that is best there is at its bound.
 
     Raises:
-        ValueError: a run that differs from the base in several domains, no base, a domain with fewer than two
-            perturbations, or losses on no curve of DDO's form; names the run or the domain.
+        ValueError: several model sizes, a run that differs from the base in several domains, no base, a domain with
+            fewer than two perturbations, or losses on no curve of DDO's form; names the run or the domain.
     """
     ended = runs.select(runs.status_B == "done")
     used_M = weights_M > 0
@@ -96,6 +96,10 @@ def ddo_optimum(runs: Observations, weights_M: Array) -> OptimumAtScale:
     ended, loss_B = ended.select(np.isfinite(loss_B)), loss_B[np.isfinite(loss_B)]
     if not len(ended):
         raise ValueError("no run ended with all losses that the objective weighs")
+    size_X = np.unique(ended.scale_B2[:, 0])
+    if size_X[-1] > size_X[0] * (1 + SAME):
+        sizes = ", ".join(f"{size:.4g}" for size in size_X[:12])
+        raise ValueError(f"the runs are of {len(size_X)} model sizes ({sizes}): a scale of DDO's runs is one")
     tokens_BK = ended.mix_BK * ended.scale_B2[:, 1:]
     base_K, moved_BK = _around(tokens_BK, ended)
     is_base_B = ~moved_BK.any(axis=1)
@@ -107,7 +111,9 @@ def ddo_optimum(runs: Observations, weights_M: Array) -> OptimumAtScale:
         fits.append(ddo.fit_ddo(x_X, loss_B[None, rows] / base_loss, [name]))
     a_K, b_K = (np.concatenate([getattr(fit, f"{letter}_K") for fit in fits]) for letter in "ab")
     least_K, offset_K = tokens_BK.min(axis=0), a_K * base_K
-    tokens_K = ddo.water_fill(offset_K, b_K, float(base_K.sum()), least_K, weights=base_K**b_K)
+    unit = base_K.mean()  # tokens, to the power of b, are no number any more
+    unit_K = base_K / unit
+    tokens_K = unit * ddo.water_fill(a_K * unit_K, b_K, unit_K.sum(), least_K / unit, weights=unit_K**b_K)
     return OptimumAtScale(ended.domains, tokens_K, least_K, offset_K)
 
 
@@ -139,6 +145,13 @@ def carried(first: OptimumAtScale, second: OptimumAtScale, scale: Scale) -> Carr
     second = second.ordered(first.domains)
     n1_K, n2_K, total = first.tokens_K, second.tokens_K, scale.n_tokens
     tokens_K = autoscale.autoscale_to(n1_K, n2_K, total)
-    least_K = np.maximum(first.least_K / n1_K.sum(), second.least_K / n2_K.sum())
-    notes = autoscale.check(n1_K, n2_K, total, lower_K=least_K, offsets=second.offset_K, names=first.domains)
+    least_2K = np.stack([first.least_K / n1_K.sum(), second.least_K / n2_K.sum()])
+    beyond_K = np.minimum(n1_K, n2_K) + second.offset_K <= 0
+    offset_K = np.where(beyond_K, 0.0, second.offset_K)
+    notes = autoscale.check(n1_K, n2_K, total, lower_K=least_2K, offsets=offset_K, names=first.domains)
+    for k in np.flatnonzero(beyond_K):
+        offset = f"{first.domains[k]} has an offset of {second.offset_K[k]:.4g}"
+        notes.append(f"{offset}, as large as its quantity at a scale: fit a law")
+    if total < n1_K.sum():
+        notes.append(f"the total is smaller than the first scale's ({n1_K.sum():.4g}): the formula is for larger ones")
     return Carried(first.domains, tokens_K, scale, autoscale.time_of(n1_K, n2_K, total) - 1, tuple(notes))

@@ -141,6 +141,8 @@ def critical_share_of(
         raise ValueError("weights are numbers of at least 0, not all 0")
     weight = weight / weight.sum()
     used = weight > 0
+    if none := [name for name, m in zip(observations.eval_domains, used & np.isnan(before_M), strict=True) if m]:
+        raise ValueError(f"{none[0]!r} has no loss before, which the weights ask for")
     loss_B = rows.loss_BM[:, used] @ weight[used]
     base_loss = float(before_M[used] @ weight[used])
     whole = np.isfinite(loss_B)
@@ -153,18 +155,21 @@ def critical_share_of(
 def losses_before(observations: Observations) -> Array:
     """Losses (M,) of the model that all runs go on from, before its first token: those of the rows `start`.
 
+    NaN of an eval domain that no run measured then.
+
     Raises:
         ValueError: no run has such a row, or they are of different models.
     """
     loss_BM = observations.select(observations.status_B == "start").loss_BM
     if not len(loss_BM):
         raise ValueError("no row has status start, so the losses before must be given (--before FILE)")
-    low_M, high_M = loss_BM.min(axis=0), loss_BM.max(axis=0)
+    known_BM = np.ma.masked_invalid(loss_BM)
+    low_M, high_M = (np.ma.filled(of(axis=0), np.nan) for of in (known_BM.min, known_BM.max))
     if (high_M > low_M * (1 + SAME_MODEL)).any():
         i = int(np.nanargmax(high_M / low_M))
         name = observations.eval_domains[i]
         raise ValueError(f"the rows start have losses from {low_M[i]:.4g} to {high_M[i]:.4g} on {name!r}: two models")
-    return np.asarray(loss_BM.mean(axis=0))
+    return np.asarray(np.ma.filled(known_BM.mean(axis=0), np.nan))
 
 
 def _as_rows(

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from typer.testing import CliRunner
 
 from raymix.cli import app
-from raymix.corpus.on_ray import NoClusterError, join
+from raymix.corpus.on_ray import JOB, NoClusterError, join
 from raymix.corpus.workers import cluster_address
 from raymix.on_ray import run
 from raymix.space import SpaceError
@@ -71,6 +72,11 @@ def test_an_address_that_names_no_cluster_is_this_machine(address: str, monkeypa
         pass
     assert asked == ["local"]
     assert cluster_address() is None
+
+
+def test_what_a_job_was_submitted_with_stands_where_ray_puts_it() -> None:
+    """Where Ray keeps that name is private: it is written out, so that a Ray that moves it ends no import of raymix."""
+    assert JOB == RAY_JOB_CONFIG_JSON_ENV_VAR
 
 
 def test_variables_that_a_ray_job_was_submitted_with_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from raymix.on_ray.lost import sentence
+from types import SimpleNamespace
+
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
+
+from raymix.on_ray.lost import Hearing, sentence
 
 RAISED = """Failure # 1 (occurred at 2026-11-22_21-00-00)
 The actor died because of an error raised in its creation task, \x1b[36mray::ProxyTrial.__init__()\x1b[39m (pid=7)
@@ -58,3 +63,22 @@ def test_memory_that_is_full_is_said_with_what_to_do() -> None:
 def test_what_was_raised_is_said_whatever_its_name_and_however_long_its_message() -> None:
     assert sentence(TOLD_AT_LENGTH) == "requests.exceptions.ReadTimeout: the hub did not answer (on 10.0.0.6)"
     assert sentence(TOLD_AT_LENGTH.replace("OSError: ", "")) == sentence(TOLD_AT_LENGTH)
+
+
+def test_what_ray_keeps_to_itself_may_change_its_place() -> None:
+    """Tune's manager of workers is no public interface: without the method that we know, Tune is as it comes."""
+    hearing = Hearing(lambda trial_id, why: None)
+    hearing.on_trial_add(SimpleNamespace(_actor_manager=SimpleNamespace()), None)
+    hearing.on_trial_add(SimpleNamespace(), None)
+    told: list[Exception] = []
+
+    class Manager:
+        def _actor_task_failed(self, tracked_actor_task: object, exception: Exception) -> None:
+            told.append(exception)
+
+    manager = Manager()
+    for _ in range(2):
+        hearing.on_trial_add(SimpleNamespace(_actor_manager=manager), None)
+    manager._actor_task_failed(tracked_actor_task=None, exception=OutOfMemoryError("low"))
+    assert [str(error) for error in told] == ["low"] and isinstance(told[0], RayActorError)
+    assert callable(RayActorManager._actor_task_failed)  # the Ray that is installed has it
