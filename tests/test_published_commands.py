@@ -179,7 +179,7 @@ def test_autoscale_takes_tables_of_ddo_runs(tmp_path: Path) -> None:
     [
         ("[]", "it must be a mapping"),
         ('{"mixture": {"a": 0.7, "b": 0.7}, "scale": {"n_params": 1, "n_tokens": 1}}', "sum"),
-        ('{"mixture": {"a": 1}}', "this is no recommendation"),
+        ('{"mixture": {"a": 1}, "scale": 7}', "this is no recommendation"),
         ('{"a": 1e9, "c": 1e9}', "in one alone: b, c"),
         ('{"a": 1e12, "b": 1e12}', "the second scale must be the larger"),
         ('{"a": -1, "b": 1}', "above 0"),

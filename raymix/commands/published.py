@@ -137,7 +137,7 @@ def _optimum(path: Path, weights: str | None) -> OptimumAtScale:
             return ddo_optimum(runs, weights_of(given, runs.eval_domains, runs.metrics))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-    if path.suffix == ".json" and '"mixture"' in read_text(path):
+    if path.suffix == ".json" and all(key in read_text(path) for key in ('"mixture"', '"scale"')):
         found = recommended_in(path)
         if none := [name for name, share in found["mixture"].items() if not share > 0]:
             raise ValueError(f"{path}: nothing of {none[0]!r}, and AutoScale takes logarithms: search both scales "
