@@ -86,7 +86,8 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
             "alive": partial(watch, self._patience),
         }
         n_gpus = len(ray.get_gpu_ids())
-        self._gpu_share = min(1.0, ray.get_runtime_context().get_assigned_resources().get("GPU", 1.0))
+        share = ray.get_runtime_context().get_assigned_resources().get("GPU", 1.0) if n_gpus else 1.0
+        self._gpu_share = min(1.0, share)
         device = None if n_gpus else "cpu"  # one that takes no GPU uses none, also where it could see some
         if len(members) > 1:
             jobs = [Job(space.mixture(member["mixture"]), member["seed"]) for member in members]
