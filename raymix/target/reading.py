@@ -28,9 +28,7 @@ from raymix.target.near_optimal import near_optimal
 from raymix.target.objective import NATS, ObjectiveAtScale, reduce_losses, with_unit
 from raymix.target.optimum import Optimum
 
-GAIN_BEYOND = (
-    2.0  # of the half widths of gains beyond the runs: 90% intervals held .5 to .6, so .8 to .9 (benchmarks/LOG.md)
-)
+GAIN_BEYOND = 2.0  # of half widths of gains beyond the runs: 90% intervals held .5 to .6, so .8 to .9 (LOG.md)
 BEYOND = (0.3, math.log(3))  # in log: from realised scales that differ a little from nominal ones to all of GAIN_BEYOND
 FAR_TOKENS = 3.0  # beyond this ratio the step tail was measured to err by about 4%
 FAR_PARAMS = 30.0  # ladder to target; not measured beyond
