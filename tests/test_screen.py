@@ -68,7 +68,7 @@ def test_a_pipe_gets_whole_names_and_a_sentence_a_line(
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns:
         monkeypatch.setenv("COLUMNS", columns)
-    name, sentence = "a_domain_with_a_long_name_" * 5, "raymix resume a/study/in/a/folder " * 9
+    name, sentence = "a_domain_with_a_long_name_" * 5, " ".join(["raymix resume a/study/in/a/folder"] * 9)
     with Screen(as_json=False) as screen:
         screen.say(sentence)
         screen.corpus(_corpus(name))
