@@ -392,6 +392,12 @@ def test_the_prior_under_another_name_is_the_prior() -> None:
     found = confirmation(book)
     assert found is not None and set(found.gains) == {"uniform", "prior"} and set(found.guardrails) == {"code"}
     assert found.gains["prior"].pairs == 2 and found.gains["prior"].mean == found.gains["uniform"].mean
+    parts = {key: dict(book.confirmations[-1][key]) for key in ("mixtures", "predicted")}
+    for part in parts.values():
+        del part["prior"]
+    book.note("confirm", book.confirmations[-1] | parts | {"guards": {}})  # as an earlier version recorded it
+    earlier = confirmation(book)
+    assert earlier is not None and earlier.gains == found.gains and set(earlier.guardrails) == {"code"}
     apart = ledger(budget={"trials": 12, "per_round": 5}, **changes)  # here it is a mixture of its own
     play(apart)
     assert set(apart.confirmations[-1]["mixtures"]) == {"proposal", "uniform"}

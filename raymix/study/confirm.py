@@ -174,6 +174,7 @@ def confirmation(ledger: Ledger) -> Confirmation | None:
     plan = next((plan for plan in reversed(ledger.confirmations) if plan["seeds"]), None)
     if plan is None:
         return None
+    plan = _with_the_prior(ledger, plan)
     runs = list(_runs(ledger, plan))
     trials = {arm: [trial_id for name, _, trial_id, _ in runs if name == arm] for arm in plan["mixtures"]}
     objective = _objective(ledger, plan)
@@ -264,6 +265,22 @@ def _verdict(found: Recommendation, confirmed: Confirmation) -> dict[str, str]:
 def _objective(ledger: Ledger, plan: Mapping[str, Any]) -> Objective:
     """What a plan was made for; the present objective where an earlier version did not record it."""
     return Objective.model_validate(plan["objective"]) if "objective" in plan else ledger.space.objective
+
+
+def _with_the_prior(ledger: Ledger, plan: dict[str, Any]) -> dict[str, Any]:
+    """A plan that names the prior, which an earlier version left out where another baseline is the same mixture."""
+    mixtures, predicted = plan["mixtures"], plan["predicted"]
+    if "prior" in mixtures:
+        return plan
+    prior_K = baselines_of(ledger.space, ["prior"])["prior"]
+    others = (name for name in mixtures if name != PROPOSAL)
+    name = next((name for name in others if same(ledger.space.mixture(mixtures[name]), prior_K)), None)
+    if name is None:
+        return plan
+    return plan | {
+        "mixtures": {**mixtures, "prior": mixtures[name]},
+        "predicted": {**predicted, "prior": predicted[name]},
+    }
 
 
 def _scale(plan: Mapping[str, Any]) -> Scale:

@@ -49,7 +49,7 @@ class Ledger:
         """Training FLOPs at a scale where no trial has said them yet: 6 N D for anybody's trainer."""
         self._flops: dict[tuple[float, float], float] = {}
         self.hours = 0.0
-        """For which the study ran, up to its last row; counted where the budget has a limit in hours."""
+        """For which the study ran, up to its last row, or until it stopped; counted where the budget limits them."""
         self.stop: dict[str, Any] | None = None
         """Why the search ended before its budget (raymix/study/stopping.py)."""
         self.stacks: dict[Scale, int] = {}
@@ -122,7 +122,7 @@ class Ledger:
         self._record("row", without_result(trial, status, reason) | self._clock())
 
     def note(self, kind: str, body: dict[str, Any]) -> None:
-        """Record an event that is neither a proposal nor a row: `stop`, `confirm`, `reuse`, `stack` or `together`."""
+        """Record an event that is no proposal or row: `stop`, `confirm`, `reuse`, `stack`, `together` or `hours`."""
         self._record(kind, body)
 
     @property
@@ -254,6 +254,7 @@ class Ledger:
 
     def _apply(self, kind: str, body: dict[str, Any]) -> None:
         self.version += 1
+        self.hours = max(self.hours, body.get("hours") or 0.0)
         if kind == "proposed":
             self.trials[body["trial_id"]] = Trial(**body)
         elif kind == "stop":
@@ -271,7 +272,6 @@ class Ledger:
 
     def _apply_row(self, body: dict[str, Any]) -> None:
         trial_id, status = body["trial_id"], body["status"]
-        self.hours = max(self.hours, body.get("hours") or 0.0)
         if status in ENDED:
             self._ended[trial_id] = status
         if not self._rows.add(body):

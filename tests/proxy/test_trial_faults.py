@@ -234,6 +234,10 @@ def test_hours_that_are_over_end_a_study_whose_trials_do_not_end(
     assert study.ledger.status(well.trial_id) == "done"
     assert study.ledger.pending() == [long]
     assert any(saved.glob("step-*"))
+    caplog.clear()
+    monkeypatch.setattr(run, "_ray", lambda *_: pytest.fail("there is nothing to do in no time"))
+    run.run_study(study, corpus)
+    assert "are over and trials have not ended (1)" in caplog.text
 
 
 class Elsewhere(ProxyTrial):
