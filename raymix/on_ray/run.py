@@ -26,7 +26,7 @@ from raymix.corpus.workers import cluster_address
 from raymix.design import rungs
 from raymix.on_ray.demand import Default, Waiting, check_fits, placement
 from raymix.on_ray.ending import Ending, out_of_hours
-from raymix.on_ray.kept import ABOUT, Kept, NotSharedError, needed
+from raymix.on_ray.kept import ABOUT, Kept, NotSharedError, Unsaved, needed
 from raymix.on_ray.lost import Hearing
 from raymix.on_ray.progress import Progress, Watcher
 from raymix.on_ray.shards import share
@@ -133,7 +133,7 @@ def _fit(search: MixtureSearch, study: Study, corpus: Corpus, kept: Kept, there:
                 storage_path=cache,
                 stop=Ending(search, study.command()),
                 verbose=0,
-                callbacks=[Waiting(), Unstarted()],
+                callbacks=[Waiting(), Unstarted(), Unsaved()],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()

@@ -53,6 +53,8 @@ class Faulty(ProxyTrial):
         fault = json.loads((study / "faults.json").read_text()).get(new_config["trial_id"])
         if fault == "shared GPU full once":
             self._gpu_share = 0.5
+        if fault == "no room":
+            self._checkpoints.folder = Path(os.devnull) / "full"
         lives = study / f"lives-{new_config['trial_id']}"
         with lives.open("a") as file:
             file.write("begun\n")
@@ -168,6 +170,15 @@ def test_killed_and_hung_workers_are_retried_from_their_checkpoint_with_the_same
     logs = Path(ray.nodes()[0]["ObjectStoreSocketName"]).parents[1] / "logs"
     dumps = [text for file in logs.glob("worker-*.err") if "Timeout (" in (text := file.read_text(errors="replace"))]
     assert sum("in hang_here" in text for text in dumps) == 1  # on a busy machine others may be slow, and say so
+
+
+def test_checkpoints_that_cannot_be_saved_are_said_by_the_driver_once(
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    study, (trial,) = begin("no room")
+    run.run_study(study, corpus)
+    assert study.ledger.status(trial.trial_id) == "done"
+    assert len(re.findall(r"begins again further back: /dev/null/full: not saved", caplog.text)) == 1
 
 
 def test_a_shard_that_shrinks_under_a_trial_fails_it_and_not_the_driver(
