@@ -171,13 +171,32 @@ def test_another_objective_is_not_confirmed_by_runs_of_the_first(tmp_path: Path)
     after = confirmation(other)
     assert before is not None and after is not None
     assert after.gains == before.gains
-    assert after.outdated and "before it was changed" in after.words[-1] and not before.outdated
+    assert after.outdated and "the objective has changed" in after.words[-1] and not before.outdated
     assert confirmed_mixture(other) is None and confirmed_mixture(ledger(Store(tmp_path))) is not None
     larger = ledger(Store(tmp_path), **web, budget={"trials": 25, "per_round": 5})
     play(larger)
     again = confirmation(larger)
     assert again is not None and not again.outdated
     assert again.mixtures["proposal"]["web"] > after.mixtures["proposal"]["web"] + 0.1
+
+
+def test_a_mixture_that_constraints_forbid_now_is_not_confirmed_any_more(tmp_path: Path) -> None:
+    """What is proposed now is confirmed in its place, where the budget pays for it."""
+    store = Store(tmp_path)
+    with store.locked():
+        play(ledger(store))
+    before = confirmation(ledger(Store(tmp_path)))
+    assert before is not None and not before.outdated
+    name, share = max(before.mixtures["proposal"].items(), key=lambda item: item[1])
+    tighter = {"constraints": {"groups": [{"domains": [name], "max": share - 0.05}]}}
+    larger = ledger(Store(tmp_path), **tighter, budget={"trials": 25, "per_round": 5})
+    after = confirmation(larger)
+    assert after is not None and after.outdated and "forbid it now" in after.words[-1]
+    assert confirmed_mixture(larger) is None
+    play(larger)
+    again = confirmation(larger)
+    assert again is not None and not again.outdated and again.mixtures["proposal"][name] <= share - 0.05 + 1e-9
+    assert confirmed_mixture(larger) is not None
 
 
 def test_the_prediction_counts_the_repeats_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:

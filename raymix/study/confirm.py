@@ -25,7 +25,7 @@ from raymix.space import Rung, Scale, SpaceError
 from raymix.space_parts import Objective
 from raymix.space_study import Confirm
 from raymix.study.affordable import affordable
-from raymix.study.arms import baselines_of, distinct, same
+from raymix.study.arms import SAME, baselines_of, distinct, same
 from raymix.study.gain import Gain, Guard, all_guard_words, guard_words, guards, seen, words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
@@ -59,7 +59,7 @@ class Confirmation:
     """Predicted and seen, of the objective that held when it was planned."""
     words: list[str]
     outdated: bool = False
-    """Whether the objective has changed since, so that another mixture may be the one to confirm."""
+    """Whether objective or constraints have changed since, so that another mixture may be the one to confirm."""
     guardrails: dict[str, Guard] = field(default_factory=dict)
     """What was seen of each, where the prior was trained beside the proposal."""
 
@@ -133,10 +133,10 @@ def skip_confirmation(ledger: Ledger, why: str) -> None:
 def planned(ledger: Ledger) -> bool:
     """Whether the last part of the budget was spent on confirmation, or could not be and the budget is the same.
 
-    With another objective there is another proposal to confirm.
+    With another objective, or where constraints forbid what was confirmed, there is another proposal to confirm.
     """
-    limits, objective = ledger.space.budget.limits(), ledger.space.objective
-    automatic = [p for p in ledger.confirmations if p["automatic"] and _objective(ledger, p) == objective]
+    limits = ledger.space.budget.limits()
+    automatic = [plan for plan in ledger.confirmations if plan["automatic"] and not _outdated(ledger, plan)]
     return any(plan["seeds"] or plan["limits"] == limits for plan in automatic)
 
 
@@ -193,13 +193,15 @@ def confirmation(ledger: Ledger) -> Confirmation | None:
     unit = unit_of(ledger.space.model_copy(update={"objective": objective}))
     said = [words(name, gain, pending, unit, failed) for name, gain in gains.items()]
     said += all_guard_words(objective, guarded, bool(prior))
-    outdated = objective != ledger.space.objective
-    said += ["these gains are of the objective before it was changed"] if outdated else []
-    return Confirmation(scale, plan["seeds"], mixtures, trials, done, pending, failed, gains, said, outdated, guarded)
+    outdated = _outdated(ledger, plan)
+    said += [outdated] if outdated else []
+    return Confirmation(
+        scale, plan["seeds"], mixtures, trials, done, pending, failed, gains, said, bool(outdated), guarded
+    )
 
 
 def confirmed_mixture(ledger: Ledger) -> Array | None:
-    """The mixture of the last confirmation, once a pair of it has ended; None where that was of another objective."""
+    """The mixture of the last confirmation, once a pair of it has ended; None where that is outdated."""
     found = confirmation(ledger)
     if found is None or found.outdated or not any(gain.pairs for gain in found.gains.values()):
         return None
@@ -213,7 +215,7 @@ def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommenda
     if not any(gain.pairs for gain in confirmed.gains.values()):
         return found if confirmed.pending or confirmed.outdated else _without_pairs(found, confirmed)
     if confirmed.outdated:
-        note = "the objective has changed since a mixture was confirmed: raymix confirm trains what is proposed now"
+        note = f"{confirmed.words[-1]}: raymix confirm trains what is proposed now"
         return replace(found, law={**found.law, "notes": [*found.law["notes"], note]})
     same = all(math.isclose(found.mixture[name], s, abs_tol=1e-9) for name, s in confirmed.mixtures[PROPOSAL].items())
     if not same:
@@ -265,6 +267,16 @@ def _verdict(found: Recommendation, confirmed: Confirmation) -> dict[str, str]:
 def _objective(ledger: Ledger, plan: Mapping[str, Any]) -> Objective:
     """What a plan was made for; the present objective where an earlier version did not record it."""
     return Objective.model_validate(plan["objective"]) if "objective" in plan else ledger.space.objective
+
+
+def _outdated(ledger: Ledger, plan: Mapping[str, Any]) -> str | None:
+    """Why a plan is not of what the study asks for now, as a sentence; None where it is."""
+    if _objective(ledger, plan) != ledger.space.objective:
+        return "the objective has changed since a mixture was confirmed, and these gains are of the one before"
+    mixture = plan.get("mixtures", {}).get(PROPOSAL)  # none where it was skipped
+    if mixture is not None and not ledger.space.polytope().contains(ledger.space.mixture(mixture), SAME).all():
+        return "the constraints have changed since a mixture was confirmed, and forbid it now"
+    return None
 
 
 def _with_the_prior(ledger: Ledger, plan: dict[str, Any]) -> dict[str, Any]:
