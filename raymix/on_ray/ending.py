@@ -10,28 +10,11 @@ from ray import tune
 
 from raymix.search import MixtureSearch
 from raymix.store import StoreError
-from raymix.study.confirm import beside_the_budget
-from raymix.study.ledger import Ledger
+from raymix.study.agenda import out_of_hours
 
 log = logging.getLogger(__name__)
 
 HOUR = 3600.0
-GRACE = 0.1  # of budget.hours: time for trials under way to end
-
-
-def out_of_hours(ledger: Ledger, hours: float, command: str) -> str | None:
-    """What is said where the budget's hours are long over and trials of it have not ended; else None."""
-    limit = ledger.space.budget.hours
-    if limit is None or hours <= (1 + GRACE) * limit:
-        return None
-    asked_for = beside_the_budget(ledger)
-    pending = [trial.trial_id in asked_for for trial in ledger.pending()]
-    if all(pending):
-        return None
-    return (
-        f"budget.hours: {hours:.3g} of {limit:.3g} are over and trials have not ended ({pending.count(False)}): they "
-        f"wait in the study, and go on from their checkpoints with more hours: {command} --set budget.hours=N"
-    )
 
 
 class Ending(tune.Stopper):  # type: ignore[misc]

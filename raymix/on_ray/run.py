@@ -25,7 +25,7 @@ from raymix.corpus.prepare import default_cache
 from raymix.corpus.workers import cluster_address
 from raymix.design import rungs
 from raymix.on_ray.demand import Default, Waiting, check_fits, placement
-from raymix.on_ray.ending import Ending, out_of_hours
+from raymix.on_ray.ending import Ending
 from raymix.on_ray.kept import ABOUT, Kept, NotSharedError, Unsaved, needed
 from raymix.on_ray.lost import Hearing
 from raymix.on_ray.progress import Progress, Watcher
@@ -41,6 +41,7 @@ from raymix.search import MixtureSearch
 from raymix.space import SearchSpace
 from raymix.store import StoreError
 from raymix.study import Study
+from raymix.study.agenda import out_of_hours
 from raymix.study.ledger import Ledger
 from raymix.study.stacks import Sizes
 from raymix.study.trial import Trial
