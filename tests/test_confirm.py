@@ -32,11 +32,11 @@ from raymix.study.confirm import (
     due,
     plan_confirmation,
     proposal,
-    weighed,
 )
 from raymix.study.gain import Gain, Guard, guard_words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
+from raymix.study.weighed import weighed
 from raymix.target.reading import Interval
 from raymix.target.recommend import Recommendation, fit_law
 from tests import worlds

@@ -10,9 +10,8 @@ What is to be confirmed, with its prediction, is recorded before the first of it
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,18 +25,12 @@ from raymix.space_parts import Objective
 from raymix.space_study import Confirm
 from raymix.study.affordable import affordable
 from raymix.study.arms import SAME, baselines_of, distinct, same
-from raymix.study.gain import Gain, Guard, all_guard_words, guard_words, guards, seen, words
+from raymix.study.gain import Gain, Guard, all_guard_words, guards, scale_words, seen, words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.objective import objective_of, unit_of
 from raymix.target.reading import Interval, Reading
-from raymix.target.recommend import (
-    N_DRAWS,
-    Recommendation,
-    fit_law,
-    mixture_for,
-    recommend,
-)
+from raymix.target.recommend import N_DRAWS, fit_law, mixture_for, recommend
 from raymix.target.refits import refitted
 
 FIRST_SEED = 1000  # the search counts from 0, so these runs chose nothing
@@ -97,7 +90,7 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
     mixtures = {PROPOSAL: space.shares(best_K)} | {name: space.shares(mix_K) for name, mix_K in apart.items()}
     seeds, scale = affordable(ledger, wanted, automatic, 1 + distinct(apart.values()))
     if scale is None:
-        where = f" at {_of(wanted.scale.model_dump())}" if wanted.scale else ""
+        where = f" at {scale_words(wanted.scale.model_dump())}" if wanted.scale else ""
         return skip_confirmation(ledger, f"what is left of the budget does not pay for one pair of runs{where}")
     body = {
         "automatic": automatic,
@@ -208,62 +201,6 @@ def confirmed_mixture(ledger: Ledger) -> Array | None:
     return np.asarray([found.mixtures[PROPOSAL][name] for name in ledger.space.domain_names])
 
 
-def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommendation:
-    """The recommendation in the light of its confirmation: what was seen outweighs what was predicted."""
-    if confirmed is None:
-        return found
-    if not any(gain.pairs for gain in confirmed.gains.values()):
-        return found if confirmed.pending or confirmed.outdated else _without_pairs(found, confirmed)
-    if confirmed.outdated:
-        note = f"{confirmed.words[-1]}: raymix confirm trains what is proposed now"
-        return replace(found, law={**found.law, "notes": [*found.law["notes"], note]})
-    same = all(math.isclose(found.mixture[name], s, abs_tol=1e-9) for name, s in confirmed.mixtures[PROPOSAL].items())
-    if not same:
-        note = "what was confirmed is another mixture: the law has since found one better by more than the noise"
-        broke = [guard_words(name, guard) for name, guard in confirmed.guardrails.items() if guard.broken]
-        more = [f"{note}; in that other one {'; '.join(broke)}" if broke else note]
-        return replace(found, law={**found.law, "notes": [*found.law["notes"], *more]})
-    found = replace(found, law={**found.law, "notes": [*found.law["notes"], *confirmed.words]})
-    return replace(found, verdict=_verdict(found, confirmed))
-
-
-def _without_pairs(found: Recommendation, confirmed: Confirmation) -> Recommendation:
-    """What the law says, where confirmation has ended and confirmed nothing."""
-    reason = f"{found.verdict['reason']}; not confirmed: {confirmed.failed} of its runs failed, no pair ended well"
-    notes = [*found.law["notes"], *confirmed.words]
-    return replace(found, law={**found.law, "notes": notes}, verdict={**found.verdict, "reason": reason})
-
-
-def _verdict(found: Recommendation, confirmed: Confirmation) -> dict[str, str]:
-    """What the pairs say of the mixture recommended; what the law says where they say nothing."""
-    prior, at = confirmed.gains.get("prior"), _of(confirmed.scale)
-
-    def said(name: str) -> str:
-        gain, unit = confirmed.gains[name], found.unit
-        return f"{words(name, gain, confirmed.pending, unit, confirmed.failed)}, at {at}"
-
-    broken = [guard_words(name, guard) for name, guard in confirmed.guardrails.items() if guard.broken]
-    if broken and prior is not None:
-        kept = {"answer": "keep the baseline: guardrail broken", "baseline": "prior"}
-        reason = f"{said('prior')}; but {'; '.join(broken)}"
-        return {**kept, "reason": f"{reason}; raymix confirm trains what the law, which knows this now, proposes"}
-    better = {name: gain.mean for name, gain in confirmed.gains.items() if gain.mean is not None and gain.worse}
-    if better:
-        name = min(better, key=lambda name: better[name])
-        reason = f"{said(name)}; the confirmed interval is below 0"
-        return {"answer": "keep the baseline: seen to be better", "baseline": name, "reason": reason}
-    if prior is None or prior.mean is None or (prior.low is None and prior.mean > 0):
-        return found.verdict
-    reason = said("prior")
-    if prior.low is None or prior.low <= 0:
-        why = "that pair saw no gain" if prior.low is None else "the confirmed interval includes 0"
-        kept = {"answer": "keep the baseline: gain within noise", "baseline": "prior"}
-        return {**kept, "reason": f"{reason}; {why}"}
-    if found.verdict["answer"].startswith("confirm first"):  # these runs too are of that one size or length
-        return {**found.verdict, "reason": f"{reason}; but at the target {found.verdict['reason']}, at a larger scale"}
-    return {"answer": "use it", "reason": reason}
-
-
 def _objective(ledger: Ledger, plan: Mapping[str, Any]) -> Objective:
     """What a plan was made for; the present objective where an earlier version did not record it."""
     return Objective.model_validate(plan["objective"]) if "objective" in plan else ledger.space.objective
@@ -326,7 +263,3 @@ def _predicted(
         worse_M = read.loss_QM[0] - read.loss_QM[1 + names.index("prior")]
         worse = {name: float(worse_M[space.eval_names.index(name)]) for name in space.objective.guardrails}
     return {"predicted": {name: asdict(read.gain(q)) for q, name in enumerate(names, 1)}, "guards": worse}
-
-
-def _of(scale: Mapping[str, float]) -> str:
-    return f"{scale['n_params']:.3g} parameters and {scale['n_tokens']:.3g} tokens"

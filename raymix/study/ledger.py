@@ -119,11 +119,11 @@ class Ledger:
     def fail(self, trial_id: str, reason: str, status: str = "failed") -> None:
         """Record that a trial ended without a result, and why. Its checkpoints stay; a result told before does not."""
         trial = self._known(trial_id)
-        self._record("row", without_result(trial, status, reason) | self._clock())
+        self._record_all([("row", without_result(trial, status, reason) | self._clock())])
 
     def note(self, kind: str, body: dict[str, Any]) -> None:
         """Record an event that is no proposal or row: `stop`, `confirm`, `reuse`, `stack`, `together` or `hours`."""
-        self._record(kind, body)
+        self._record_all([(kind, body)])
 
     @property
     def rounds(self) -> int:
@@ -240,9 +240,6 @@ class Ledger:
     def _proposal(self, trial: Trial) -> Proposal:
         scale = Scale(trial.n_params, trial.n_tokens)
         return Proposal(self.space.mixture(trial.mixture), scale, trial.seed, trial.trial_id)
-
-    def _record(self, kind: str, body: dict[str, Any]) -> None:
-        self._record_all([(kind, body)])
 
     def _record_all(self, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
         if self._store is not None:
