@@ -137,22 +137,22 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             self._on_change("checkpoint", trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The end of a trial: a row, whatever happened."""
+        """The end of a trial: a row, whatever happened. One that a scheduler paused and stops has no result."""
         stack = self._running.get(trial_id)
         if stack is None:
             log.warning("trial %s is not one of this search's: ignored", trial_id)
             return
         if result and None in result:
             raise ValueError(REPEATED)
-        if error or result is None:
+        if error:
             self._lose(stack, self._why.pop(trial_id, ""))
         elif len(stack.trials) > 1:
-            self.on_trial_result(trial_id, result)
+            self.on_trial_result(trial_id, result or {})
             for trial in stack.left(self.ledger):
                 self._fail(trial, STOPPED, "stopped")
                 self._on_change("ended", trial)
         else:
-            self._end(stack.trials[0], result)
+            self._end(stack.trials[0], result or self.ledger.last_row(stack.ids[0]))
         del self._running[trial_id]
 
     def explain(self, trial_id: str, why: str) -> None:
@@ -186,13 +186,14 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             self._observe(trial, result)
         self._on_change("checkpoint" if self.ledger.status(trial.trial_id) is None else "ended", trial)
 
-    def _end(self, trial: Trial, result: dict[str, Any]) -> None:
-        """The last result of a trial alone."""
-        if result.get("status") == "failed":
+    def _end(self, trial: Trial, result: dict[str, Any] | None) -> None:
+        """The last result of a trial alone, if it had any."""
+        if result is not None and result.get("status") == "failed":
             self._fail(trial, str(result.get("reason") or "no reason given"))
         elif self.ledger.status(trial.trial_id) is None:  # a failure on the way, NaN say, is not undone by the end
-            stopped = falls_short(result, trial)
-            self._observe(trial, {**result, "status": "checkpoint" if stopped else "done"})
+            stopped = result is None or falls_short(result, trial)
+            if result is not None:
+                self._observe(trial, {**result, "status": "checkpoint" if stopped else "done"})
             if stopped and self.ledger.status(trial.trial_id) is None:
                 self._fail(trial, self._poor.pop(trial.trial_id, STOPPED), "stopped")
         self._on_change("ended", trial)

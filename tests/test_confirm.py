@@ -32,11 +32,11 @@ from raymix.study.confirm import (
     due,
     plan_confirmation,
     proposal,
-    weighed,
 )
 from raymix.study.gain import Gain, Guard, guard_words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
+from raymix.study.weighed import weighed
 from raymix.target.reading import Interval
 from raymix.target.recommend import Recommendation, fit_law
 from tests import worlds
@@ -171,13 +171,32 @@ def test_another_objective_is_not_confirmed_by_runs_of_the_first(tmp_path: Path)
     after = confirmation(other)
     assert before is not None and after is not None
     assert after.gains == before.gains
-    assert after.outdated and "before it was changed" in after.words[-1] and not before.outdated
+    assert after.outdated and "the objective has changed" in after.words[-1] and not before.outdated
     assert confirmed_mixture(other) is None and confirmed_mixture(ledger(Store(tmp_path))) is not None
     larger = ledger(Store(tmp_path), **web, budget={"trials": 25, "per_round": 5})
     play(larger)
     again = confirmation(larger)
     assert again is not None and not again.outdated
     assert again.mixtures["proposal"]["web"] > after.mixtures["proposal"]["web"] + 0.1
+
+
+def test_a_mixture_that_constraints_forbid_now_is_not_confirmed_any_more(tmp_path: Path) -> None:
+    """What is proposed now is confirmed in its place, where the budget pays for it."""
+    store = Store(tmp_path)
+    with store.locked():
+        play(ledger(store))
+    before = confirmation(ledger(Store(tmp_path)))
+    assert before is not None and not before.outdated
+    name, share = max(before.mixtures["proposal"].items(), key=lambda item: item[1])
+    tighter = {"constraints": {"groups": [{"domains": [name], "max": share - 0.05}]}}
+    larger = ledger(Store(tmp_path), **tighter, budget={"trials": 25, "per_round": 5})
+    after = confirmation(larger)
+    assert after is not None and after.outdated and "forbid it now" in after.words[-1]
+    assert confirmed_mixture(larger) is None
+    play(larger)
+    again = confirmation(larger)
+    assert again is not None and not again.outdated and again.mixtures["proposal"][name] <= share - 0.05 + 1e-9
+    assert confirmed_mixture(larger) is not None
 
 
 def test_the_prediction_counts_the_repeats_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,6 +411,12 @@ def test_the_prior_under_another_name_is_the_prior() -> None:
     found = confirmation(book)
     assert found is not None and set(found.gains) == {"uniform", "prior"} and set(found.guardrails) == {"code"}
     assert found.gains["prior"].pairs == 2 and found.gains["prior"].mean == found.gains["uniform"].mean
+    parts = {key: dict(book.confirmations[-1][key]) for key in ("mixtures", "predicted")}
+    for part in parts.values():
+        del part["prior"]
+    book.note("confirm", book.confirmations[-1] | parts | {"guards": {}})  # as an earlier version recorded it
+    earlier = confirmation(book)
+    assert earlier is not None and earlier.gains == found.gains and set(earlier.guardrails) == {"code"}
     apart = ledger(budget={"trials": 12, "per_round": 5}, **changes)  # here it is a mixture of its own
     play(apart)
     assert set(apart.confirmations[-1]["mixtures"]) == {"proposal", "uniform"}

@@ -129,6 +129,17 @@ def test_a_stop_short_of_the_tokens_is_no_end(number: Any) -> None:
     assert len(table.usable()) == 1
 
 
+@pytest.mark.parametrize(("told", "status"), [(0, "stopped"), (1, "stopped"), (2, "done")])
+def test_a_trial_that_a_scheduler_paused_and_stops_has_not_failed(told: int, status: str) -> None:
+    """HyperBand, say: Tune then tells its end without a result."""
+    search = MixtureSearch(worlds.space(), retries=1)
+    for row in worlds.rows(_first(search))[:told]:
+        search.on_trial_result("t1", row | {"status": "checkpoint"})
+    search.on_trial_complete("t1")
+    assert search.ledger.count(status) == 1
+    assert len(search.ledger.table().usable()) == told
+
+
 def test_a_loss_that_was_nan_on_the_way_stays_a_failure() -> None:
     search = MixtureSearch(worlds.space())
     rows = worlds.rows(_first(search))

@@ -141,6 +141,9 @@ def _show(screen: Screen, found: Confirmation, work: Study) -> None:
     screen.say(f"At {size}, seeds {', '.join(map(str, found.seeds))}: {found.done} runs done, {found.failed} failed.")
     for sentence in found.words:
         screen.say(f"{sentence[0].upper()}{sentence[1:]}.")
+    if found.pending and work.space.trains_proxies:
+        return screen.say(f"{found.pending} runs have not ended; they go on with more hours: {work.command()} --set "
+                          "budget.hours=N")  # fmt: skip
     if found.pending:
         where = shlex.quote(work.store.where)
         screen.say(f"{found.pending} runs to train: raymix ask {where}, raymix tell {where} RESULTS.csv, then raymix "

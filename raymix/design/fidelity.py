@@ -11,13 +11,14 @@ With one rung there is nothing to choose and nothing is computed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from raymix.design.base import Proposal
 from raymix.design.information import Question
+from raymix.design.numbering import nearest_rung
 from raymix.design.promotion import Promotion, promotions
 from raymix.design.rows import Rows
 from raymix.design.schedule import rungs
@@ -46,7 +47,9 @@ def assign(
 
     Returns the mixtures (B, K) too: one that tells less than another's promotion is replaced by that.
     """
-    ladder, seen = rungs(space), Seen.of(space, table, pending)
+    ladder = rungs(space)
+    seen = Counter([*nearest_rung(space, Rows.of(table).last().scale_B2), *(proposal.scale for proposal in pending)])
+    spent = sum(n * flops(space, scale) for scale, n in sorted(seen.items()))
     anew = [Promotion("", mix_K, NOWHERE, scale) for mix_K in mix_BK for scale in ladder]
     options = [*anew, *promotions(space, table, pending)]
     feature_OMS = question.features(  # read at once, laws cost their overhead once
@@ -56,8 +59,8 @@ def assign(
     taken: list[int] = []
     for first in range(0, len(anew), len(ladder)):
         chosen = [options[o].scale for o in taken]
-        new = [scale for scale in ladder[1:] if not (seen.has(scale) or scale in chosen)]
-        if new and flops(space, new[0]) <= AFFORDABLE * seen.spent(space):
+        new = [scale for scale in ladder[1:] if scale not in seen and scale not in chosen]
+        if new and flops(space, new[0]) <= AFFORDABLE * spent:
             taken.append(first + ladder.index(new[0]))
             continue
         own, promoted = range(first, first + len(ladder)), range(len(anew), len(options))
@@ -66,29 +69,3 @@ def assign(
         question = question.after(feature_OMS[best])
         taken.append(best)
     return np.array([options[o].mixture_K for o in taken]), [options[o].scale for o in taken]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Rungs of all trials so far (B, 2), pending ones too."""
-
-    scale_B2: Array
-
-    @classmethod
-    def of(cls, space: SearchSpace, table: Observations, pending: Sequence[Proposal]) -> Seen:
-        """Trials are counted at the rung nearest to what they realised."""
-        last = Rows.of(table).last()
-        ladder_R2 = np.asarray([rung.scale for rung in space.ladder], float)
-        gap_BR = np.abs(np.log(last.scale_B2[:, None] / ladder_R2)).sum(axis=2)
-        return cls(
-            np.concatenate([ladder_R2[gap_BR.argmin(axis=1)], *(np.array([proposal.scale]) for proposal in pending)])
-        )
-
-    def has(self, scale: Scale) -> bool:
-        """Whether any trial was at this rung."""
-        return bool((self.scale_B2 == np.asarray(scale)).all(axis=1).any())
-
-    def spent(self, space: SearchSpace) -> float:
-        """FLOPs of all trials."""
-        rung_R2, count_R = np.unique(self.scale_B2, axis=0, return_counts=True)
-        return float(sum(n * flops(space, Scale(*row)) for row, n in zip(rung_R2.tolist(), count_R, strict=True)))

@@ -7,6 +7,9 @@ import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from ray import tune
 
 from raymix.design.promotion import promotions
 from raymix.proxy.checkpoint import Checkpoints
@@ -18,6 +21,7 @@ from raymix.study.stacks import begun_with
 log = logging.getLogger(__name__)
 
 ABOUT = "study.json"
+UNSAVED = "unsaved"  # of a result: why the last checkpoint of its trial is not where it should be
 FINAL = "final"  # beside the checkpoints of a trial: its model, where it is to be kept
 
 
@@ -77,6 +81,23 @@ class Kept:
             log.warning("old checkpoints could not be listed (%s)", error)
         for name in sorted(names.difference(needed)):
             self.forget(name)
+
+
+class Unsaved(tune.Callback):  # type: ignore[misc]
+    """Says, once, why checkpoints are not saved: workers say it in Ray's logs alone."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Called at every result."""
+        if result.get(UNSAVED) and not self._said:
+            self._said = True
+            log.warning(
+                "checkpoints are not kept, so a trial whose worker dies begins again further back: %s", result[UNSAVED]
+            )
 
 
 def needed(ledger: Ledger) -> set[str]:

@@ -26,7 +26,7 @@ from raymix.corpus.workers import cluster_address
 from raymix.design import rungs
 from raymix.on_ray.demand import Default, Waiting, check_fits, placement
 from raymix.on_ray.ending import Ending
-from raymix.on_ray.kept import ABOUT, Kept, NotSharedError, needed
+from raymix.on_ray.kept import ABOUT, Kept, NotSharedError, Unsaved, needed
 from raymix.on_ray.lost import Hearing
 from raymix.on_ray.progress import Progress, Watcher
 from raymix.on_ray.shards import share
@@ -41,6 +41,7 @@ from raymix.search import MixtureSearch
 from raymix.space import SearchSpace
 from raymix.store import StoreError
 from raymix.study import Study
+from raymix.study.agenda import out_of_hours
 from raymix.study.ledger import Ledger
 from raymix.study.stacks import Sizes
 from raymix.study.trial import Trial
@@ -71,6 +72,8 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
     with study.writing() as ledger:
         if study.finished:
             return
+        if why := out_of_hours(ledger, ledger.hours, study.command()):
+            return log.warning("%s", why)
         beside = files_beside(study)
         if OF_A_JOB in beside.resolve().parts:
             log.warning(
@@ -89,7 +92,7 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
             search = MixtureSearch(
                 ledger=ledger, rounds=True, on_change=watchers, retries=MAX_RETRIES, stacks=there.stacks
             )
-            _fit(search, study.space, corpus, kept, there)
+            _fit(search, study, corpus, kept, there)
         kept.forget_all_but(needed(ledger))
         if search.failure is not None:
             raise search.failure
@@ -105,7 +108,8 @@ def files_beside(study: Study) -> Path:
     return default_cache() / "studies" / hashlib.sha256(study.store.where.encode()).hexdigest()[:16]
 
 
-def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, there: _There) -> None:
+def _fit(search: MixtureSearch, study: Study, corpus: Corpus, kept: Kept, there: _There) -> None:
+    space = study.space
     kept.forget_all_but(needed(search.ledger))
     shards = share(corpus)
     trainable = tune.with_parameters(
@@ -128,9 +132,9 @@ def _fit(search: MixtureSearch, space: SearchSpace, corpus: Corpus, kept: Kept, 
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=cache,
-                stop=Ending(search),
+                stop=Ending(search, study.command()),
                 verbose=0,
-                callbacks=[Waiting(), Unstarted()],
+                callbacks=[Waiting(), Unstarted(), Unsaved()],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()

@@ -26,7 +26,7 @@ from ray import tune
 
 from raymix.corpus import Corpus
 from raymix.design.schedule import longer_rungs
-from raymix.on_ray.kept import FINAL, Kept
+from raymix.on_ray.kept import FINAL, UNSAVED, Kept
 from raymix.on_ray.lost import out_of_memory
 from raymix.on_ray.shards import Shards, on_this_node
 from raymix.proxy import Checkpoints, Diverged, Interrupted, resolve, train_proxy, train_stacked
@@ -111,7 +111,9 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
         self._busy = True
         watch(BEFORE_THE_FIRST_STEP * self._patience)
         try:
-            return next(self._results)
+            row = next(self._results)
+            assert self._checkpoints is not None
+            return {**row, UNSAVED: trouble} if (trouble := self._checkpoints.trouble) else row
         except Interrupted as why:
             log.warning("%s", why)
             sys.exit(TERMINATED)

@@ -85,6 +85,8 @@ class Checkpoints:
         self.keep_end = keep_end
         self.stopping = False
         """Set it (from a signal handler, say) to have the run saved after its step and ended by `Interrupted`."""
+        self.trouble = ""
+        """Why the last snapshot is not where it should be; empty where it is."""
         self._saved_at = time.monotonic()
         self._cost = 0.0
 
@@ -98,13 +100,11 @@ class Checkpoints:
 
         Where it cannot be written (a full disk) the run goes on all the same, and the last snapshot stays.
         """
-        started = time.monotonic()
+        started, self.trouble = time.monotonic(), ""
         try:
-            final = self._save(run, snapshot)
+            self._copy(self._save(run, snapshot))
         except OSError as error:
-            log.warning("%s: not saved, the run goes on without (%s)", self.folder, error)
-        else:
-            self._copy(final)
+            self._say(f"{self.folder}: not saved, the run goes on without ({error})")
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - started
 
@@ -163,8 +163,12 @@ class Checkpoints:
         try:
             self.mirror.put(final)
         except OSError as error:
-            log.warning("%s: not copied, so only this machine can go on from it (%s)", final, error)
+            self._say(f"{final}: not copied, so only this machine can go on from it ({error})")
         self._drop(self._there()[:-KEPT])
+
+    def _say(self, trouble: str) -> None:
+        self.trouble = trouble
+        log.warning("%s", trouble)
 
     def _drop(self, names: list[str]) -> None:
         """Delete copies; those that cannot be deleted stay and do no harm."""

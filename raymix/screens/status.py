@@ -8,7 +8,7 @@ import shlex
 from raymix.counts import human
 from raymix.screens.screen import Screen
 from raymix.study import Study
-from raymix.study.agenda import expected_trials, over
+from raymix.study.agenda import expected_trials, out_of_hours, over
 from raymix.study.budget import spent
 
 SHOWN = 20  # trials not told yet that a person is shown; a machine gets all of them
@@ -38,11 +38,14 @@ def show_status(screen: Screen, study: Study) -> None:
         return print(json.dumps(state))
     where = shlex.quote(study.store.where)
     go_on = f"continue with: {study.command()}"
-    if not study.space.trains_proxies:
+    if study.finished:
+        go_on = f"finished: {state['over']}"
+    elif not study.space.trains_proxies:
         go_on += f", then raymix tell {where} RESULTS.csv"
-    words = f"finished: {state['over']}" if study.finished else go_on
+    else:
+        go_on = out_of_hours(ledger, ledger.hours, study.command()) or go_on
     ended = "".join(f", {state[how]} {how}" for how in ("stopped", "failed") if state[how] or how == "failed")
-    screen.say(f"{state['done']} of {state['trials']} trials done{ended}; {words}")
+    screen.say(f"{state['done']} of {state['trials']} trials done{ended}; {go_on}")
     for line in _not_told(study):
         screen.say(line)
 

@@ -17,6 +17,8 @@ from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.recommend import NotEnoughTrialsError
 
+GRACE = 0.1  # of budget.hours: time for trials under way to end
+
 
 @dataclass(frozen=True)
 class Thought:
@@ -64,6 +66,21 @@ def confirmations(ledger: Ledger, n: int) -> list[Trial]:
 def over(ledger: Ledger) -> str | None:
     """Why the whole study is over, as a sentence; None while something is running or due."""
     return None if ledger.pending() or more(ledger) else search_over(ledger)
+
+
+def out_of_hours(ledger: Ledger, hours: float, command: str) -> str | None:
+    """What is said where the budget's hours are long over and trials of it have not ended; else None."""
+    limit = ledger.space.budget.hours
+    if limit is None or hours <= (1 + GRACE) * limit:
+        return None
+    asked_for = confirm.beside_the_budget(ledger)
+    pending = [trial.trial_id in asked_for for trial in ledger.pending()]
+    if all(pending):
+        return None
+    return (
+        f"budget.hours: {hours:.3g} of {limit:.3g} are over and trials have not ended ({pending.count(False)}): they "
+        f"wait in the study, and go on from their checkpoints with more hours: {command} --set budget.hours=N"
+    )
 
 
 def more(ledger: Ledger) -> bool:

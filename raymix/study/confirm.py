@@ -10,9 +10,8 @@ What is to be confirmed, with its prediction, is recorded before the first of it
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,19 +24,13 @@ from raymix.space import Rung, Scale, SpaceError
 from raymix.space_parts import Objective
 from raymix.space_study import Confirm
 from raymix.study.affordable import affordable
-from raymix.study.arms import baselines_of, distinct, same
-from raymix.study.gain import Gain, Guard, all_guard_words, guard_words, guards, seen, words
+from raymix.study.arms import SAME, baselines_of, distinct, same
+from raymix.study.gain import Gain, Guard, all_guard_words, guards, scale_words, seen, words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.objective import objective_of, unit_of
 from raymix.target.reading import Interval, Reading
-from raymix.target.recommend import (
-    N_DRAWS,
-    Recommendation,
-    fit_law,
-    mixture_for,
-    recommend,
-)
+from raymix.target.recommend import N_DRAWS, fit_law, mixture_for, recommend
 from raymix.target.refits import refitted
 
 FIRST_SEED = 1000  # the search counts from 0, so these runs chose nothing
@@ -59,7 +52,7 @@ class Confirmation:
     """Predicted and seen, of the objective that held when it was planned."""
     words: list[str]
     outdated: bool = False
-    """Whether the objective has changed since, so that another mixture may be the one to confirm."""
+    """Whether objective or constraints have changed since, so that another mixture may be the one to confirm."""
     guardrails: dict[str, Guard] = field(default_factory=dict)
     """What was seen of each, where the prior was trained beside the proposal."""
 
@@ -97,7 +90,7 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
     mixtures = {PROPOSAL: space.shares(best_K)} | {name: space.shares(mix_K) for name, mix_K in apart.items()}
     seeds, scale = affordable(ledger, wanted, automatic, 1 + distinct(apart.values()))
     if scale is None:
-        where = f" at {_of(wanted.scale.model_dump())}" if wanted.scale else ""
+        where = f" at {scale_words(wanted.scale.model_dump())}" if wanted.scale else ""
         return skip_confirmation(ledger, f"what is left of the budget does not pay for one pair of runs{where}")
     body = {
         "automatic": automatic,
@@ -133,10 +126,10 @@ def skip_confirmation(ledger: Ledger, why: str) -> None:
 def planned(ledger: Ledger) -> bool:
     """Whether the last part of the budget was spent on confirmation, or could not be and the budget is the same.
 
-    With another objective there is another proposal to confirm.
+    With another objective, or where constraints forbid what was confirmed, there is another proposal to confirm.
     """
-    limits, objective = ledger.space.budget.limits(), ledger.space.objective
-    automatic = [p for p in ledger.confirmations if p["automatic"] and _objective(ledger, p) == objective]
+    limits = ledger.space.budget.limits()
+    automatic = [plan for plan in ledger.confirmations if plan["automatic"] and not _outdated(ledger, plan)]
     return any(plan["seeds"] or plan["limits"] == limits for plan in automatic)
 
 
@@ -174,6 +167,7 @@ def confirmation(ledger: Ledger) -> Confirmation | None:
     plan = next((plan for plan in reversed(ledger.confirmations) if plan["seeds"]), None)
     if plan is None:
         return None
+    plan = _with_the_prior(ledger, plan)
     runs = list(_runs(ledger, plan))
     trials = {arm: [trial_id for name, _, trial_id, _ in runs if name == arm] for arm in plan["mixtures"]}
     objective = _objective(ledger, plan)
@@ -192,78 +186,50 @@ def confirmation(ledger: Ledger) -> Confirmation | None:
     unit = unit_of(ledger.space.model_copy(update={"objective": objective}))
     said = [words(name, gain, pending, unit, failed) for name, gain in gains.items()]
     said += all_guard_words(objective, guarded, bool(prior))
-    outdated = objective != ledger.space.objective
-    said += ["these gains are of the objective before it was changed"] if outdated else []
-    return Confirmation(scale, plan["seeds"], mixtures, trials, done, pending, failed, gains, said, outdated, guarded)
+    outdated = _outdated(ledger, plan)
+    said += [outdated] if outdated else []
+    return Confirmation(
+        scale, plan["seeds"], mixtures, trials, done, pending, failed, gains, said, bool(outdated), guarded
+    )
 
 
 def confirmed_mixture(ledger: Ledger) -> Array | None:
-    """The mixture of the last confirmation, once a pair of it has ended; None where that was of another objective."""
+    """The mixture of the last confirmation, once a pair of it has ended; None where that is outdated."""
     found = confirmation(ledger)
     if found is None or found.outdated or not any(gain.pairs for gain in found.gains.values()):
         return None
     return np.asarray([found.mixtures[PROPOSAL][name] for name in ledger.space.domain_names])
 
 
-def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommendation:
-    """The recommendation in the light of its confirmation: what was seen outweighs what was predicted."""
-    if confirmed is None:
-        return found
-    if not any(gain.pairs for gain in confirmed.gains.values()):
-        return found if confirmed.pending or confirmed.outdated else _without_pairs(found, confirmed)
-    if confirmed.outdated:
-        note = "the objective has changed since a mixture was confirmed: raymix confirm trains what is proposed now"
-        return replace(found, law={**found.law, "notes": [*found.law["notes"], note]})
-    same = all(math.isclose(found.mixture[name], s, abs_tol=1e-9) for name, s in confirmed.mixtures[PROPOSAL].items())
-    if not same:
-        note = "what was confirmed is another mixture: the law has since found one better by more than the noise"
-        broke = [guard_words(name, guard) for name, guard in confirmed.guardrails.items() if guard.broken]
-        more = [f"{note}; in that other one {'; '.join(broke)}" if broke else note]
-        return replace(found, law={**found.law, "notes": [*found.law["notes"], *more]})
-    found = replace(found, law={**found.law, "notes": [*found.law["notes"], *confirmed.words]})
-    return replace(found, verdict=_verdict(found, confirmed))
-
-
-def _without_pairs(found: Recommendation, confirmed: Confirmation) -> Recommendation:
-    """What the law says, where confirmation has ended and confirmed nothing."""
-    reason = f"{found.verdict['reason']}; not confirmed: {confirmed.failed} of its runs failed, no pair ended well"
-    notes = [*found.law["notes"], *confirmed.words]
-    return replace(found, law={**found.law, "notes": notes}, verdict={**found.verdict, "reason": reason})
-
-
-def _verdict(found: Recommendation, confirmed: Confirmation) -> dict[str, str]:
-    """What the pairs say of the mixture recommended; what the law says where they say nothing."""
-    prior, at = confirmed.gains.get("prior"), _of(confirmed.scale)
-
-    def said(name: str) -> str:
-        gain, unit = confirmed.gains[name], found.unit
-        return f"{words(name, gain, confirmed.pending, unit, confirmed.failed)}, at {at}"
-
-    broken = [guard_words(name, guard) for name, guard in confirmed.guardrails.items() if guard.broken]
-    if broken and prior is not None:
-        kept = {"answer": "keep the baseline: guardrail broken", "baseline": "prior"}
-        reason = f"{said('prior')}; but {'; '.join(broken)}"
-        return {**kept, "reason": f"{reason}; raymix confirm trains what the law, which knows this now, proposes"}
-    better = {name: gain.mean for name, gain in confirmed.gains.items() if gain.mean is not None and gain.worse}
-    if better:
-        name = min(better, key=lambda name: better[name])
-        reason = f"{said(name)}; the confirmed interval is below 0"
-        return {"answer": "keep the baseline: seen to be better", "baseline": name, "reason": reason}
-    if prior is None or prior.mean is None or (prior.low is None and prior.mean > 0):
-        return found.verdict
-    reason = said("prior")
-    if prior.low is None or prior.low <= 0:
-        why = "that pair saw no gain" if prior.low is None else "the confirmed interval includes 0"
-        kept = {"answer": "keep the baseline: gain within noise", "baseline": "prior"}
-        return {**kept, "reason": f"{reason}; {why}"}
-    if found.verdict["answer"].startswith("confirm first"):  # these runs too are of that one size or length
-        return {**found.verdict, "reason": f"{reason}; but at the target {found.verdict['reason']}, at a larger scale"}
-    return {"answer": "use it", "reason": reason}
-
-
 def _objective(ledger: Ledger, plan: Mapping[str, Any]) -> Objective:
     """What a plan was made for; the present objective where an earlier version did not record it."""
     return Objective.model_validate(plan["objective"]) if "objective" in plan else ledger.space.objective
+
+
+def _outdated(ledger: Ledger, plan: Mapping[str, Any]) -> str | None:
+    """Why a plan is not of what the study asks for now, as a sentence; None where it is."""
+    if _objective(ledger, plan) != ledger.space.objective:
+        return "the objective has changed since a mixture was confirmed, and these gains are of the one before"
+    mixture = plan.get("mixtures", {}).get(PROPOSAL)  # none where it was skipped
+    if mixture is not None and not ledger.space.polytope().contains(ledger.space.mixture(mixture), SAME).all():
+        return "the constraints have changed since a mixture was confirmed, and forbid it now"
+    return None
+
+
+def _with_the_prior(ledger: Ledger, plan: dict[str, Any]) -> dict[str, Any]:
+    """A plan that names the prior, which an earlier version left out where another baseline is the same mixture."""
+    mixtures, predicted = plan["mixtures"], plan["predicted"]
+    if "prior" in mixtures:
+        return plan
+    prior_K = baselines_of(ledger.space, ["prior"])["prior"]
+    others = (name for name in mixtures if name != PROPOSAL)
+    name = next((name for name in others if same(ledger.space.mixture(mixtures[name]), prior_K)), None)
+    if name is None:
+        return plan
+    return plan | {
+        "mixtures": {**mixtures, "prior": mixtures[name]},
+        "predicted": {**predicted, "prior": predicted[name]},
+    }
 
 
 def _scale(plan: Mapping[str, Any]) -> Scale:
@@ -297,7 +263,3 @@ def _predicted(
         worse_M = read.loss_QM[0] - read.loss_QM[1 + names.index("prior")]
         worse = {name: float(worse_M[space.eval_names.index(name)]) for name in space.objective.guardrails}
     return {"predicted": {name: asdict(read.gain(q)) for q, name in enumerate(names, 1)}, "guards": worse}
-
-
-def _of(scale: Mapping[str, float]) -> str:
-    return f"{scale['n_params']:.3g} parameters and {scale['n_tokens']:.3g} tokens"

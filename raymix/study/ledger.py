@@ -49,7 +49,7 @@ class Ledger:
         """Training FLOPs at a scale where no trial has said them yet: 6 N D for anybody's trainer."""
         self._flops: dict[tuple[float, float], float] = {}
         self.hours = 0.0
-        """For which the study ran, up to its last row; counted where the budget has a limit in hours."""
+        """For which the study ran, up to its last row, or until it stopped; counted where the budget limits them."""
         self.stop: dict[str, Any] | None = None
         """Why the search ended before its budget (raymix/study/stopping.py)."""
         self.stacks: dict[Scale, int] = {}
@@ -119,11 +119,11 @@ class Ledger:
     def fail(self, trial_id: str, reason: str, status: str = "failed") -> None:
         """Record that a trial ended without a result, and why. Its checkpoints stay; a result told before does not."""
         trial = self._known(trial_id)
-        self._record("row", without_result(trial, status, reason) | self._clock())
+        self._record_all([("row", without_result(trial, status, reason) | self._clock())])
 
     def note(self, kind: str, body: dict[str, Any]) -> None:
-        """Record an event that is neither a proposal nor a row: `stop`, `confirm`, `reuse`, `stack` or `together`."""
-        self._record(kind, body)
+        """Record an event that is no proposal or row: `stop`, `confirm`, `reuse`, `stack`, `together` or `hours`."""
+        self._record_all([(kind, body)])
 
     @property
     def rounds(self) -> int:
@@ -241,9 +241,6 @@ class Ledger:
         scale = Scale(trial.n_params, trial.n_tokens)
         return Proposal(self.space.mixture(trial.mixture), scale, trial.seed, trial.trial_id)
 
-    def _record(self, kind: str, body: dict[str, Any]) -> None:
-        self._record_all([(kind, body)])
-
     def _record_all(self, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
         if self._store is not None:
             self._store.append_all(events)
@@ -254,6 +251,7 @@ class Ledger:
 
     def _apply(self, kind: str, body: dict[str, Any]) -> None:
         self.version += 1
+        self.hours = max(self.hours, body.get("hours") or 0.0)
         if kind == "proposed":
             self.trials[body["trial_id"]] = Trial(**body)
         elif kind == "stop":
@@ -271,7 +269,6 @@ class Ledger:
 
     def _apply_row(self, body: dict[str, Any]) -> None:
         trial_id, status = body["trial_id"], body["status"]
-        self.hours = max(self.hours, body.get("hours") or 0.0)
         if status in ENDED:
             self._ended[trial_id] = status
         if not self._rows.add(body):

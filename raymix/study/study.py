@@ -24,7 +24,7 @@ from raymix.space import HOW_IT_IS_RUN, Scale, SearchSpace, SpaceError
 from raymix.store import Store, StoreError
 from raymix.study.agenda import next_trials, over, search_over
 from raymix.study.changes import differences
-from raymix.study.confirm import Confirmation, confirmation, confirmed_mixture, due, skipped, weighed
+from raymix.study.confirm import Confirmation, confirmation, confirmed_mixture, due, skipped
 from raymix.study.evidence import take_evidence
 from raymix.study.files import FORMAT, as_written, read_identity, read_space, upgrade, write_identity, write_space
 from raymix.study.ledger import Ledger
@@ -32,6 +32,7 @@ from raymix.study.row import WITHOUT_RESULT, told_by_hand
 from raymix.study.stopping import stopped
 from raymix.study.telling import check_rows, told_again, told_row
 from raymix.study.trial import Trial
+from raymix.study.weighed import weighed
 from raymix.target.held_out import HeldOut
 from raymix.target.recommend import Recommendation, fit_law, recommend, target_at
 

@@ -27,7 +27,7 @@ def test_runs_of_a_confirmation_that_was_asked_for_are_beside_the_hours_too(capl
     book = spent_hours()
     plan_confirmation(book, Confirm(seeds=1))
     assert len(due(book, 2)) == 2
-    assert not Ending(MixtureSearch(ledger=book, rounds=True)).stop_all()
+    assert not Ending(MixtureSearch(ledger=book, rounds=True), "raymix resume s").stop_all()
     assert not caplog.text
 
 
@@ -35,12 +35,14 @@ def test_hours_that_are_over_end_trials_of_the_budget_and_no_study_without_any(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     book = spent_hours()
-    assert not Ending(MixtureSearch(ledger=book, rounds=True)).stop_all()
+    assert not Ending(MixtureSearch(ledger=book, rounds=True), "raymix resume s").stop_all()
     assert not caplog.text
     fresh = Ledger(worlds.space(budget={"trials": 8, "hours": 1.0, "per_round": 4}))
     next_trials(fresh, 4)
     fresh.hours = 1.05
-    assert not Ending(MixtureSearch(ledger=fresh, rounds=True)).stop_all()
+    assert not Ending(MixtureSearch(ledger=fresh, rounds=True), "raymix resume s").stop_all()
     fresh.hours = 1.2
-    assert Ending(MixtureSearch(ledger=fresh, rounds=True)).stop_all()
-    assert "trials have not ended (4)" in caplog.text
+    assert Ending(MixtureSearch(ledger=fresh, rounds=True), "raymix resume s").stop_all()
+    assert "trials have not ended (4)" in caplog.text and "raymix resume s --set budget.hours=N" in caplog.text
+    again = Ledger(fresh.space, events=fresh.events or ())  # no trial of it said that these hours had passed
+    assert again.hours >= 1.2 and Ending(MixtureSearch(ledger=again, rounds=True), "raymix resume s").stop_all()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 
 from raymix.on_ray import sharing
 from raymix.on_ray.demand import Default, bundle, check_fits, placement
@@ -42,7 +43,6 @@ def test_the_estimate_holds_what_must_be_there(family: str) -> None:
     assert states < bytes_of(shape) - sharing.PROCESS < 1e9  # and a million parameters are no large model
 
 
-@ray.remote(num_cpus=0)
 class Meeting:
     """Lets nobody go before all are there."""
 
@@ -60,7 +60,8 @@ class Meeting:
 def test_four_trials_at_once_on_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """None of them ends before all have begun; a rung that says what it takes is believed."""
     space, said = worlds.space(ladder=[SMALL, LARGE]), [SMALL | {"resources": {"gpu": 1}}, LARGE]
-    ray.init(address="local", num_cpus=10, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False,
+             _system_config={"prestart_worker_first_driver": False})  # fmt: skip
     try:
         assert default_resources(space, VOCAB) == {"cpu": 1, "gpu": 1}  # nobody can say how large this one is
         monkeypatch.setattr(sharing, "gpu_memory", lambda: 80e9)
@@ -77,7 +78,9 @@ def test_four_trials_at_once_on_one_gpu(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def _run(space: SearchSpace, default: Default, folder: Path) -> Any:
-    meeting = Meeting.remote(4)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # or its worker loads torch
+    meeting = ray.remote(num_cpus=0)(Meeting).remote(4)
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
     def trial(config: dict[str, Any]) -> None:
         ray.get(meeting.wait.remote())

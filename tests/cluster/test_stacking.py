@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray import cloudpickle
 
 from raymix.on_ray import sharing, stacking
 from raymix.on_ray.demand import bundle
@@ -96,8 +98,11 @@ def two_gpus() -> Iterator[None]:
     path = os.path.realpath(os.environ.get("TMPDIR", "/tmp"))
     env = {"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])}}
     ray.init(address="local", num_cpus=8, num_gpus=2, resources={"accelerator_type:L4": 1}, include_dashboard=False,
-             log_to_driver=False, _temp_dir=f"{path}/rs{os.getpid()}", runtime_env=env)  # fmt: skip
+             log_to_driver=False, _temp_dir=f"{path}/rs{os.getpid()}", runtime_env=env,
+             _system_config={"prestart_worker_first_driver": False})  # fmt: skip
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # or workers load torch for what is made up
     yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     ray.shutdown()
 
 

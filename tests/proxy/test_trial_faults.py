@@ -53,6 +53,8 @@ class Faulty(ProxyTrial):
         fault = json.loads((study / "faults.json").read_text()).get(new_config["trial_id"])
         if fault == "shared GPU full once":
             self._gpu_share = 0.5
+        if fault == "no room":
+            self._checkpoints.folder = Path(os.devnull) / "full"
         lives = study / f"lives-{new_config['trial_id']}"
         with lives.open("a") as file:
             file.write("begun\n")
@@ -170,6 +172,15 @@ def test_killed_and_hung_workers_are_retried_from_their_checkpoint_with_the_same
     assert sum("in hang_here" in text for text in dumps) == 1  # on a busy machine others may be slow, and say so
 
 
+def test_checkpoints_that_cannot_be_saved_are_said_by_the_driver_once(
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    study, (trial,) = begin("no room")
+    run.run_study(study, corpus)
+    assert study.ledger.status(trial.trial_id) == "done"
+    assert len(re.findall(r"begins again further back: /dev/null/full: not saved", caplog.text)) == 1
+
+
 def test_a_shard_that_shrinks_under_a_trial_fails_it_and_not_the_driver(
     corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]]
 ) -> None:
@@ -234,6 +245,10 @@ def test_hours_that_are_over_end_a_study_whose_trials_do_not_end(
     assert study.ledger.status(well.trial_id) == "done"
     assert study.ledger.pending() == [long]
     assert any(saved.glob("step-*"))
+    caplog.clear()
+    monkeypatch.setattr(run, "_ray", lambda *_: pytest.fail("there is nothing to do in no time"))
+    run.run_study(study, corpus)
+    assert "are over and trials have not ended (1)" in caplog.text
 
 
 class Elsewhere(ProxyTrial):
