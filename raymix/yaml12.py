@@ -166,7 +166,7 @@ def _sentence(problem: ErrorDetails, model: type[BaseModel]) -> str:
         return f"{where}: {message}" if where and where.split(".")[0] not in message else message
     expected = _EXPECTED.get(problem["type"], f"{message[0].lower()}{message[1:]}")
     given = "empty" if problem["input"] is None else repr(problem["input"])
-    return f"{where} is {given}: {expected}{_written_out(problem)}"
+    return (f"{where} is {given}: " if where else "") + expected + _written_out(problem)
 
 
 def _written_out(problem: ErrorDetails) -> str:

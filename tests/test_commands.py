@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from raymix import SearchSpace, Study
 from raymix.cli import app
-from raymix.commands.places import check_out
+from raymix.commands.options import check_out
 from raymix.laws.reach import Reach
 from raymix.observations import Observations
 from raymix.results import write_results

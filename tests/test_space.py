@@ -108,7 +108,7 @@ def test_duplicate_keys_and_missing_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match="a search space is a mapping"):
         SearchSpace.load(tmp_path / "list.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SpaceError, match="cannot be read as text .* save it as UTF-8"):
+    with pytest.raises(SpaceError, match=r"cannot be read as text .* save it as UTF-8"):
         SearchSpace.load(tmp_path / "binary.yaml")
     (tmp_path / "tabs.yaml").write_text("name: a\ndomains:\n\t- b\n")
     with pytest.raises(SpaceError, match=r"tabs.yaml: not valid YAML: line 3: .*indent with spaces, not tabs"):
