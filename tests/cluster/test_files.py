@@ -324,8 +324,8 @@ def test_the_command_that_comes_back_is_the_whole_one(
     def pressed(*given: Any) -> str:
         raise KeyboardInterrupt
 
-    words = ["submit", str(ROOT / "search_spaces" / "quickstart.yaml"), "--cluster", "http://127.0.0.1:8265", "--storage", "/data/a b",
-             "--set", "budget.trials=8", "--gpu", "none"]  # fmt: skip
+    words = ["submit", str(ROOT / "search_spaces" / "quickstart.yaml"), "--cluster", "http://127.0.0.1:8265"]
+    words += ["--storage", "/data/a b", "--set", "budget.trials=8", "--gpu", "none"]
     monkeypatch.setattr("raymix.clusters.submit.run_job", pressed)
     monkeypatch.setattr("sys.argv", ["raymix", *words])
     with pytest.raises(SystemExit):
