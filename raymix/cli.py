@@ -111,6 +111,7 @@ def resume(study: StudyPath, settings: Settings = [], fork: Fork = None, as_json
 
     With a trainer of your own: take over what --set changes, then go on with ask and tell.
     """
+    from raymix.screens.status import go_on
     from raymix.study import Study
     from raymix.study.files import as_written
 
@@ -122,7 +123,7 @@ def resume(study: StudyPath, settings: Settings = [], fork: Fork = None, as_json
     if as_json:
         print(json.dumps({"event": "resumed", "study": work.store.where, "command": work.command()}))
     else:
-        print(f"continue with: {work.command()}, then raymix tell")
+        print(go_on(work))
 
 
 @app.command()
