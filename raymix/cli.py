@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the work failed, 2 wrong usage or config, 130/143 interrup
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -52,6 +53,8 @@ class Interrupted(BaseException):
 def main() -> None:
     """The console script: every expected error becomes one sentence on standard error and the right exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that this locale cannot show ends no command
+        sys.stdout.reconfigure(errors="backslashreplace")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
