@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the work failed, 2 wrong usage or config, 130/143 interrup
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -12,13 +13,14 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from raymix import __version__
 from raymix.commands.arguments import Json, Prices, Settings, SpacePath, StudyPath
 from raymix.commands.cluster import add_costs, check_costs, doctor, submit
+from raymix.commands.corpus import prepared, trainable
 from raymix.commands.online import online
 from raymix.commands.published import autoscale, critical_share
 from raymix.commands.study import confirm, export
@@ -51,6 +53,8 @@ class Interrupted(BaseException):
 def main() -> None:
     """The console script: every expected error becomes one sentence on standard error and the right exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that this locale cannot show ends no command
+        sys.stdout.reconfigure(errors="backslashreplace")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
@@ -59,9 +63,11 @@ def main() -> None:
         _stop(str(error), 2)
     except (StoreError, ValueError, OSError) as error:
         _stop(str(error), 1)
-    except BaseException:
+    except BaseException as error:
         if not _signals:
             raise
+        if not isinstance(error, SystemExit):  # else what to do next was said
+            print("raymix: interrupted; the same command goes on with what is saved", file=sys.stderr)
         sys.exit(128 + _signals[0])
 
 
@@ -98,7 +104,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Search the space; the same command again resumes. Ends in recommendation.json and report.html."""
-    wanted = _trainable(SearchSpace.load(space, settings))
+    wanted = trainable(SearchSpace.load(space, settings))
     _search(wanted, study or _default_study(wanted), seed, fork, as_json)
 
 
@@ -108,6 +114,7 @@ def resume(study: StudyPath, settings: Settings = [], fork: Fork = None, as_json
 
     With a trainer of your own: take over what --set changes, then go on with ask and tell.
     """
+    from raymix.screens.status import go_on
     from raymix.study import Study
     from raymix.study.files import as_written
 
@@ -119,7 +126,7 @@ def resume(study: StudyPath, settings: Settings = [], fork: Fork = None, as_json
     if as_json:
         print(json.dumps({"event": "resumed", "study": work.store.where, "command": work.command()}))
     else:
-        print(f"continue with: {work.command()}, then raymix tell")
+        print(go_on(work))
 
 
 @app.command()
@@ -146,9 +153,9 @@ def plan(
 
     gpu = None if gpu == "none" else gpu  # as submit takes it
     check_costs(cloud, gpu, prices, noise)
-    wanted = _trainable(SearchSpace.load(space, settings))
+    wanted = trainable(SearchSpace.load(space, settings))
     with Screen(as_json) as screen:
-        corpus = _prepared(wanted, screen)
+        corpus = prepared(wanted, screen)
         resolved = wanted.with_available(corpus.tokens)
         seen = Noise(noise, "as given") if noise is not None else noise_of(resolved, study or _default_study(wanted))
         add_costs(screen, resolved, make_plan(resolved, corpus, _slots()), cloud, gpu, max_workers, prices, seen)
@@ -157,9 +164,9 @@ def plan(
 @app.command()
 def prepare(space: SpacePath, settings: Settings = [], as_json: Json = False) -> None:  # noqa: B006
     """Read, split, check and tokenise the text of a space."""
-    wanted = _trainable(SearchSpace.load(space, settings))
+    wanted = trainable(SearchSpace.load(space, settings))
     with Screen(as_json) as screen:
-        screen.corpus(_prepared(wanted, screen))
+        screen.corpus(prepared(wanted, screen))
 
 
 @app.command()
@@ -232,25 +239,10 @@ for command in (fit, predict, optimize, critical_share, autoscale, confirm, expo
     app.command()(command)
 
 
-def _trainable(space: SearchSpace) -> SearchSpace:
-    if not space.trains_proxies:
-        raise SpaceError(f"{space.name}: the domains have no source, so there is no text to train proxies on; "
-                         "give every domain a source, or train on your own: raymix ask DIR --space SPACE.yaml, "
-                         "then raymix tell")  # fmt: skip
-    return space
-
-
 def _default_study(space: SearchSpace) -> str:
     from raymix.study.files import folder_name
 
     return str(Path("runs") / folder_name(space.name))
-
-
-def _prepared(space: SearchSpace, screen: Screen) -> Any:
-    from raymix.corpus import prepare as prepare_corpus
-
-    with screen.preparing() as progress:
-        return prepare_corpus(space, progress=progress)
 
 
 def _search(wanted: SearchSpace, where: str, seed: int | None, fork: str | None, as_json: bool) -> None:
@@ -259,7 +251,7 @@ def _search(wanted: SearchSpace, where: str, seed: int | None, fork: str | None,
     from raymix.study import Study
 
     with Screen(as_json) as screen:
-        corpus = _prepared(wanted, screen)
+        corpus = prepared(wanted, screen)
         resolved = wanted.with_available(corpus.tokens)
         work = Study.fork(resolved, where, fork, seed) if fork else Study.resume(resolved, where, seed)
         if not work.finished:
@@ -272,7 +264,7 @@ def _search(wanted: SearchSpace, where: str, seed: int | None, fork: str | None,
                 if not _signals:
                     raise
                 screen.say(f"interrupted; nothing is lost. Continue with:\n  {work.command()}")
-                raise Interrupted from None
+                raise SystemExit(128 + _signals[0]) from None
         screen.recommendation(work, results(work))
 
 

@@ -7,6 +7,7 @@ import platform
 import shutil
 import socket
 import stat
+import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -109,11 +110,19 @@ def disk() -> Iterator[Finding]:
     from raymix.corpus import default_cache
 
     for name, path in (("cache", default_cache()), ("temporary files", Path(os.environ.get("RAY_TMPDIR", "/tmp")))):
-        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))  # a link to nowhere too
+        remedy = f"or set {'RAYMIX_CACHE' if name == 'cache' else 'RAY_TMPDIR'} to a folder elsewhere"
+        try:
+            tempfile.TemporaryFile(dir=there).close()
+        except OSError as error:
+            yield Finding(
+                "error", f"disk for {name}", f"{there}: cannot be written ({error.strerror})", f"mend it, {remedy}"
+            )
+            continue
         free = shutil.disk_usage(there).free
         level = "ok" if free > LOW_DISK else "error" if free < 1e9 else "warning"
-        remedy = "" if level == "ok" else "free some, or set RAYMIX_CACHE (tokens) and RAY_TMPDIR (Ray) elsewhere"
-        yield Finding(level, f"disk for {name}", f"{free / 1e9:.0f} GB free at {path}", remedy)
+        found = f"{free / 1e9:.0f} GB free at {path}"
+        yield Finding(level, f"disk for {name}", found, "" if level == "ok" else f"free some, {remedy}")
 
 
 def token() -> Iterator[Finding]:
@@ -138,8 +147,11 @@ def reaches(storage: str) -> Iterator[Finding]:
             system, folder = fs.FileSystem.from_uri(storage)
         else:
             system, folder = fs.LocalFileSystem(), str(Path(storage).absolute())
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         yield Finding("error", "storage", f"{storage}: {error}", "name a folder, or a URI like s3://bucket/folder")
+        return
+    except OSError as error:
+        yield Finding("error", "storage", f"{storage}: {error}", "check the name, and that this machine reaches it")
         return
     name = f"{folder.rstrip('/')}/.raymix-doctor-{uuid4().hex}"
     probe = np.random.default_rng().bytes(PROBE_BYTES)  # random: not compressed on the way

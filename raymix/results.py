@@ -15,7 +15,7 @@ from raymix import __version__
 from raymix.laws import law_from_json
 from raymix.laws.reach import Reach
 from raymix.observations import Observations
-from raymix.report.page import render
+from raymix.report import render
 from raymix.space import SearchSpace
 from raymix.study import Study
 from raymix.tables.law_file import LawFile, Trained, law_json

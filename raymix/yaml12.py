@@ -1,7 +1,8 @@
 """YAML as people mean it, and errors as people can use them.
 
 PyYAML follows YAML 1.1: a domain called `no` becomes False, `1e-3` stays a string, the second of two equal
-keys wins silently. This reader keeps `no` a string, reads `1e-3` as a number, and refuses duplicate keys.
+keys wins silently, and 010 is 8. This reader keeps `no` and `1:30` strings, reads `1e-3` as a number and 010 as ten,
+and refuses duplicate keys.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _EXPECTED = {  # pydantic speaks of Python; here one writes YAML
     **dict.fromkeys(("tuple_type", "list_type"), _LIST),
     **dict.fromkeys(("float_type", "float_parsing"), _NUMBER),
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), _WHOLE),
+    "string_type": "it must be text",
     "too_short": "it must have at least one item",
 }
 _POWERS = {"%": -2, "k": 3, "m": 6, "b": 9, "g": 9, "t": 12}
@@ -34,7 +36,7 @@ class SpaceError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core schema for booleans and floats; duplicate keys are errors."""
+    """YAML 1.2's core schema for booleans and numbers; duplicate keys are errors."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -45,19 +47,32 @@ class _Loader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_whole(self, node: yaml.ScalarNode) -> int:
+        text = str(node.value)
+        return int(text, 0 if text[:2] in ("0x", "0o") else 10)
 
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either version of YAML would read as something else than text."""
+
+
+_REPLACED = ("bool", "int", "float", "timestamp")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag.rsplit(":", 1)[1] not in ("bool", "float", "timestamp")]
+    first: [(tag, regexp) for tag, regexp in resolvers if tag.rsplit(":", 1)[1] not in _REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole)
+for _type, _pattern, _first in (
+    ("bool", r"^(true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"^[-+]?[0-9]+$|^0x[0-9a-fA-F]+$|^0o[0-7]+$", "-+0123456789"),
+    (
+        "float",
+        r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$",
+        "-+0123456789.",
+    ),
+):
+    for _side in (_Loader, _Dumper):
+        _side.add_implicit_resolver(f"tag:yaml.org,2002:{_type}", re.compile(_pattern), list(_first))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -70,8 +85,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpaceError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpaceError(f"{path}: cannot be read as text ({error})") from None
+    except IsADirectoryError:
+        raise SpaceError(f"{path}: this is a folder; name a YAML file (a study goes on with raymix resume)") from None
+    except UnicodeDecodeError as error:
+        raise SpaceError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from None
+    except OSError as error:
+        raise SpaceError(f"{path}: cannot be read ({error.strerror})") from None
     raw = parse_yaml(text, str(path))
     if not isinstance(raw, dict):
         raise SpaceError(f"{path}: a search space is a mapping (name: ..., domains: ...), this file is not")
@@ -88,8 +107,17 @@ def parse_yaml(text: str, origin: str) -> Any:
             loader.dispose()
     except SpaceError as error:
         raise SpaceError(f"{origin}: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        remedy = "; indent with spaces, not tabs" if "'\\t'" in str(error.problem) else ""
+        raise SpaceError(f"{origin}: not valid YAML: {where}{error.problem}{remedy}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpaceError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def write_yaml(value: Any) -> str:
+    """Plain data as YAML text that `parse_yaml` reads back as it was."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def apply_settings(raw: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -128,16 +156,17 @@ def _sentence(problem: ErrorDetails, model: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         valid = _keys_at(model, [str(part) for part in problem["loc"][:-1]])
-        near = difflib.get_close_matches(str(problem["loc"][-1]), valid, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(str(problem["loc"][-1]), valid, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(valid)}"
         return f"unknown key {where!r}: {hint}"
     if problem["type"] == "missing":
         return f"missing key {where!r}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should", "it must")
     if problem["type"] == "value_error":
         return f"{where}: {message}" if where and where.split(".")[0] not in message else message
     expected = _EXPECTED.get(problem["type"], f"{message[0].lower()}{message[1:]}")
-    return f"{where} is {problem['input']!r}: {expected}{_written_out(problem)}"
+    given = "empty" if problem["input"] is None else repr(problem["input"])
+    return (f"{where} is {given}: " if where else "") + expected + _written_out(problem)
 
 
 def _written_out(problem: ErrorDetails) -> str:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from raymix import SearchSpace, Study
 from raymix.cli import app
-from raymix.commands.places import check_out
+from raymix.commands.options import check_out
 from raymix.laws.reach import Reach
 from raymix.observations import Observations
 from raymix.results import write_results
@@ -342,7 +342,7 @@ BAD = {
     "epochs of nothing": ("optimize {law} --n-params 1 --n-tokens 1 --max-epochs 2 -o {tmp}/b.json", "--available"),
     "no epochs": (
         "optimize {law} --n-params 1e6 --n-tokens 1e9 --available {stock} --max-epochs 0 -o {tmp}/b.json",
-        "--max-epochs is 0.0: input should be greater than 0",
+        "--max-epochs is 0.0: it must be greater than 0",
     ),
     "too few epochs": (
         "optimize {law} --n-params 1e6 --n-tokens 1e9 --available {stock} --max-epochs .1 -o {tmp}/b.json",

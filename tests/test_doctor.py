@@ -48,6 +48,15 @@ def test_a_token_that_others_can_read_is_an_error(tmp_path: Path) -> None:
     assert found.level == "ok"
 
 
+def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for cache in (tmp_path / "file" / "below", tmp_path / "link" / "below"):
+        monkeypatch.setenv("RAYMIX_CACHE", str(cache))
+        found = by_name(list(doctor.disk()))["disk for cache"]
+        assert found.level == "error" and "RAYMIX_CACHE" in found.remedy
+
+
 def test_storage_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (found,) = doctor.reaches(str(tmp_path / "file" / "below"))

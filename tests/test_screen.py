@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -88,3 +91,10 @@ def test_a_narrow_terminal_cuts_no_name(capsys: pytest.CaptureFixture[str], monk
 
 def _corpus(name: str) -> Any:
     return SimpleNamespace(path="corpora/1", tokens={name: 1e9})
+
+
+def test_a_name_that_the_locale_cannot_show_ends_no_command() -> None:
+    code = "from raymix import cli; cli.app = lambda: print(chr(0x65E5)); cli.main()"
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "\\u65e5\n"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raymix.simplex import Polytope
 from raymix.space import SearchSpace, SpaceError
 from raymix.target.reading import epochs_of
-from raymix.yaml12 import apply_settings, parse_yaml
+from raymix.yaml12 import apply_settings, parse_yaml, write_yaml
 from tests import worlds
 
 TEXT = """
@@ -35,6 +35,16 @@ def test_yaml_numbers_and_names_mean_what_they_say() -> None:
     assert space.domain_names == ("web", "code", "no")
     assert space.ladder[0].n_params == 20e6
     assert space.domains[0].available_tokens == 3e6
+
+
+@pytest.mark.parametrize(("text", "value"), [("010", 10), ("0o10", 8), ("0x10", 16), ("1:30", "1:30"), ("'08'", "08")])
+def test_whole_numbers_are_as_written(text: str, value: Any) -> None:
+    assert parse_yaml(text, "test") == value
+
+
+@pytest.mark.parametrize("name", ["08", "1e3", "0o10", "-.5", "1:30", "no", "true", "~", "2026-01-01"])
+def test_what_is_written_is_read_back(name: str) -> None:
+    assert parse_yaml(write_yaml({name: [name, 1e-5, 3]}), "test") == {name: [name, 1e-5, 3]}
 
 
 def test_epoch_caps_bound_shares_at_the_target() -> None:
@@ -76,6 +86,9 @@ def test_prior_is_proportional_unless_given() -> None:
         ),
         (["budget"], "write it as key=value"),
         (["name=[1"], "not valid YAML"),
+        (["name="], "name is empty: it must be text"),
+        (["seed=3"], "unknown key 'seed': valid keys here"),
+        (["recipe.family=Llama"], "recipe.family is 'Llama': it must be 'gpt2'"),
     ],
 )
 def test_mistakes_are_named(settings: list[str], words: str) -> None:
@@ -95,8 +108,13 @@ def test_duplicate_keys_and_missing_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match="a search space is a mapping"):
         SearchSpace.load(tmp_path / "list.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SpaceError, match="cannot be read as text"):
+    with pytest.raises(SpaceError, match=r"cannot be read as text .* save it as UTF-8"):
         SearchSpace.load(tmp_path / "binary.yaml")
+    (tmp_path / "tabs.yaml").write_text("name: a\ndomains:\n\t- b\n")
+    with pytest.raises(SpaceError, match=r"tabs.yaml: not valid YAML: line 3: .*indent with spaces, not tabs"):
+        SearchSpace.load(tmp_path / "tabs.yaml")
+    with pytest.raises(SpaceError, match="this is a folder"):
+        SearchSpace.load(tmp_path)
 
 
 def test_hash_ignores_what_asks_for_no_new_trial() -> None:

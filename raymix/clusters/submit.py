@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from raymix.clusters.check import check
@@ -82,15 +81,3 @@ def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
         stream.write(text)
-
-
-@contextlib.contextmanager
-def detaching(say: Callable[[str], None], again: str) -> Iterator[None]:
-    """Ctrl-C takes the client away, the job goes on: say so, and how to come back."""
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException:  # a signal
-        say(f"detached; the study goes on without this terminal. Come back with:\n  {again}")
-        raise

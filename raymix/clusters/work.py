@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from raymix.clusters.request import study_name
 from raymix.space import Domain, EvalDomain, SearchSpace, SpaceError
 from raymix.space_parts import several
+from raymix.yaml12 import write_yaml
 
 MAX_BYTES = 64 << 20  # of local text that goes along with a job
 SPACE = "space.yaml"
@@ -58,7 +57,7 @@ def make_work(path: Path, settings: Sequence[str], storage: str, gpu: str | None
         for rung in raw["ladder"]:
             rung.setdefault("resources", {"gpu": 1, "accelerator": gpu})
     study = f"{_storage(storage)}/{study_name(space.name)}"
-    text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
+    text = write_yaml(raw)
     return Work(space.name, study, text, tuple(_local(space)), space.folder.resolve())
 
 

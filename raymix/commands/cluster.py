@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from raymix.commands.arguments import Json, Prices, Settings, SpacePath
-from raymix.screens.screen import Screen
+from raymix.screens.screen import Screen, named
 
 if TYPE_CHECKING:
     from raymix.clusters.request import ClusterRequest
@@ -47,7 +48,7 @@ def submit(
     """Run a study on a cluster. The same command again meets the running study, or continues it."""
     from raymix.clusters.prices import read_prices
     from raymix.clusters.request import DEFAULT_GPU, KINDS, ClusterRequest, cluster_name
-    from raymix.clusters.submit import detaching, run_job
+    from raymix.clusters.submit import run_job
     from raymix.clusters.submit import submit as start
     from raymix.clusters.work import make_work
     from raymix.space import SearchSpace, SpaceError
@@ -72,11 +73,16 @@ def submit(
     if dry_run:
         text, to_edit = _rendered(request, work) if request else (f"{shlex.join(work.command())}\n\n{work.text}", None)
         return _show(cluster, text, to_edit, as_json)
-    again = shlex.join(["raymix", "submit", str(space), "--cluster", cluster, "--storage", storage])
     with Screen(as_json) as screen:
-        with detaching(screen.say, again):
-            said = _shown(screen)
+        said = _shown(screen)
+        try:
             state = start(request, work, said) if request else run_job(cluster, work, said)
+        except Exception:
+            raise
+        except BaseException:  # a signal takes this client away alone
+            again = shlex.join(["raymix", *sys.argv[1:]])
+            screen.say(f"detached; what was submitted goes on without this terminal. Come back with:\n  {again}")
+            raise SystemExit(1) from None
         _end(screen, state, work.study)
 
 
@@ -127,11 +133,10 @@ def _shown(screen: Screen) -> Callable[[str], None]:
 
 
 def _end(screen: Screen, state: str, study: str) -> None:
-    words = f"{state.lower()}: raymix status {study}"
     if screen.as_json:
         print(json.dumps({"event": "job", "state": state, "study": study}))
     else:
-        screen.say(words)
+        screen.say(f"{state.lower()}: raymix status {shlex.quote(study)}")
     if state != "SUCCEEDED":
         raise typer.Exit(1)
 
@@ -197,7 +202,7 @@ def doctor(
         if as_json:
             print(json.dumps([vars(finding) for finding in findings]))
         else:
-            table = Table("", "what", "found", "remedy")
+            table = Table("", "what", named("found"), named("remedy"))
             colours = {"ok": "green", "warning": "yellow", "error": "red"}
             for f in findings:
                 table.add_row(Text(f.level, style=colours[f.level]), Text(f.what), Text(f.found), Text(f.remedy))

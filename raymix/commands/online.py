@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from raymix.commands.arguments import AtScale, Json, Settings, SpacePath
-from raymix.commands.places import check_out
+from raymix.commands.corpus import prepared, trainable
+from raymix.commands.options import check_out
 from raymix.screens.screen import Screen
 from raymix.space import SearchSpace, SpaceError
 
@@ -24,7 +25,6 @@ def online(
     as_json: Json = False,
 ) -> None:
     """Train one proxy (two for doremi) whose mixture follows a published online method; its mean is the answer."""
-    from raymix.corpus import prepare as prepare_corpus
     from raymix.proxy.online import METHODS, choose_online
 
     if method not in METHODS:
@@ -33,13 +33,10 @@ def online(
         raise SpaceError(f"--scale {scale[0]:g} {scale[1]:g}: parameters and tokens must be numbers above 0")
     if output is not None:
         check_out(output)  # not after a proxy was trained
-    wanted = SearchSpace.load(space, settings)
-    if not wanted.trains_proxies:
-        raise SpaceError(f"{wanted.name}: the domains have no source, so there is no text to train a proxy on")
+    wanted = trainable(SearchSpace.load(space, settings))
     n_params, n_tokens = scale or max((rung.scale for rung in wanted.ladder), key=lambda at: at.n_params * at.n_tokens)
     with Screen(as_json) as screen:
-        with screen.preparing() as progress:
-            corpus = prepare_corpus(wanted, progress=progress)
+        corpus = prepared(wanted, screen)
         resolved = wanted.with_available(corpus.tokens)
         found = choose_online(method, corpus, resolved, n_params, n_tokens, seed)
         mixture = resolved.shares(found.mixture_K)

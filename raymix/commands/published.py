@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raymix.commands.arguments import Json
-from raymix.commands.options import check_known, named_numbers, numbers_in, scale_of, weights_of
-from raymix.commands.places import check_out
+from raymix.commands.options import check_known, check_out, named_numbers, numbers_in, scale_of, weights_of
 from raymix.commands.tables import usage
 from raymix.screens.screen import Screen
 
@@ -49,7 +48,8 @@ def critical_share(
     from raymix.target.continual import critical_share_of
 
     with usage(), Screen(as_json) as screen:
-        _check(out)
+        if out is not None:
+            check_out(out, (".json",))
         runs = import_runs("exchange", table)
         check_known([original], runs.domains, "domain", "--original")
         weights_M = _original_weights(runs, original, weights)
@@ -85,11 +85,6 @@ def autoscale(
         found = carried(first, second, scale_of(n_params, n_tokens))
         out.write_text(json.dumps(found.to_json(), indent=2, allow_nan=False), encoding="utf-8")
         show_carried(screen, found, (first, second), out)
-
-
-def _check(out: Path | None) -> None:
-    if out is not None:
-        check_out(out, (".json",))
 
 
 def _of_size(runs: Observations, n_params: float) -> Observations:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raymix.commands.arguments import AtScale, Json, StudyPath
+from raymix.commands.corpus import prepared
 from raymix.screens.screen import Screen
 from raymix.space import SpaceError
 
@@ -124,11 +125,9 @@ def _pending(work: Study) -> int:
 
 
 def _train(work: Study, screen: Screen) -> None:
-    from raymix.corpus import prepare
     from raymix.on_ray.run import run_study
 
-    with screen.preparing() as progress:
-        corpus = prepare(work.space, progress=progress)
+    corpus = prepared(work.space, screen)
     with screen.training() as progress:
         run_study(work, corpus, progress)
 

@@ -21,6 +21,7 @@ from raymix.commands.arguments import Json
 from raymix.commands.options import (
     as_options,
     check_known,
+    check_out,
     named_numbers,
     numbers_in,
     pair,
@@ -29,7 +30,6 @@ from raymix.commands.options import (
     target_of,
     weights_of,
 )
-from raymix.commands.places import check_out
 from raymix.screens.screen import Screen
 
 if TYPE_CHECKING:

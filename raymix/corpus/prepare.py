@@ -105,9 +105,10 @@ def _prepared(space: SearchSpace, cache: Path, tell: Progress, n_workers: int | 
 @contextmanager
 def _locked(staging: Path) -> Iterator[Path]:
     """The folder of parts, for one preparation at a time; it stays when the block fails, so that work is not lost."""
+    staging.parent.mkdir(parents=True, exist_ok=True)  # nobody takes this one away: what it raises stays so
     while True:
         try:
-            staging.mkdir(parents=True, exist_ok=True)
+            staging.mkdir(exist_ok=True)
             opened = (staging / "lock").open("w")
         except (FileExistsError, FileNotFoundError):
             if staging.exists() and not staging.is_dir():

@@ -28,6 +28,7 @@ from raymix.study import Study
 from raymix.study.files import folder_name
 from raymix.target.reading import stage_notes
 from raymix.target.recommend import NotEnoughTrialsError, fit_law
+from raymix.yaml12 import explain
 
 Exporter = Callable[..., list[str]]
 """`(study, **options)`: options are keyword arguments; returns sentences that say what was written where."""
@@ -93,13 +94,12 @@ def recommended_in(path: Path) -> dict[str, Any]:
     Raises:
         ExportError: no such file, or another one; a mixture that is none.
     """
+    text = read_text(existing(path))
     try:
-        found = _Found.model_validate_json(read_text(existing(path)))
+        found = _Found.model_validate_json(text)
         as_mixture(list(found.mixture.values()), list(found.mixture))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ExportError(f"{path}: this is no recommendation ({where or 'JSON'}: {first['msg']}); raymix optimize "
+        raise ExportError(f"{path}: this is no recommendation ({explain(error, _Found)}); raymix optimize "
                           "writes one") from None  # fmt: skip
     except ValueError as error:
         raise ExportError(f"{path}: {error}") from None

@@ -1,5 +1,5 @@
 """The page of a study: one self-contained HTML file that opens offline."""
 
-from raymix.report.page import write_report
+from raymix.report.page import render
 
-__all__ = ["write_report"]
+__all__ = ["render"]

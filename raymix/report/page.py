@@ -10,11 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,29 +33,6 @@ FOREIGN_STYLE = r'getElementById\("([0-9a-f]{64})"\)'  # the bundle adds a map's
 SMALL = 0.005  # share below which one of many domains is only in the table
 
 
-def write_report(
-    path: str | Path,
-    space: SearchSpace,
-    observations: Observations,
-    recommendation: dict[str, Any] | None,
-    heldout: dict[str, Any] | None,
-    state: dict[str, Any],
-) -> None:
-    """Write one self-contained HTML page that opens offline.
-
-    Args:
-        recommendation: as in recommendation.json, or None where there is none to give; a positive gain means that
-            the objective of the baseline is that much higher.
-        heldout: columns trial_id, n_params, n_tokens, observed, predicted, low, high of the objective, or None.
-        state: study, command, seed, versions, space_hash, created; optionally `rounds` as {trial_id: 0, 1, ...}.
-    """
-    page = render(space, observations, recommendation, heldout, state)
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
-    os.replace(temporary, path)
-
-
 def render(
     space: SearchSpace,
     observations: Observations,
@@ -66,7 +41,15 @@ def render(
     state: Mapping[str, Any],
     confirmed: Mapping[str, Any] | None = None,
 ) -> str:
-    """The page as text; `confirmed` is as in confirmation.json."""
+    """The page of a study: one self-contained HTML document that opens offline.
+
+    Args:
+        recommendation: as in recommendation.json, or None where there is none to give; a positive gain means that
+            the objective of the baseline is that much higher.
+        heldout: columns trial_id, n_params, n_tokens, observed, predicted, low, high of the objective, or None.
+        state: study, command, seed, versions, space_hash, created; optionally `rounds` as {trial_id: 0, 1, ...}.
+        confirmed: as in confirmation.json, where runs were made to confirm.
+    """
     found = dict(recommendation or {})
     trials = list_trials(space, observations, state.get("rounds"))
     shares = found.get("mixture") or {}

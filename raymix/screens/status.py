@@ -36,18 +36,19 @@ def show_status(screen: Screen, study: Study) -> None:
     }
     if screen.as_json:
         return print(json.dumps(state))
-    where = shlex.quote(study.store.where)
-    go_on = f"continue with: {study.command()}"
-    if study.finished:
-        go_on = f"finished: {state['over']}"
-    elif not study.space.trains_proxies:
-        go_on += f", then raymix tell {where} RESULTS.csv"
-    else:
-        go_on = out_of_hours(ledger, ledger.hours, study.command()) or go_on
+    words = f"finished: {state['over']}" if study.finished else go_on(study)
     ended = "".join(f", {state[how]} {how}" for how in ("stopped", "failed") if state[how] or how == "failed")
-    screen.say(f"{state['done']} of {state['trials']} trials done{ended}; {go_on}")
+    screen.say(f"{state['done']} of {state['trials']} trials done{ended}; {words}")
     for line in _not_told(study):
         screen.say(line)
+
+
+def go_on(study: Study) -> str:
+    """The command that continues a study, and that which tells what a trainer of one's own found."""
+    again = f"continue with: {study.command()}"
+    if study.space.trains_proxies:
+        return out_of_hours(study.ledger, study.ledger.hours, study.command()) or again
+    return f"{again}, then raymix tell {shlex.quote(study.store.where)} RESULTS.csv"
 
 
 def _not_told(study: Study) -> list[str]:

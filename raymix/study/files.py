@@ -15,11 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from raymix.space import SearchSpace
 from raymix.store import Store, StoreError
-from raymix.yaml12 import parse_yaml
+from raymix.yaml12 import parse_yaml, write_yaml
 
 FORMAT, READS = 2, (1, 2)  # of a study; 2 adds groups of records, Parquet parts and these checksums
 VERSIONS = ("raymix", "ray", "torch", "transformers", "numpy", "scipy")
@@ -58,7 +56,7 @@ def upgrade(store: Store, space: SearchSpace, about: dict[str, Any]) -> None:
 
 def write_space(store: Store, space: SearchSpace) -> None:
     """space.yaml; what differs from the last one is budget, objective or constraints."""
-    text = yaml.safe_dump(as_written(space), sort_keys=False, allow_unicode=True).encode()
+    text = write_yaml(as_written(space)).encode()
     store.write("space.yaml", f"{HEADER}{hashlib.sha256(text).hexdigest()}\n".encode() + text)
 
 

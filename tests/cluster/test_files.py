@@ -330,3 +330,18 @@ def test_a_dry_run_answers_machines_in_json(cluster: str) -> None:
     assert found["cluster"] == cluster and found["text"] == plain.stdout
     assert (found["to_edit"] or "") == plain.stderr.strip()
     assert ("EDIT-ME" in plain.stderr) == (cluster == "slurm")
+
+
+def test_the_command_that_comes_back_is_the_whole_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pressed(*given: Any) -> str:
+        raise KeyboardInterrupt
+
+    words = ["submit", str(ROOT / "search_spaces" / "quickstart.yaml"), "--cluster", "http://127.0.0.1:8265"]
+    words += ["--storage", "/data/a b", "--set", "budget.trials=8", "--gpu", "none"]
+    monkeypatch.setattr("raymix.clusters.submit.run_job", pressed)
+    monkeypatch.setattr("sys.argv", ["raymix", *words])
+    with pytest.raises(SystemExit):
+        app(words)
+    assert f"Come back with:\n  {shlex.join(['raymix', *words])}\n" in capsys.readouterr().out

@@ -160,6 +160,12 @@ def test_two_preparations_of_one_corpus_do_it_once(
     assert len(count) == len(set(count))
 
 
+def test_a_cache_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "scratch" / "gone")
+    with pytest.raises(FileExistsError), _locked(tmp_path / "link" / "parts" / "key"):
+        pass
+
+
 @pytest.mark.parametrize("moment", ["mkdir", "open"])
 def test_a_folder_taken_away_before_it_is_locked_is_made_again(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

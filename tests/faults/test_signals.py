@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import raymix.__main__ as start
+
 STUCK = """
 import sys, time
 from raymix import cli
@@ -32,7 +34,9 @@ cli.main()
 
 def interrupted(signum: signal.Signals, *words: str) -> subprocess.Popen[str]:
     """A command that has received one signal, and is about to end."""
-    process = subprocess.Popen([sys.executable, "-c", STUCK, *words], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "running\n"
     process.send_signal(signum)
@@ -43,9 +47,21 @@ def interrupted(signum: signal.Signals, *words: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_unwinds_and_the_second_kills(signum: signal.Signals, code: int) -> None:
     once = interrupted(signum)
-    once.communicate(timeout=60)
-    assert once.returncode == code
+    _, said = once.communicate(timeout=60)
+    assert once.returncode == code and said == "raymix: interrupted; the same command goes on with what is saved\n"
     twice = interrupted(signum, "for ever")
     twice.send_signal(signum)
     twice.communicate(timeout=60)
     assert twice.returncode == -signum
+
+
+def test_a_signal_while_modules_are_imported_leaves_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pressed:
+        def find_spec(self, name: str, *about: object) -> None:
+            if name == "raymix.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "raymix.cli", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Pressed(), *sys.meta_path])
+    with pytest.raises(SystemExit, match="130"):
+        start.main()

@@ -259,11 +259,19 @@ def test_what_optimize_wrote_is_handed_over_without_a_study(
 @pytest.mark.parametrize(
     ("text", "to", "says"),
     [
-        ("{bad", "olmix", r"best.json: this is no recommendation \(JSON: .*raymix optimize writes one"),
-        ('{"law": "m4"}', "olmix", r"best.json: this is no recommendation \(mixture: Field required\)"),
-        ('{"mixture": {"a": "much"}, "scale": {"n_params": 1, "n_tokens": 1}}', "olmix", r"\(mixture.a: "),
+        ("{bad", "olmix", r"best.json: this is no recommendation \(invalid JSON: .*raymix optimize writes one"),
+        ('{"law": "m4"}', "olmix", r"best.json: this is no recommendation \(missing key 'mixture'"),
+        (
+            '{"mixture": {"a": "much"}, "scale": {"n_params": 1, "n_tokens": 1}}',
+            "olmix",
+            r"\(mixture.a is 'much': it must be a number\)",
+        ),
         ('{"mixture": {"a": 0.4}, "scale": {"n_params": 1, "n_tokens": 1}}', "olmix", "best.json: .* must sum to 1"),
-        ('{"mixture": {"a": 1}, "scale": {"n_params": 0, "n_tokens": 1}}', "olmix", r"\(scale.n_params: "),
+        (
+            '{"mixture": {"a": 1}, "scale": {"n_params": 0, "n_tokens": 1}}',
+            "olmix",
+            r"\(scale.n_params is 0: it must be ",
+        ),
         ('{"mixture": {"a": 1}, "scale": {"n_params": 1, "n_tokens": 1}}', "optuna", "optuna takes a study"),
     ],
 )

@@ -21,9 +21,8 @@ import pytest
 
 from raymix.laws import HedgedUnion
 from raymix.observations import Observations
-from raymix.report import figures, words, write_report
+from raymix.report import figures, render, words
 from raymix.report.heldout import by_scale, judged
-from raymix.report.page import render
 from raymix.report.trials import best_trial, list_trials
 from raymix.space import SearchSpace
 
@@ -143,27 +142,22 @@ class Tags(HTMLParser):
             self.raw[-1] = (tag, kind, text + data)
 
 
-def written(path: Path, **study: Any) -> str:
-    write_report(path / "report.html", **study)
-    return (path / "report.html").read_text(encoding="utf-8")
-
-
 def drawn(page: str) -> dict[str, Any]:
     return json.loads(next(text for _, kind, text in Tags(page).raw if kind == "application/json"))
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return written(tmp_path_factory.mktemp("page"), **make_study())
+def page() -> str:
+    return render(**make_study())
 
 
 @pytest.fixture(scope="module")
-def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+def hostile_page() -> str:
     study = make_study(HOSTILE)
     study["recommendation"]["verdict"]["reason"] = HOSTILE[0]
     study["recommendation"]["law"]["notes"] = [HOSTILE[1]]
     study["state"] |= {"study": HOSTILE[2], "command": HOSTILE[1]}
-    return written(tmp_path_factory.mktemp("hostile"), **study)
+    return render(**study)
 
 
 def test_page_says_verdict_mixture_and_gain(page: str) -> None:
@@ -228,18 +222,18 @@ def test_policy_admits_only_what_stands_in_the_page(hostile_page: str) -> None:
     assert not {name for element in Tags(hostile_page).elements for name in element[1:]} & {"src", "href", "style"}
 
 
-def test_all_trials_failed_gives_no_recommendation_but_a_page(tmp_path: Path) -> None:
+def test_all_trials_failed_gives_no_recommendation_but_a_page() -> None:
     study = make_study(fail=tuple(range(24))) | {"recommendation": None, "heldout": None}
-    page = written(tmp_path, **study)
+    page = render(**study)
     assert "No recommendation" in page
     assert "All 24 trials failed" in page
     assert "loss became NaN" in page
     assert re.findall(r"<h2>(.*?)</h2>", page) == ["Losses over tokens", "Mixtures tried", "Evidence"]
 
 
-def test_empty_study_gives_a_page(tmp_path: Path) -> None:
+def test_empty_study_gives_a_page() -> None:
     space = make_study()["space"]
-    page = written(tmp_path, space=space, observations=Observations.from_rows([], NAMES, space.eval_names),
+    page = render(space=space, observations=Observations.from_rows([], NAMES, space.eval_names),
                    recommendation=None, heldout=None, state={})  # fmt: skip
     assert "No trial has run yet." in page
     assert drawn(page) == {}
@@ -247,38 +241,38 @@ def test_empty_study_gives_a_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["losses", "objective", "baselines", "near_optimal", "epochs", "law", "certificate",
                                      "evidence", "scale", "verdict"])  # fmt: skip
-def test_any_part_of_a_recommendation_may_be_missing(tmp_path: Path, missing: str) -> None:
+def test_any_part_of_a_recommendation_may_be_missing(missing: str) -> None:
     study = make_study()
     del study["recommendation"][missing]
-    assert "Evidence" in written(tmp_path, **study)
-    assert "Evidence" in written(tmp_path, **{**study, "heldout": None, "state": {}})
+    assert "Evidence" in render(**study)
+    assert "Evidence" in render(**{**study, "heldout": None, "state": {}})
 
 
-def test_the_law_of_a_study_says_what_it_is(tmp_path: Path) -> None:
+def test_the_law_of_a_study_says_what_it_is() -> None:
     """Its name is for who reads the source."""
     study = make_study()
-    assert "losses fall as powers" not in written(tmp_path, **study)
+    assert "losses fall as powers" not in render(**study)
     study["recommendation"]["law"]["name"] = HedgedUnion.name
-    assert "losses fall as powers of parameters and of tokens" in written(tmp_path, **study)
+    assert "losses fall as powers of parameters and of tokens" in render(**study)
 
 
-def test_kept_baseline_is_the_first_bar(tmp_path: Path) -> None:
+def test_kept_baseline_is_the_first_bar() -> None:
     study = make_study()
     study["recommendation"]["verdict"] = {"answer": "keep the baseline", "baseline": "prior", "reason": "within noise"}
-    page = written(tmp_path, **study)
+    page = render(**study)
     assert "Keep the baseline: prior" in page
     assert page.index("Keep: prior") < page.index("Optimum under the law, not recommended")
     assert "Recommended mixture" not in page
 
 
-def test_a_mixture_to_confirm_first_is_no_recommendation_yet(tmp_path: Path) -> None:
+def test_a_mixture_to_confirm_first_is_no_recommendation_yet() -> None:
     study = make_study()
     study["recommendation"]["verdict"] = {
         "answer": "confirm first: far from the runs",
         "baseline": "prior",
         "reason": "r",
     }
-    page = written(tmp_path, **study)
+    page = render(**study)
     assert "Confirm it first" in page and "Keep the baseline" not in page and "Recommended mixture" not in page
     assert page.index("Until then: prior") < page.index("Optimum under the law, to be confirmed")
 
@@ -292,19 +286,19 @@ def with_objective(**changes: Any) -> dict[str, Any]:
     return study | {"space": SearchSpace.parse(raw | changes)}
 
 
-def test_the_page_says_that_the_worst_loss_counts(tmp_path: Path) -> None:
+def test_the_page_says_that_the_worst_loss_counts() -> None:
     """Weights stood there, as if a mean of the losses were meant."""
-    page = written(tmp_path, **with_objective(objective={"reduce": "worst", "weights": {"web": 1, "code": 1}}))
+    page = render(**with_objective(objective={"reduce": "worst", "weights": {"web": 1, "code": 1}}))
     assert "<bdi>largest of 2 eval domains</bdi>" in page
     table = page[page.index("Predicted loss at the target") :]
     assert '<th scope="col">in the objective</th>' in table
     assert re.findall(r"</bdi></th><td>(\w+)</td>", table)[:6] == ["yes", "yes", "no", "no", "no", "no"]
 
 
-def test_what_is_no_loss_is_not_called_nats(tmp_path: Path) -> None:
+def test_what_is_no_loss_is_not_called_nats() -> None:
     """An accuracy of 58% read as a loss of .42 nats per token."""
     metric = {"metrics": [{"name": "exams", "better": "high"}], "objective": {"weights": {"exams": 1}}}
-    page = written(tmp_path, **with_objective(**metric))
+    page = render(**with_objective(**metric))
     text, specs = page.split('<script type="application/json"')[0], drawn(page)
     assert re.findall("[^>]*nats per token[^<]*", text) == [
         "Predicted loss at the target, nats per token; of a metric what is minimised",
@@ -451,7 +445,7 @@ def test_the_best_trial_is_of_the_dearest_scale() -> None:
     assert found.trial_id == rows[int(np.argmin(losses))]["trial_id"]
 
 
-def test_one_absurd_loss_flattens_no_axis_and_is_named(tmp_path: Path) -> None:
+def test_one_absurd_loss_flattens_no_axis_and_is_named() -> None:
     study = make_study()
     table = study["observations"]
     at = table.trial_ids.index("t003") + 2  # its last checkpoint
@@ -462,7 +456,7 @@ def test_one_absurd_loss_flattens_no_axis_and_is_named(tmp_path: Path) -> None:
     study["observations"] = replace(table, table=changed)
     held = study["heldout"]["trial_id"].index("t003")
     study["heldout"]["observed"][held] = 1e6 / len(table.eval_domains)
-    specs = drawn(written(tmp_path, **study))
+    specs = drawn(render(**study))
     loss_axis = specs["loss-0"]["layout"]["yaxis"]["range"]
     assert loss_axis[1] < 10 and "1 value above, up to 1e+06" in specs["loss-0"]["layout"]["annotations"][0]["text"]
     assert specs["heldout-0"]["layout"]["xaxis"]["range"][1] < 10
@@ -472,14 +466,14 @@ def test_one_absurd_loss_flattens_no_axis_and_is_named(tmp_path: Path) -> None:
     assert "range" not in specs["loss-1"]["layout"]["yaxis"] and "annotations" not in specs["loss-1"]["layout"]
 
 
-def test_many_domains_keep_their_colours_and_stay_on_the_page(tmp_path: Path) -> None:
+def test_many_domains_keep_their_colours_and_stay_on_the_page() -> None:
     names = tuple(f"domain-{k:03d}" for k in range(100))
     space = SearchSpace.parse({"name": "many", "domains": [{"name": n} for n in names], "eval_domains": [{"name": "e"}],
                                "ladder": [{"n_params": 1e6, "n_tokens": 1e8}],
                                "target": {"n_params": 1e9, "n_tokens": 1e11}})  # fmt: skip
     shares = dict(zip(names, np.random.default_rng(0).dirichlet(np.full(100, 0.3)).tolist(), strict=True))
     row = {"trial_id": "t0", "n_params": 1e6, "n_tokens": 1e8, "loss/e": 3.0, **{f"mixture/{n}": 0.01 for n in names}}
-    page = written(tmp_path, space=space, observations=Observations.from_rows([row], names, ("e",)), heldout=None,
+    page = render(space=space, observations=Observations.from_rows([row], names, ("e",)), heldout=None,
                    recommendation={"mixture": shares, "verdict": {"answer": "use it"}}, state={})  # fmt: skip
     assert "more domains" in page
     assert "and 76 more domains, in colours again" in page
@@ -601,6 +595,6 @@ def test_hostile_page_in_a_browser_draws_and_runs_nothing(tmp_path: Path, hostil
 
 def test_browser_page_without_recommendation_has_a_quiet_console(tmp_path: Path) -> None:
     study = make_study(fail=tuple(range(24))) | {"recommendation": None, "heldout": None}
-    after, console = browse(tmp_path, written(tmp_path, **study))
+    after, console = browse(tmp_path, render(**study))
     assert console == []
     assert after.count('class="main-svg"') >= 7

@@ -50,7 +50,12 @@ TARGETS: dict[str, Target] = {
     "automodel": Target(
         tokens.automodel, tokens.read_automodel, _FIXED, "keep the order of domain_mixture and dataset.paths"
     ),
-    "energon": Target(rows.energon, rows.read_energon, _ROWS, "relative paths are relative to the file"),
+    "energon": Target(
+        rows.energon,
+        rows.read_energon,
+        _ROWS,
+        "relative paths are relative to the file; newer versions say Recipe for MetadatasetV2, and read both",
+    ),
     "olmo-core": Target(
         tokens.olmo_core, tokens.read_olmo_core, "tokens", "global_batch_size is to fill in; repetition is as planned"
     ),
@@ -62,7 +67,7 @@ TARGETS: dict[str, Target] = {
         rows.torchtitan,
         rows.read_torchtitan,
         _ROWS,
-        "samples are mixed, then packed; mix() takes your datasets",
+        "samples are mixed, then packed, and what a filter rejects of a map dataset counts; mix() takes your datasets",
     ),
     "mosaic": Target(rows.mosaic, rows.read_mosaic, _ROWS, "all streams must use proportion; remote is to fill in"),
     "litdata": Target(rows.litdata, rows.read_litdata, _ROWS, "a pass ends with the first dataset that does"),

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from raymix.formats.sheet import existing, read_text
 
 DIGITS = 6
@@ -165,7 +167,17 @@ def summary(blend: Blend, target: str, unit: str, trap: str) -> str:
         "verdict": dict(blend.verdict) or None,
         "notes": list(blend.notes),
     }
-    return json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+    return as_json(about)
+
+
+def as_json(value: Any) -> str:
+    """JSON for people to read."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_yaml(config: Any, unit: str) -> str:
+    """YAML below a comment that says what its weights count."""
+    return f"# {unit}\n" + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
 
 def write_files(folder: Path, files: Mapping[str, str]) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import yaml
 
-from raymix.formats.export.blend import Blend, ExportError
+from raymix.formats.export.blend import Blend, ExportError, as_json, as_yaml
 
 Files = dict[str, str]
 
@@ -28,13 +29,12 @@ def hf_datasets(blend: Blend) -> Files:
         if any(blend.epochs.get(name, 1.0) > 1 for name in rows)
         else "first_exhausted",
     }
-    return {"interleave.json": json.dumps(arguments, indent=2, ensure_ascii=False) + "\n"}
+    return {"interleave.json": as_json(arguments)}
 
 
 def read_hf_datasets(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
     """Shares of tokens by domain, from the file."""
-    arguments = json.loads(files["interleave.json"])
-    return _tokens(dict(zip(arguments["datasets"], arguments["probabilities"], strict=True)), blend)
+    return _listed(json.loads(files["interleave.json"]), "probabilities", blend)
 
 
 def ray_data(blend: Blend) -> Files:
@@ -48,13 +48,12 @@ def ray_data(blend: Blend) -> Files:
         "weights": list(rows.values()),
         "stopping_condition": "stop_on_shortest",
     }
-    return {"mix.json": json.dumps(arguments, indent=2, ensure_ascii=False) + "\n"}
+    return {"mix.json": as_json(arguments)}
 
 
 def read_ray_data(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
     """Shares of tokens by domain, from the file."""
-    arguments = json.loads(files["mix.json"])
-    return _tokens(dict(zip(arguments["datasets"], arguments["weights"], strict=True)), blend)
+    return _listed(json.loads(files["mix.json"]), "weights", blend)
 
 
 TORCHTITAN = """# weights are shares of samples
@@ -88,8 +87,7 @@ def mosaic(blend: Blend) -> Files:
         name: {"local": blend.path(name), "split": "train", "proportion": share}
         for name, share in blend.row_shares().items()
     }
-    text = yaml.safe_dump({"dataset": {"streams": streams}}, sort_keys=False, allow_unicode=True)
-    return {"streams.yaml": "# proportion: share of samples\n" + text}
+    return {"streams.yaml": as_yaml({"dataset": {"streams": streams}}, "proportion: share of samples")}
 
 
 def read_mosaic(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
@@ -102,9 +100,7 @@ def energon(blend: Blend) -> Files:
     """Megatron Energon metadataset: a blend of samples by weight; relative paths start at the file."""
     items = [{"weight": share, "path": blend.path(name)} for name, share in blend.row_shares().items()]
     config = {"__module__": "megatron.energon", "__class__": "MetadatasetV2", "splits": {"train": {"blend": items}}}
-    return {
-        "metadataset.yaml": "# weight: share of samples\n" + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    }
+    return {"metadataset.yaml": as_yaml(config, "weight: share of samples")}
 
 
 def read_energon(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
@@ -122,13 +118,12 @@ def litdata(blend: Blend) -> Files:
         "iterate_over_all": False,
         "seed": blend.seed,
     }
-    return {"combined.json": json.dumps(arguments, indent=2, ensure_ascii=False) + "\n"}
+    return {"combined.json": as_json(arguments)}
 
 
 def read_litdata(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
     """Shares of tokens by domain, from the file."""
-    arguments = json.loads(files["combined.json"])
-    return _tokens(dict(zip(arguments["datasets"], arguments["weights"], strict=True)), blend)
+    return _listed(json.loads(files["combined.json"]), "weights", blend)
 
 
 def llama_factory(blend: Blend) -> Files:
@@ -143,7 +138,7 @@ def llama_factory(blend: Blend) -> Files:
         "mix_strategy": "interleave_over",
         "interleave_probs": ",".join(f"{share:.6f}" for share in rows.values()),
     }
-    return {"llama_factory.yaml": "# shares of rows\n" + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)}
+    return {"llama_factory.yaml": as_yaml(config, "shares of rows")}
 
 
 def read_llama_factory(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
@@ -165,8 +160,7 @@ def axolotl(blend: Blend) -> Files:
     datasets = [
         {"path": blend.path(name), "type": "completion", "weight": blend.epochs[name] / most} for name in blend.kept
     ]
-    text = yaml.safe_dump({"datasets": datasets, "num_epochs": most}, sort_keys=False, allow_unicode=True)
-    return {"axolotl.yaml": "# weight: part of the dataset kept\n" + text}
+    return {"axolotl.yaml": as_yaml({"datasets": datasets, "num_epochs": most}, "weight: part of the dataset kept")}
 
 
 def read_axolotl(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
@@ -176,6 +170,10 @@ def read_axolotl(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
         name: kept[blend.path(name)] * blend.shares[name] * blend.n_tokens / blend.epochs[name] for name in blend.kept
     }
     return {name: value / sum(tokens.values()) for name, value in tokens.items()}
+
+
+def _listed(arguments: Mapping[str, list[Any]], weights: str, blend: Blend) -> dict[str, float]:
+    return _tokens(dict(zip(arguments["datasets"], arguments[weights], strict=True)), blend)
 
 
 def _tokens(rows_by_path: Mapping[str, float], blend: Blend) -> dict[str, float]:

@@ -7,11 +7,10 @@ import glob
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import yaml
 
-from raymix.formats.export.blend import Blend, ExportError
+from raymix.formats.export.blend import Blend, ExportError, as_json, as_yaml
 
 Files = dict[str, str]
 LEVANTER_BLOCK = 2**15  # sequences; Levanter takes less than 2^16
@@ -29,7 +28,7 @@ def read_megatron(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
 
 def megatron_split(blend: Blend) -> Files:
     """Megatron-LM `--per-split-data-args-path`: all three keys must be there; `null` leaves a split without data."""
-    return {"blend.json": json.dumps({"train": _megatron_list(blend), "valid": None, "test": None}, indent=2) + "\n"}
+    return {"blend.json": as_json({"train": _megatron_list(blend), "valid": None, "test": None})}
 
 
 def read_megatron_split(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
@@ -65,7 +64,7 @@ def automodel(blend: Blend) -> Files:
         for name, share in blend.kept.items()
     ]
     config = {"domain_mixture": {"domains": domains}, "dataset": {"paths": _megatron_list(blend)}}
-    return {"automodel.yaml": _yaml(config, "sampling_weight: share of sequences")}
+    return {"automodel.yaml": as_yaml(config, "sampling_weight: share of sequences")}
 
 
 def read_automodel(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
@@ -90,7 +89,7 @@ def olmo_core(blend: Blend) -> Files:
         for name, share in blend.kept.items()
     ]
     config = {"source_list": {"sources": sources}, "requested_tokens": int(blend.n_tokens)}
-    return {"source_mixture.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
+    return {"source_mixture.json": as_json(config)}
 
 
 def read_olmo_core(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
@@ -112,7 +111,7 @@ def levanter(blend: Blend) -> Files:
     """
     weights = dict.fromkeys(blend.shares, 0.0) | blend.kept
     config = {"data": {"train_weights": weights, "mixture_block_size": LEVANTER_BLOCK}}
-    return {"levanter.yaml": _yaml(config, "train_weights: shares of sequences")}
+    return {"levanter.yaml": as_yaml(config, "train_weights: shares of sequences")}
 
 
 def read_levanter(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
@@ -128,7 +127,7 @@ def nanotron(blend: Blend) -> Files:
         "dataset_weights": list(blend.kept.values()),
     }
     stage = {"name": "raymix", "start_training_step": 1, "data": {"dataset": dataset, "seed": blend.seed}}
-    return {"nanotron.yaml": _yaml({"data_stages": [stage]}, "dataset_weights: shares of sequences")}
+    return {"nanotron.yaml": as_yaml({"data_stages": [stage]}, "dataset_weights: shares of sequences")}
 
 
 def read_nanotron(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
@@ -152,7 +151,7 @@ def tinyllama(blend: Blend) -> Files:
         if glob.has_magic(path):
             raise ExportError(f"{name}: TinyLlama takes {path!r} for a pattern of file names: rename the files")
     train = {blend.path(name): share for name, share in blend.kept.items()}
-    return {"mixture.yaml": _yaml({"train": train, "valid": {}}, "shares of packed sequences")}
+    return {"mixture.yaml": as_yaml({"train": train, "valid": {}}, "shares of packed sequences")}
 
 
 def read_tinyllama(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
@@ -163,7 +162,7 @@ def read_tinyllama(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
 def doremi(blend: Blend) -> Files:
     """DoReMi: domain weights for training and evaluation."""
     weights = {"train_domain_weights": blend.kept, "eval_domain_weights": blend.kept}
-    return {"weights.json": json.dumps(weights, indent=2, ensure_ascii=False) + "\n"}
+    return {"weights.json": as_json(weights)}
 
 
 def read_doremi(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
@@ -174,7 +173,7 @@ def read_doremi(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
 def olmix(blend: Blend) -> Files:
     """Olmix: a list of domains with weights."""
     weights = [{"domain": name, "weight": share} for name, share in blend.kept.items()]
-    return {"weights.json": json.dumps(weights, indent=2, ensure_ascii=False) + "\n"}
+    return {"weights.json": as_json(weights)}
 
 
 def read_olmix(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
@@ -201,7 +200,3 @@ def _pairs(words: list[str], blend: Blend) -> dict[str, float]:
 def _by_path(weights: Mapping[str, float], blend: Blend) -> dict[str, float]:
     names = {blend.path(name).removesuffix(".bin").removesuffix(".idx"): name for name in blend.kept}
     return {names[path.removesuffix(".bin").removesuffix(".idx")]: weight for path, weight in weights.items()}
-
-
-def _yaml(config: Any, unit: str) -> str:
-    return f"# {unit}\n" + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
