@@ -198,7 +198,7 @@ def test_optimum_is_certified_and_compared(folder: Path, tmp_path: Path) -> None
         assert baseline["mixture"]["books"] <= 0.2 + 1e-9
     for name, near in written["near_optimal"].items():
         assert near["low"] <= written["mixture"][name] <= near["high"]
-    assert written["verdict"]["answer"].startswith("confirm first")  # the law was judged by the mean of all
+    assert written["verdict"]["answer"] == "confirm first: law not judged"  # but by the mean of all
     assert "other weights" in written["verdict"]["reason"]
     assert written["objective"]["mean"] == pytest.approx(written["losses"]["exams"]["mean"])
 
@@ -253,7 +253,10 @@ def test_scores_of_one_objective_say_nothing_of_another(folder: Path, tmp_path: 
     assert plain == same and plain["rank_correlation"] is not None
     assert one["rank_correlation"] is one["error"] is None
     assert any("for other weights" in note for note in one["notes"])
-    assert said["answer"].startswith("confirm first") and "raymix fit --weights" in said["reason"], said
+    assert said["answer"] == "confirm first: law not judged" and "raymix fit --weights" in said["reason"], said
+    write_law(tmp_path / "bare.json", replace(found, choice={}))
+    bare = ask("optimize", tmp_path / "bare.json", *scale, *prior)["verdict"]
+    assert bare["answer"] == "confirm first: law not judged" and "nothing says" in bare["reason"], bare
     assert noisy["noise"] > 2.5 * one["noise"]  # taken over from the fitted weights (here the law's own was 1.09 times)
 
 
