@@ -186,7 +186,7 @@ def usage() -> Iterator[None]:
 def _queries(found: LawFile, path: Path) -> Observations:
     """The queries in a file; where shares do not sum to 1 because a column is missing, that is what is said."""
     from raymix.formats import import_runs
-    from raymix.formats.sheet import read_sheet
+    from raymix.sheet import read_sheet
     from raymix.tables.predictions import check_domains
 
     try:

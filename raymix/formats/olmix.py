@@ -15,8 +15,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from raymix.formats.rows import as_observations, joined, losses_of, positive, shares_of
-from raymix.formats.sheet import Sheet, existing, listed, read_sheet
 from raymix.observations import Observations
+from raymix.sheet import Sheet, existing, listed, read_sheet
 
 log = logging.getLogger(__name__)
 

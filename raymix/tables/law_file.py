@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 
 from raymix import __version__
-from raymix.exchange import absent
 from raymix.laws import Law, law_from_json
 from raymix.laws.base import Array, Flags
 from raymix.laws.intervals import outside
 from raymix.laws.reach import Reach, above_most
 from raymix.laws.rows import SAME_SCALE, distinct
 from raymix.observations import Observations
+from raymix.sheet import absent
 from raymix.space import Scale
 
 FORMAT = 1

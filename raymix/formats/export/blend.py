@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raymix.formats.sheet import existing, read_text
+from raymix.sheet import existing, read_text
 
 DIGITS = 6
 SUMMARY = "mixture.json"
