@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -126,6 +127,19 @@ def test_predictions_carry_their_keys_and_intervals(folder: Path, tmp_path: Path
     ]
     first = dict(zip(header, (tmp_path / "pred.csv").read_text().splitlines()[1].split(","), strict=True))
     assert float(first["loss_low/Web"]) < float(first["loss/Web"]) < float(first["loss_high/Web"])
+
+
+def test_rows_without_a_scale_have_no_losses(folder: Path, tmp_path: Path) -> None:
+    """As the table of a study has them: of a run that failed at once, of the model that a run goes on from."""
+    mixture = {f"mixture/{name}": 1 / 3 for name in DOMAINS}
+    rows = [
+        {"trial_id": name, "status": status, "n_params": size, "n_tokens": tokens} | mixture
+        for name, status, size, tokens in (("a", "start", 1e6, 0), ("b", "failed", None, None), ("c", "done", 1e6, 1e9))
+    ]
+    Observations.from_rows(rows, DOMAINS, ()).write(tmp_path / "q.csv")
+    said = ask("predict", folder / "law.json", tmp_path / "q.csv", "-o", tmp_path / "p.parquet")
+    assert not any("unit" in note for note in said["notes"])
+    assert np.isfinite(pyarrow.parquet.read_table(tmp_path / "p.parquet")["loss/Web"]).tolist() == [False, False, True]
 
 
 def test_mixtures_far_from_any_run_are_said(folder: Path, tmp_path: Path) -> None:

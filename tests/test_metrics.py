@@ -233,6 +233,8 @@ def test_fit_reads_a_law_of_a_metric_from_a_table(tmp_path: Path) -> None:
     pyarrow.csv.write_csv(table.table.drop_columns(["loss/exams", "loss/slow"]), tmp_path / "t.csv")
     run = CliRunner().invoke
     fitted = ["fit", str(tmp_path / "t.csv"), "-o", str(tmp_path / "law.json"), "--law", "union"]
+    unsaid = run(app, [*fitted, "--eval", "exams"])
+    assert (unsaid.exit_code, "--metric exams=high or --metric exams=low" in unsaid.output) == (2, True)
     refused = run(app, [*fitted, "--metric", "exams=best"])
     assert (refused.exit_code, "write exams=high or exams=low" in refused.output) == (2, True)
     twice = run(app, [*fitted, "--metric", "exams=high", "--metric", "exams=low"])

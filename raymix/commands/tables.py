@@ -200,8 +200,14 @@ def _queries(found: LawFile, path: Path) -> Observations:
 
 def _only(table: Observations, evals: Sequence[str]) -> Observations:
     """The table with these eval domains alone."""
+    unsaid = [name for name in table.metrics if name not in table.eval_domains]
+    which = "say of a metric which way is better: --metric {name}=high or --metric {name}=low"
     if not table.eval_domains:
-        raise ValueError("the table has no column loss/<eval domain>, so there is nothing to fit a law to")
+        more = f"; {which.format(name=unsaid[0])}" if unsaid else ""
+        raise ValueError(f"the table has no column loss/<eval domain>, so there is nothing to fit a law to{more}")
+    for name in evals:
+        if name in unsaid:
+            raise ValueError(f"--eval {name}: {which.format(name=name)}")
     check_known(evals, table.eval_domains, "eval domain", "--eval")
     return replace(table, eval_domains=tuple(dict.fromkeys(evals))) if evals else table
 
