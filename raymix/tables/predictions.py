@@ -38,7 +38,7 @@ def predict_table(found: LawFile, queries: Observations, origin: str) -> tuple[p
     check_domains(found, queries.domains, origin)
     mix_BK = queries.mix_BK[:, [queries.domains.index(name) for name in found.domains]]
     unique_BK = queries.unique_BK[:, [queries.domains.index(name) for name in found.domains]]
-    scaled_B = (np.isfinite(queries.scale_B2) & (queries.scale_B2 > 0)).all(axis=1)
+    scaled_B = np.asarray((np.isfinite(queries.scale_B2) & (queries.scale_B2 > 0)).all(axis=1))
     loss_BM, sd_BM = np.full((2, len(queries), len(found.eval_domains)), np.nan)
     parts = [(found.law, scaled_B)]
     if found.elsewhere is not None:
