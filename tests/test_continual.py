@@ -204,6 +204,9 @@ def test_table_of_two_sizes_or_without_the_domain_is_refused() -> None:
         critical_share_of(table, "old", [BEFORE], [1.0])
     with pytest.raises(ValueError, match="unknown domain 'pile'; the table has old, new"):
         critical_share_of(table, "pile", [BEFORE], [1.0])
+    alike = [row | {"n_params": 1e6 + i} for i, row in enumerate(rows)]  # as recipes round them
+    one = critical_share_of(Observations.from_rows(alike, ("old", "new"), ("old",)), "old", [BEFORE], [1.0])
+    assert one.share == critical_share(SHARES, AT_10K, BEFORE).share
 
 
 @pytest.mark.parametrize(
