@@ -22,7 +22,7 @@ from raymix.laws.base import Array, Law
 from raymix.laws.repetition import stocked
 from raymix.observations import Observations
 from raymix.space import Scale
-from raymix.tables.law_file import LawFile
+from raymix.tables.law_file import ANY_SCALE, LawFile
 from raymix.tables.notes import notes_at, share_notes
 from raymix.target.held_out import Z90
 
@@ -39,13 +39,11 @@ def predict_table(found: LawFile, queries: Observations, origin: str) -> tuple[p
     mix_BK = queries.mix_BK[:, [queries.domains.index(name) for name in found.domains]]
     unique_BK = queries.unique_BK[:, [queries.domains.index(name) for name in found.domains]]
     scaled_B = np.asarray((np.isfinite(queries.scale_B2) & (queries.scale_B2 > 0)).all(axis=1))
-    loss_BM, sd_BM = np.full((2, len(queries), len(found.eval_domains)), np.nan)
-    parts = [(found.law, scaled_B)]
-    if found.elsewhere is not None:
-        parts.append((found.elsewhere, scaled_B & found.outside(queries.scale_B2)))
-    for law, rows in parts:
-        if rows.any():
-            loss_BM[rows], sd_BM[rows] = _losses(law, mix_BK[rows], queries.scale_B2[rows], unique_BK[rows])
+    scale_B2 = np.where(scaled_B[:, None], queries.scale_B2, ANY_SCALE)
+    loss_BM, sd_BM = _losses(found.law, mix_BK, scale_B2, unique_BK)
+    if found.elsewhere is not None and (far := np.flatnonzero(found.outside(scale_B2))).size:
+        loss_BM[far], sd_BM[far] = _losses(found.elsewhere, mix_BK[far], scale_B2[far], unique_BK[far])
+    loss_BM[~scaled_B] = np.nan
     columns = {name: queries.table[name] for name in (*KEYS, *(f"mixture/{name}" for name in queries.domains))}
     factor_BM = np.exp(Z90 * sd_BM * found.widening(mix_BK)[:, None])
     for prefix, value_BM in (("loss", loss_BM), ("loss_low", loss_BM / factor_BM), ("loss_high", loss_BM * factor_BM)):
