@@ -237,12 +237,16 @@ def stage_notes(space: SearchSpace) -> list[str]:
 
 def repeat_notes(space: SearchSpace, objective: ObjectiveAtScale, mix_K: Array) -> list[str]:
     """What the law cannot know of repeats, where the mixture has any."""
-    epochs_K, parts = space.seen_K(mix_K) * objective.scale[1] / space.available_K, parts_of(objective.law)
-    if epochs_K.max() <= REPEATED:
-        return []
-    domain = f"{space.domain_names[int(np.argmax(epochs_K))]} is repeated {epochs_K.max():.1f} times at the target"
-    if not any(getattr(part, "knows_unique_", False) for part in parts):
-        return [f"{domain}, and repeats count as fresh tokens: the runs had no columns unique/<domain>"]
-    if not any(getattr(part, "saw_repeats_", False) for part in parts):
-        return [f"{domain}, which no run was: what repeats are worth is the published value (arXiv 2305.16264)"]
-    return []
+    per_share_K, parts = objective.scale[1] / space.available_K, parts_of(objective.law)
+    epochs_K, counted_K = space.seen_K(mix_K) * per_share_K, mix_K * per_share_K
+    k, known = int(np.argmax(epochs_K)), any(getattr(part, "knows_unique_", False) for part in parts)
+    notes, domain = list[str](), f"{space.domain_names[k]} is repeated {epochs_K[k]:.1f} times at the target"
+    if epochs_K[k] > REPEATED and not known:
+        notes.append(f"{domain}, and repeats count as fresh tokens: the runs had no columns unique/<domain>")
+    elif epochs_K[k] > REPEATED and not any(getattr(part, "saw_repeats_", False) for part in parts):
+        notes.append(f"{domain}, which no run was: what repeats are worth is the published value (arXiv 2305.16264)")
+    j = int(np.argmax(np.abs(counted_K - epochs_K)))
+    if known and max(counted_K[j], epochs_K[j]) > REPEATED and abs(counted_K[j] - epochs_K[j]) > 0.1:
+        notes.append(f"the law counts repeats as if recipe.stages fixed none of a run: {counted_K[j]:.1f} of "
+                     f"{space.domain_names[j]}, in place of {epochs_K[j]:.1f}")  # fmt: skip
+    return notes
