@@ -40,10 +40,11 @@ def fitted(name: str, runs: Runs, target: Scale | None = None) -> Any:
 def observations(runs: Runs) -> Observations:
     """The table in the exchange form."""
     n_domains, n_eval = runs.mix_BK.shape[1], runs.loss_BM.shape[1]
+    domains, eval_domains = [f"d{k}" for k in range(n_domains)], [f"e{m}" for m in range(n_eval)]
     columns = {"trial_id": runs.run_B.astype(str), "n_params": runs.scale_B2[:, 0], "n_tokens": runs.scale_B2[:, 1]}
-    columns |= {f"mixture/d{k}": runs.mix_BK[:, k] for k in range(n_domains)}
-    columns |= {f"loss/e{m}": runs.loss_BM[:, m] for m in range(n_eval)}
-    return Observations.from_table(pyarrow.table(columns))
+    columns |= {f"mixture/{name}": runs.mix_BK[:, k] for k, name in enumerate(domains)}
+    columns |= {f"loss/{name}": runs.loss_BM[:, m] for m, name in enumerate(eval_domains)}
+    return Observations.from_rows(pyarrow.table(columns).to_pylist(), domains, eval_domains)
 
 
 def _found(name: str) -> bool:

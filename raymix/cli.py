@@ -217,13 +217,15 @@ def tell(
 ) -> None:
     """Record results: columns trial_id, loss/<eval domain>..., metric/<name>... and optionally n_params, n_tokens,
     status, reason."""
-    from raymix.exchange import read_table
+    from raymix.sheet import read_sheet
     from raymix.study import Study
 
-    rows = read_table(results).to_pylist()
-    if rows and "trial_id" not in rows[0]:
-        raise SpaceError(f"{results}: the column 'trial_id' is missing; it has {', '.join(rows[0])}")
-    work = Study.open(study)
+    try:
+        sheet = read_sheet(results)
+        sheet.need("trial_id")
+    except ValueError as error:
+        raise SpaceError(str(error)) from None
+    rows, work = sheet.filled(), Study.open(study)
     try:
         failed, again = work.tell_rows(rows)
     except ValueError as error:

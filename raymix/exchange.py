@@ -14,19 +14,14 @@ number.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 
 from raymix.simplex import Array
-from raymix.yaml12 import SpaceError
 
 USABLE = ("checkpoint", "done")  # statuses of rows that a law may see
 STATUSES = (*USABLE, "stopped", "failed", "start")  # start: of a model that a run goes on from, before its first token
@@ -35,41 +30,8 @@ SUM_ERROR = 0.01 + 1e-9
 NEGATIVE = 1e-6  # a share below 0 by less is rounding of whoever computed it, and 0
 MAX_SEED = 2**63
 NUMBERS = ("n_params", "n_tokens", "seconds", "flops")
-NANS = ("nan", "-nan")  # of a CSV file: a loss that was measured and is none, not one that is missing
-ADDRESS = re.compile(r"[a-z][a-z0-9]+:/")
 LABELS = ("trial_id", "status", "reason", "seed")
 Labels = tuple[str, str, str, int]
-
-
-def absent(path: Path, what: str = "file") -> str:
-    """Of a file that is not there; of an address, which lost a slash as a path, that it is none of a file here."""
-    said = f"there is no such {what}"
-    return f"{said}: tables and laws are read from a disk" if ADDRESS.match(str(path)) else said
-
-
-def read_table(path: str | Path) -> pa.Table:
-    """A .csv (also .csv.gz) or .parquet file as it is; trial ids stay text.
-
-    Raises:
-        SpaceError: there is no such file, it is neither, or its cells are not separated by commas.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise SpaceError(f"{path}: this is a folder; name a file in it")
-    if not path.is_file():
-        raise SpaceError(f"{path}: {absent(path)}")
-    try:
-        if path.suffix == ".parquet":
-            return pyarrow.parquet.read_table(path)
-        types = {"trial_id": pa.string(), "reason": pa.string()}
-        empty = [word for word in pyarrow.csv.ConvertOptions().null_values if word.lower() not in NANS]
-        options = pyarrow.csv.ConvertOptions(column_types=types, null_values=empty)
-        table = pyarrow.csv.read_csv(path, convert_options=options)
-    except pa.ArrowException as error:
-        raise SpaceError(f"{path}: cannot be read as a table: {error}") from None
-    if hint := delimiter_hint(table.column_names):
-        raise SpaceError(f"{path}: the header is one column{hint}")
-    return table
 
 
 def number_columns(domains: Sequence[str], eval_domains: Sequence[str], metrics: Sequence[str] = ()) -> list[str]:
@@ -147,15 +109,6 @@ def percent_hint(totals: Sequence[float] | Array) -> str:
     """What to do where all sums of shares are near 100, else ""."""
     if len(totals) and bool((np.abs(np.asarray(totals) / 100 - 1) <= SUM_ERROR).all()):
         return "; these look like percentages: divide them by 100"
-    return ""
-
-
-def delimiter_hint(names: Sequence[str]) -> str:
-    """What to do where a header of one column is several, separated by something other than commas; else ""."""
-    kinds = {";": "semicolons", "\t": "tabs"}
-    for sign, kind in kinds.items():
-        if len(names) == 1 and sign in names[0]:
-            return f"; the file seems to be separated by {kind}: save it with commas"
     return ""
 
 

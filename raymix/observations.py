@@ -5,6 +5,7 @@ Letters: B rows, K training domains, M eval domains.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from raymix.exchange import (
     LABELS,
+    NUMBERS,
     USABLE,
     Labels,
     check_rows,
@@ -26,12 +28,15 @@ from raymix.exchange import (
     matrix,
     number_columns,
     numbers,
-    read_table,
     renormalised,
 )
+from raymix.sheet import Sheet, listed, nearest, read_sheet
 from raymix.simplex import Array
 from raymix.space_parts import Metric
 
+log = logging.getLogger(__name__)
+
+PREFIXES = ("mixture/", "loss/", "metric/", "tokens/", "unique/")
 SAME_SCALE = 0.1  # in logs of n_params and n_tokens: realised scales differ a little from nominal ones
 REUSED = "from/"  # trial ids of evidence from elsewhere begin with it
 
@@ -85,27 +90,30 @@ class Observations:
         return cls._checked(pa.table(columns), tuple(domains), tuple(eval_domains))
 
     @classmethod
-    def from_table(cls, table: pa.Table, origin: str = "table") -> Observations:
-        """From any table with the columns of the exchange form; all names are read off its header.
+    def read(cls, src: str | Path) -> Observations:
+        """A table in the exchange form, row by row; columns that the form does not know are left out with a warning.
+
+        Args:
+            src: .csv, .tsv (also .gz) or .parquet.
 
         Raises:
-            ValueError: a column is missing, a value is not a number, or a row is invalid.
+            ValueError: a column is missing, a cell is not a number, or a row is invalid; names the file and the row.
         """
-        names = table.column_names
-        for needed in ("trial_id", "n_params", "n_tokens"):
-            if needed not in names:
-                raise ValueError(f"{origin}: the column {needed!r} is missing; it has {', '.join(names[:12])}")
-        domains = tuple(n.removeprefix("mixture/") for n in names if n.startswith("mixture/"))
-        eval_domains = tuple(n.removeprefix("loss/") for n in names if n.startswith("loss/"))
-        metrics = tuple(n.removeprefix("metric/") for n in names if n.startswith("metric/"))
-        if not domains:
-            raise ValueError(f"{origin}: no column begins with 'mixture/'; name the shares mixture/<domain>")
-        return cls.from_rows(table.to_pylist(), domains, eval_domains, metrics)
-
-    @classmethod
-    def read(cls, path: str | Path) -> Observations:
-        """A .csv or .parquet file in the exchange form."""
-        return cls.from_table(read_table(path), str(path))
+        sheet = read_sheet(src)
+        sheet.need("trial_id", "n_params", "n_tokens")
+        _check_header(sheet)
+        numbers = [name for name in sheet.names if name in NUMBERS or name.startswith(PREFIXES)]
+        rows = []
+        for i in range(len(sheet.rows)):
+            row: dict[str, Any] = {name: sheet.text(i, name) for name in LABELS[:3] if name in sheet.names}
+            if not row["trial_id"]:
+                raise ValueError(f"{sheet.path}: row {i + 1} has no trial_id")
+            row["seed"] = sheet.whole(i, "seed") if "seed" in sheet.names else 0
+            rows.append(row | {name: sheet.number(i, name) for name in numbers})
+        try:
+            return cls.from_rows(rows, *(_named(sheet, prefix) for prefix in PREFIXES[:3]))
+        except ValueError as error:
+            raise ValueError(f"{sheet.path}: {error}") from None
 
     @classmethod
     def _checked(cls, table: pa.Table, domains: tuple[str, ...], eval_domains: tuple[str, ...]) -> Observations:
@@ -227,6 +235,31 @@ class Observations:
     def column(self, name: str) -> Array:
         """A numeric column as float64."""
         return np.asarray(self.table[name].to_numpy(zero_copy_only=False), float)
+
+
+def _check_header(sheet: Sheet) -> None:
+    """Nothing, if its columns are those of the exchange form; what else it has is said.
+
+    Raises:
+        ValueError: no domain, a column that names nothing, or tokens of what is no domain.
+    """
+    domains = _named(sheet, "mixture/")
+    if not domains:
+        raise ValueError(f"{sheet.path}: no column begins with 'mixture/'; name the shares mixture/<domain>")
+    if nameless := [name for name in sheet.names if name in PREFIXES]:
+        raise ValueError(f"{sheet.path}: the column {nameless[0]!r} names nothing after the slash")
+    unknown = [name or "one without a name" for name in sheet.names
+               if name not in (*LABELS, *NUMBERS) and not name.startswith(PREFIXES)]  # fmt: skip
+    if unknown:
+        log.warning("%s: not part of the exchange form, left out: %s", sheet.path, listed(unknown))
+    for prefix in PREFIXES[3:]:
+        for name in _named(sheet, prefix):
+            if name not in domains:
+                raise ValueError(f"{sheet.path}: {prefix}{name} has no mixture/{name}; {nearest(name, domains)}")
+
+
+def _named(sheet: Sheet, prefix: str) -> list[str]:
+    return [name.removeprefix(prefix) for name in sheet.names if name.startswith(prefix)]
 
 
 def scale_groups(scale_B2: Array) -> NDArray[np.int64]:

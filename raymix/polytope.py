@@ -2,6 +2,7 @@
 
 Epoch caps at the target end up in the bounds. Its extreme points, a point inside, and the nearest point to any.
 
+scipy is imported where it is needed: half of what a command without a polytope would take to start.
 Letters: B rows, K training domains, G linear rows.
 """
 
@@ -13,7 +14,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog, minimize
 
 Array = NDArray[np.float64]
 
@@ -79,6 +79,8 @@ def vertex_along(polytope: Polytope, cost_K: Array) -> Array:
     """
     if len(polytope.limit_G) == 0:
         return _fill(polytope, np.argsort(cost_K, kind="stable"))
+    from scipy.optimize import linprog
+
     scale = max(float(np.abs(cost_K).max()), 1e-300)  # HiGHS has absolute tolerances
     found = linprog(
         cost_K / scale,
@@ -113,6 +115,8 @@ def interior_point(polytope: Polytope) -> Array:
     Raises:
         ValueError: the polytope is empty.
     """
+    from scipy.optimize import linprog
+
     K = polytope.n_domains
     fixed = polytope.upper_K - polytope.lower_K < 1e-12
     slack = np.where(fixed, 0.0, 1.0)[:, None]  # a fixed share has no slack to give
@@ -140,6 +144,8 @@ def project(polytope: Polytope, point_K: Array) -> Array:
     """
     if len(polytope.limit_G) == 0:
         return _project_box(polytope, point_K)
+    from scipy.optimize import minimize
+
     inside_K = interior_point(polytope)
     ones = np.ones(polytope.n_domains)
     held_EK, rows, limits = polytope.held_EK, polytope.rows_GK[~polytope.held_G], polytope.limit_G[~polytope.held_G]

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from raymix.polytope import ROUNDING, Array, Polytope, interior_point, project, vertex_along
 
@@ -119,6 +118,8 @@ def spread(candidates_BK: Array, n: int, taken_BK: Array) -> NDArray[np.int64]:
     root = np.sqrt(np.maximum(candidates_BK, 0))
     nearest = np.full(len(root), np.inf)
     if len(taken_BK):
+        from scipy.spatial import KDTree  # here, as in `polytope`
+
         nearest = KDTree(np.sqrt(np.maximum(taken_BK, 0))).query(root)[0] ** 2
     chosen: list[int] = []
     for _ in range(min(n, len(root))):

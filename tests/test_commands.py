@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -128,6 +129,19 @@ def test_predictions_carry_their_keys_and_intervals(folder: Path, tmp_path: Path
     assert float(first["loss_low/Web"]) < float(first["loss/Web"]) < float(first["loss_high/Web"])
 
 
+def test_rows_without_a_scale_have_no_losses(folder: Path, tmp_path: Path) -> None:
+    """As the table of a study has them: of a run that failed at once, of the model that a run goes on from."""
+    mixture = {f"mixture/{name}": 1 / 3 for name in DOMAINS}
+    rows = [
+        {"trial_id": name, "status": status, "n_params": size, "n_tokens": tokens} | mixture
+        for name, status, size, tokens in (("a", "start", 1e6, 0), ("b", "failed", None, None), ("c", "done", 1e6, 1e9))
+    ]
+    Observations.from_rows(rows, DOMAINS, ()).write(tmp_path / "q.csv")
+    said = ask("predict", folder / "law.json", tmp_path / "q.csv", "-o", tmp_path / "p.parquet")
+    assert not any("unit" in note for note in said["notes"])
+    assert np.isfinite(pyarrow.parquet.read_table(tmp_path / "p.parquet")["loss/Web"]).tolist() == [False, False, True]
+
+
 def test_mixtures_far_from_any_run_are_said(folder: Path, tmp_path: Path) -> None:
     """Runs of at most 60% of a domain: at its corner a law errs by more than its intervals say."""
     rows = [line.replace('"', "").split(",") for line in (folder / "runs.csv").read_text().splitlines()]
@@ -198,7 +212,7 @@ def test_optimum_is_certified_and_compared(folder: Path, tmp_path: Path) -> None
         assert baseline["mixture"]["books"] <= 0.2 + 1e-9
     for name, near in written["near_optimal"].items():
         assert near["low"] <= written["mixture"][name] <= near["high"]
-    assert written["verdict"]["answer"].startswith("confirm first")  # the law was judged by the mean of all
+    assert written["verdict"]["answer"] == "confirm first: law not judged"  # but by the mean of all
     assert "other weights" in written["verdict"]["reason"]
     assert written["objective"]["mean"] == pytest.approx(written["losses"]["exams"]["mean"])
 
@@ -253,7 +267,10 @@ def test_scores_of_one_objective_say_nothing_of_another(folder: Path, tmp_path: 
     assert plain == same and plain["rank_correlation"] is not None
     assert one["rank_correlation"] is one["error"] is None
     assert any("for other weights" in note for note in one["notes"])
-    assert said["answer"].startswith("confirm first") and "raymix fit --weights" in said["reason"], said
+    assert said["answer"] == "confirm first: law not judged" and "raymix fit --weights" in said["reason"], said
+    write_law(tmp_path / "bare.json", replace(found, choice={}))
+    bare = ask("optimize", tmp_path / "bare.json", *scale, *prior)["verdict"]
+    assert bare["answer"] == "confirm first: law not judged" and "nothing says" in bare["reason"], bare
     assert noisy["noise"] > 2.5 * one["noise"]  # taken over from the fitted weights (here the law's own was 1.09 times)
 
 

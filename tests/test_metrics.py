@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
@@ -221,16 +223,18 @@ def test_evidence_with_metrics_counts_where_they_mean_the_same(tmp_path: Path) -
     assert any("'exams' is another text" in note for body in other.ledger.reused.values() for note in body["notes"])
     table = Observations.read(tmp_path / "old.parquet")
     bare = table.table.drop_columns(["loss/exams", "loss/slow"])
-    Observations.from_table(bare).write(tmp_path / "bare.parquet")
+    pyarrow.parquet.write_table(bare, tmp_path / "bare.parquet")
     told = Study.create(space(**{"from": [str(tmp_path / "bare.parquet")]}), tmp_path / "told").table()
     np.testing.assert_allclose(told.loss_BM, same.loss_BM)
 
 
 def test_fit_reads_a_law_of_a_metric_from_a_table(tmp_path: Path) -> None:
     table = played(tmp_path / "s").table()
-    Observations.from_table(table.table.drop_columns(["loss/exams", "loss/slow"])).write(tmp_path / "t.csv")
+    pyarrow.csv.write_csv(table.table.drop_columns(["loss/exams", "loss/slow"]), tmp_path / "t.csv")
     run = CliRunner().invoke
     fitted = ["fit", str(tmp_path / "t.csv"), "-o", str(tmp_path / "law.json"), "--law", "union"]
+    unsaid = run(app, [*fitted, "--eval", "exams"])
+    assert (unsaid.exit_code, "--metric exams=high or --metric exams=low" in unsaid.output) == (2, True)
     refused = run(app, [*fitted, "--metric", "exams=best"])
     assert (refused.exit_code, "write exams=high or exams=low" in refused.output) == (2, True)
     twice = run(app, [*fitted, "--metric", "exams=high", "--metric", "exams=low"])
@@ -253,7 +257,7 @@ def test_a_table_of_a_study_says_what_is_minimised_of_a_metric_in_per_cents(tmp_
     for name in ("metric/exams", "loss/exams"):
         column = pa.array([None if value is None else 100 * value for value in table[name].to_pylist()], pa.float64())
         table = table.set_column(table.column_names.index(name), name, column)
-    Observations.from_table(table).write(tmp_path / "t.csv")
+    pyarrow.csv.write_csv(table, tmp_path / "t.csv")
     fitted = ["fit", str(tmp_path / "t.csv"), "-o", str(tmp_path / "law.json"), "--law", "union"]
     done = CliRunner().invoke(app, [*fitted, "--metric", "exams=high"])
     assert done.exit_code == 0, done.output

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raymix.formats.exchange import read_exchange
 from raymix.observations import Observations
 
 
@@ -90,9 +89,8 @@ def test_percentages_are_recognised_where_every_row_has_them() -> None:
 @pytest.mark.parametrize(("sign", "kind"), [(";", "semicolons"), ("\t", "tabs")])
 def test_other_separators_are_named(tmp_path: Path, sign: str, kind: str) -> None:
     (tmp_path / "t.csv").write_text(f"trial_id{sign}n_params{sign}n_tokens\na{sign}1{sign}1\n")
-    for read in (Observations.read, read_exchange):
-        with pytest.raises(ValueError, match=f"t.csv: the header is one column; .* separated by {kind}"):
-            read(tmp_path / "t.csv")
+    with pytest.raises(ValueError, match=f"t.csv: the header is one column; .* separated by {kind}"):
+        Observations.read(tmp_path / "t.csv")
 
 
 def test_missing_columns_are_named(tmp_path: Path) -> None:

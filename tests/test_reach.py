@@ -133,7 +133,7 @@ def test_reach_is_written_and_read_and_damage_is_named(tmp_path: Path) -> None:
     write_law(path, found)
     assert read_law(path).reach == found.reach
     raw = json.loads(path.read_text())
-    path.write_text(json.dumps({key: value for key, value in raw.items() if key != "reach"}))  # of before there was one
+    path.write_text(json.dumps({key: value for key, value in raw.items() if key != "reach"}))
     assert read_law(path).widening(np.eye(3)).tolist() == [1, 1, 1]
     for damage in ({"center": [0.5]}, {"widen": 0.5}, {"radius": "much"}):
         path.write_text(json.dumps(raw | {"reach": raw["reach"] | damage}))

@@ -190,7 +190,10 @@ def test_a_gain_that_no_run_speaks_of_is_to_be_confirmed_first() -> None:
     assert "one size and the target 350 times that" in why
     gain = Interval(0.05, 0.01, 0.09)
     found = verdict("prior", gain, 0.02, 0.9, [why])
-    assert found["answer"].startswith("confirm first") and why in found["reason"]
+    assert found["answer"] == "confirm first: far from the runs" and why in found["reason"]
+    found = verdict("prior", gain, 0.02, 0.9, unjudged=["other weights"])
+    assert found["answer"] == "confirm first: law not judged" and "but other weights" in found["reason"]
+    assert "far" in verdict("prior", gain, 0.02, 0.9, [why], unjudged=["other weights"])["answer"]
     assert verdict("prior", gain, 0.02, 0.3, [why])["answer"] == "keep the baseline: law not trusted"
     assert verdict("prior", gain, 0.06, 0.9, [why])["answer"] == "keep the baseline: gain within noise"
 

@@ -42,7 +42,7 @@ def _number(text: str, name: str, what: str) -> float:
 
 def check_known(names: Sequence[str], known: Sequence[str], kind: str, what: str) -> None:
     """Nothing, if all names are known; else a ValueError with the nearest one."""
-    from raymix.formats.sheet import nearest
+    from raymix.sheet import nearest
 
     for name in names:
         if name not in known:

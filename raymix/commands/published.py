@@ -113,7 +113,7 @@ def _original_weights(runs: Observations, original: str, given: str | None) -> A
 
 def _has_runs(path: Path) -> bool:
     """Whether a file is a table of runs."""
-    from raymix.formats.sheet import existing, is_table, read_sheet
+    from raymix.sheet import existing, is_table, read_sheet
 
     return is_table(existing(path)) and any(name.startswith("mixture/") for name in read_sheet(path).names)
 
@@ -122,7 +122,7 @@ def _optimum(path: Path, weights: str | None) -> OptimumAtScale:
     """Best tokens per domain: as a file says, of a recommendation, or of the runs of a table."""
     from raymix.formats import import_runs, read_available
     from raymix.formats.exporters import recommended_in
-    from raymix.formats.sheet import read_text
+    from raymix.sheet import read_text
     from raymix.tables.two_scales import OptimumAtScale, ddo_optimum
 
     if _has_runs(path):

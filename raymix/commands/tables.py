@@ -186,7 +186,7 @@ def usage() -> Iterator[None]:
 def _queries(found: LawFile, path: Path) -> Observations:
     """The queries in a file; where shares do not sum to 1 because a column is missing, that is what is said."""
     from raymix.formats import import_runs
-    from raymix.formats.sheet import read_sheet
+    from raymix.sheet import read_sheet
     from raymix.tables.predictions import check_domains
 
     try:
@@ -200,8 +200,14 @@ def _queries(found: LawFile, path: Path) -> Observations:
 
 def _only(table: Observations, evals: Sequence[str]) -> Observations:
     """The table with these eval domains alone."""
+    unsaid = [name for name in table.metrics if name not in table.eval_domains]
+    which = "say of a metric which way is better: --metric {name}=high or --metric {name}=low"
     if not table.eval_domains:
-        raise ValueError("the table has no column loss/<eval domain>, so there is nothing to fit a law to")
+        more = f"; {which.format(name=unsaid[0])}" if unsaid else ""
+        raise ValueError(f"the table has no column loss/<eval domain>, so there is nothing to fit a law to{more}")
+    for name in evals:
+        if name in unsaid:
+            raise ValueError(f"--eval {name}: {which.format(name=name)}")
     check_known(evals, table.eval_domains, "eval domain", "--eval")
     return replace(table, eval_domains=tuple(dict.fromkeys(evals))) if evals else table
 

@@ -16,14 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from raymix.formats.exchange import read_exchange
 from raymix.formats.mixinglaws import read_mixinglaws
 from raymix.formats.objective import read_available, read_weights
 from raymix.formats.olmix import read_olmix
 from raymix.formats.regmix import read_regmix
-from raymix.formats.sheet import existing, nearest
 from raymix.formats.wandb import read_wandb
 from raymix.observations import Observations
+from raymix.sheet import existing, nearest
 
 __all__ = ["FORMATS", "Importer", "import_runs", "options_of", "read_available", "read_weights"]
 
@@ -32,7 +31,7 @@ Importer = Callable[..., Observations]
 """`(src, **options)`: options are keyword arguments, and numbers among them may come as text."""
 
 FORMATS: dict[str, Importer] = {
-    "exchange": read_exchange,
+    "exchange": Observations.read,
     "mixinglaws": read_mixinglaws,
     "olmix": read_olmix,
     "regmix": read_regmix,

@@ -20,8 +20,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from raymix.formats.export import TARGETS, ExportError, blend_of, export, write_files
 from raymix.formats.optuna_study import export_optuna
-from raymix.formats.sheet import existing, nearest, read_text
 from raymix.results import up_to_date
+from raymix.sheet import existing, nearest, read_text
 from raymix.simplex import as_mixture
 from raymix.store import StoreError
 from raymix.study import Study

@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 from raymix.formats.points import Point, check_skip, gather
 from raymix.formats.rows import positive, split_names
-from raymix.formats.sheet import Sheet, as_number, existing, is_table, listed, nearest, read_sheet, read_text
 from raymix.observations import Observations
+from raymix.sheet import Sheet, as_number, existing, is_table, listed, nearest, read_sheet, read_text
 
 log = logging.getLogger(__name__)
 

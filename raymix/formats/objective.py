@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raymix.formats.rows import row_of_id
-from raymix.formats.sheet import as_number, existing, is_number, is_table, listed, read_sheet, read_text
+from raymix.sheet import as_number, existing, is_number, is_table, listed, read_sheet, read_text
 from raymix.yaml12 import parse_yaml
 
 

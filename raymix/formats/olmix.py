@@ -15,15 +15,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from raymix.formats.rows import as_observations, joined, losses_of, positive, shares_of
-from raymix.formats.sheet import Sheet, existing, listed, read_sheet
 from raymix.observations import Observations
+from raymix.sheet import Sheet, existing, listed, read_sheet
 
 log = logging.getLogger(__name__)
 
 RUN_IDS = ("run_id", "run")
 NOT_DATA = (*RUN_IDS, "name", "index", "")  # an unnamed first column is the row number pandas wrote
-# By name: scores, where more is better, and counters of training.
-NO_LOSS = re.compile(r"(.*[_/ .-])?(acc|accuracy|acc_norm|exact_match|em|f1|step|steps|epoch|epochs|(n_)?tokens)", re.I)
+# By name: scores, where more is better (those of OLMES too), and counters of training.
+ACC = r"acc(_(norm|raw|uncond|per_(char|token|byte)))?"
+NO_LOSS = re.compile(rf"(.*[_/ .-])?({ACC}|accuracy|primary_score|exact_match|em|f1|steps?|epochs?|(n_)?tokens)", re.I)
 
 
 def read_olmix(src: str | Path, *, n_params: float, n_tokens: float, metrics: str | None = None) -> Observations:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from raymix.exchange import SUM_ERROR, percent_hint
 from raymix.formats.rows import Row, as_observations, without_loss
-from raymix.formats.sheet import listed, nearest
 from raymix.observations import Observations
+from raymix.sheet import listed, nearest
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 
 from raymix.formats.rows import as_observations, joined, losses_of, positive, shares_of
-from raymix.formats.sheet import Sheet, existing, listed, read_sheet
 from raymix.observations import Observations
+from raymix.sheet import Sheet, existing, listed, read_sheet
 
 SIZES = {"m": 1e6, "b": 1e9}
 TRAINED_ON = {1e6: 1e9, 60e6: 1e9, 1e9: 25e9}  # tokens by size: 2407.01492, abstract and section 4

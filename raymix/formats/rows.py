@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raymix.formats.sheet import Sheet, as_number, listed
 from raymix.observations import Observations
+from raymix.sheet import Sheet, as_number, listed
 
 Row = dict[str, Any]
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from raymix.exchange import STATUSES
 from raymix.formats.rows import Row, as_observations, losses_of, positive, row_of_id, shares_of
-from raymix.formats.sheet import Sheet, existing, nearest, read_sheet, read_text
 from raymix.observations import Observations
+from raymix.sheet import Sheet, existing, nearest, read_sheet, read_text
 from raymix.yaml12 import parse_yaml
 
 NEEDED = ("trial_id", "n_params", "n_tokens", "mixture", "loss")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import nnls
 
-from raymix.laws.base import Array, Ints, Law, Table, as_table
+from raymix.laws.base import Array, Ints, Law, Table, WithRepeats
 from raymix.laws.bootstrap import fresh
 from raymix.laws.log_feature import LogFeatureJoint
 from raymix.laws.repetition import at_rows
@@ -32,12 +32,11 @@ def _two_families() -> Sequence[Law]:
 
 
 @dataclass
-class Average:
+class Average(WithRepeats):
     """Weighted mean of laws; settings below, learned values end in `_`."""
 
     name: ClassVar[str] = "average"
     convex: ClassVar[bool] = False
-    repeats: ClassVar[bool] = True
 
     laws: Sequence[Law] = field(default_factory=_two_families)
     """The laws averaged; fresh copies are fitted."""
@@ -59,17 +58,8 @@ class Average:
         if weights is not None and (len(weights) != len(self.laws) or min(weights) < 0 or not sum(weights) > 0):
             raise ValueError(f"weights must be {len(self.laws)} numbers >= 0, not all 0, got {list(weights)}")
 
-    def fit(
-        self,
-        mix_BK: ArrayLike,
-        scale_B2: ArrayLike,
-        loss_BM: ArrayLike,
-        run_B: ArrayLike | None = None,
-        own_M: ArrayLike | None = None,
-        unique_BK: ArrayLike | None = None,
-    ) -> Self:
-        """Fit all laws, and the weights if they were not given; see `base.Law.fit` and `TiedUnion.fit`."""
-        table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK))
+    def _fit(self, table: Table) -> Self:
+        table = canonical_order(table)
         self.laws_ = [table.fit(fresh(law)) for law in self.laws]
         self.notes_ = list(dict.fromkeys(f"{law.name}: {note}" for law in self.laws_ for note in law.notes_))
         self.weight_F_ = self._stacked(table) if self.weights is None else _to_one(np.array(self.weights, float))

@@ -6,6 +6,7 @@ Losses are nats per token. Settings go in the constructor and stay untouched, le
 values end in `_`, and `predict` is pure (the contract of scikit-learn).
 """
 
+from abc import ABC, abstractmethod
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
@@ -95,6 +96,46 @@ class Table:
         """The law fitted on these rows; only some laws ask for unique tokens."""
         more = {} if self.unique_BK is None or not getattr(law, "repeats", False) else {"unique_BK": self.unique_BK}
         return law.fit(self.mix_BK, self.scale_B2, self.loss_BM, self.run_B, self.own_M, **more)
+
+
+class FromTable(ABC):
+    """What a law's `fit` does first: its rows, checked, as a table."""
+
+    def fit(
+        self,
+        mix_BK: ArrayLike,
+        scale_B2: ArrayLike,
+        loss_BM: ArrayLike,
+        run_B: ArrayLike | None = None,
+        own_M: ArrayLike | None = None,
+    ) -> Self:
+        """Learn from losses (nats; NaN where not measured) and return self; see `Law.fit`."""
+        return self._fit(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M))
+
+    @abstractmethod
+    def _fit(self, table: Table) -> Self: ...
+
+
+class WithRepeats(FromTable):
+    """The same of a law that counts repeated tokens."""
+
+    repeats: ClassVar[bool] = True  # `fit` takes unique tokens
+
+    def fit(
+        self,
+        mix_BK: ArrayLike,
+        scale_B2: ArrayLike,
+        loss_BM: ArrayLike,
+        run_B: ArrayLike | None = None,
+        own_M: ArrayLike | None = None,
+        unique_BK: ArrayLike | None = None,
+    ) -> Self:
+        """Learn from losses (nats; NaN where not measured) and return self; see `Law.fit`.
+
+        `unique_BK` are the unique tokens of each domain that a row's run could draw from, NaN where not known. Where
+        some were repeated, what repeats are worth is learned; see `repetition`.
+        """
+        return self._fit(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK))
 
 
 def as_table(

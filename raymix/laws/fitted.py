@@ -7,7 +7,7 @@ Letters: theta_MP the parameters, A of M eval domains still being fitted.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from raymix.laws import intervals
-from raymix.laws.base import Array, Ints, Table, as_mixtures, as_scales, as_table
+from raymix.laws.base import Array, FromTable, Ints, Table, as_mixtures, as_scales
 from raymix.laws.exposure import Points, points
 from raymix.laws.fit import Expand, Prior, Problem, Solution, fit_map
 from raymix.laws.repetition import at_rows, epochs
@@ -29,14 +29,13 @@ DIGITS = 1e-6  # least rms of log residuals in an evidence: what is written of a
 
 
 @dataclass
-class FittedLaw(ABC):
+class FittedLaw(FromTable):
     """Base of the laws of one solve; settings below, learned values end in `_`."""
 
     name: ClassVar[str]
     convex: ClassVar[bool]
     reads: ClassVar[tuple[str, ...]] = ("mixture", "n_params", "n_tokens")
     extra: ClassVar[tuple[str, ...]] = ()  # learned arrays of the law's own
-    repeats: ClassVar[bool] = False  # whether `fit` takes unique tokens
 
     warmup: float = field(default=WARMUP, kw_only=True)
     """Rows before this part of a run's last D are left out: no power law holds during warm-up."""
@@ -73,17 +72,6 @@ class FittedLaw(ABC):
     @abstractmethod
     def _slope(self, mix_BK: Array, at: Points) -> Array:
         """dL/dr (M, B, K)."""
-
-    def fit(
-        self,
-        mix_BK: ArrayLike,
-        scale_B2: ArrayLike,
-        loss_BM: ArrayLike,
-        run_B: ArrayLike | None = None,
-        own_M: ArrayLike | None = None,
-    ) -> Self:
-        """Learn from losses (nats; NaN where not measured); see `base.Law.fit`."""
-        return self._fit(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M))
 
     def _fit(self, table: Table) -> Self:
         table = canonical_order(table)

@@ -31,7 +31,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from raymix.laws.base import Array, Table, as_mixtures, as_scales, as_table
+from raymix.laws.base import Array, Table, WithRepeats, as_mixtures, as_scales
 from raymix.laws.exposure import sigmoid
 from raymix.laws.intervals import outside
 from raymix.laws.rows import canonical_order, distinct
@@ -44,12 +44,11 @@ NEGLIGIBLE = 0.05  # a weight below which a shape is left out: a fit of it costs
 
 
 @dataclass
-class HedgedUnion:
+class HedgedUnion(WithRepeats):
     """Tied union laws of up to three shapes; learned values end in `_`."""
 
     name: ClassVar[str] = "hedged_union"
     convex: ClassVar[bool] = True
-    repeats: ClassVar[bool] = True
 
     offset: Literal["auto", "shares", "tokens"] = "auto"
     """What the offset is of; auto: as the runs tell."""
@@ -64,17 +63,8 @@ class HedgedUnion:
     """s: how much its level is its own."""
     notes_: list[str] = field(init=False, repr=False)
 
-    def fit(
-        self,
-        mix_BK: ArrayLike,
-        scale_B2: ArrayLike,
-        loss_BM: ArrayLike,
-        run_B: ArrayLike | None = None,
-        own_M: ArrayLike | None = None,
-        unique_BK: ArrayLike | None = None,
-    ) -> Self:
-        """Fit all shapes; see `base.Law.fit` and `TiedUnion.fit`."""
-        table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK))
+    def _fit(self, table: Table) -> Self:
+        table = canonical_order(table)
         self.laws_, weights = _fit_offsets(table, self.offset)
         self.notes_ = list(self.laws_[0].notes_)
         one, w, s = _one_factor(table, self.laws_[int(np.argmax(weights))])
@@ -134,7 +124,7 @@ class HedgedUnion:
         law.laws_ = [TiedUnion.from_json(part) for part in data["laws"]]
         law.weight_F_, law.middle_K_ = np.array(learned["weight_F_"]), np.array(learned["middle_K_"])
         law.one_factor_, law.notes_ = bool(learned["one_factor_"]), list(learned["notes_"])
-        law.own_level_ = float(learned.get("own_level_", 0.0))  # files of before there was one
+        law.own_level_ = float(learned["own_level_"])
         return law
 
     def resampled(self, rng: np.random.Generator) -> HedgedUnion:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from raymix.laws.base import Array, Ints, Table, as_mixtures, as_scales, as_table
+from raymix.laws.base import Array, FromTable, Ints, Table, as_mixtures, as_scales
 from raymix.laws.curves import Curves, Habit, fit_curves
 from raymix.laws.exponential import M4
 from raymix.laws.intervals import beyond
@@ -43,7 +43,7 @@ Scales = tuple[float, float]
 
 
 @dataclass
-class Nested:
+class Nested(FromTable):
     """Step laws, size laws and m4, one after the other; settings below, learned values end in `_`."""
 
     name: ClassVar[str] = "nested"
@@ -63,16 +63,8 @@ class Nested:
     notes_: list[str] = field(init=False, repr=False)
     _read: dict[Scales, tuple[M4, Array]] = field(init=False, repr=False, compare=False)
 
-    def fit(
-        self,
-        mix_BK: ArrayLike,
-        scale_B2: ArrayLike,
-        loss_BM: ArrayLike,
-        run_B: ArrayLike | None = None,
-        own_M: ArrayLike | None = None,
-    ) -> Self:
-        """Learn the step laws from losses (nats; NaN where not measured); see `base.Law.fit`."""
-        table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M))
+    def _fit(self, table: Table) -> Self:
+        table = canonical_order(table)
         used_BM = usable_rows(table, self.warmup, self.rows_per_run).T
         kept = np.flatnonzero(used_BM.any(axis=1))
         table, loss_BM = table.take(kept), np.where(used_BM, table.loss_BM, np.nan)[kept]

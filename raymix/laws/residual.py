@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from raymix.laws.base import Array, Flags, Law, Table, as_mixtures, as_scales, as_table
+from raymix.laws.base import Array, Flags, Law, Table, WithRepeats, as_mixtures, as_scales
 from raymix.laws.bootstrap import fresh
 from raymix.laws.hedged import HedgedUnion
 from raymix.laws.process import (
@@ -42,12 +42,11 @@ MAX_ROWS = 1500  # rows the process remembers: a solve is O(rows^3), about .1 s 
 
 
 @dataclass
-class ResidualGP:
+class ResidualGP(WithRepeats):
     """Any law with a Gaussian process on its residuals; `sd` is the law's own."""
 
     name: ClassVar[str] = "residual_gp"
     convex: ClassVar[bool] = False
-    repeats: ClassVar[bool] = True
 
     base: Law = field(default_factory=HedgedUnion)
     """The law underneath; a fresh copy of it is fitted."""
@@ -67,17 +66,8 @@ class ResidualGP:
     alpha_RM_: Array = field(init=False, repr=False)
     notes_: list[str] = field(init=False, repr=False)
 
-    def fit(
-        self,
-        mix_BK: ArrayLike,
-        scale_B2: ArrayLike,
-        loss_BM: ArrayLike,
-        run_B: ArrayLike | None = None,
-        own_M: ArrayLike | None = None,
-        unique_BK: ArrayLike | None = None,
-    ) -> Self:
-        """Fit the law, then the process on its residuals; see `base.Law.fit` and `TiedUnion.fit`."""
-        table = canonical_order(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK))
+    def _fit(self, table: Table) -> Self:
+        table = canonical_order(table)
         self.law_ = table.fit(fresh(self.base))
         self.notes_ = list(self.law_.notes_)
         used_MR, table = self._rows(table)
@@ -134,9 +124,7 @@ class ResidualGP:
         law.law_ = base
         law.sites_ = Sites(**{key: np.array(value) for key, value in learned["sites_"].items()})
         for key in LEARNED:
-            setattr(law, key, np.array(learned.get(key)))
-        if "stretch_MK_" not in learned:  # a file of before, when all eval domains saw mixtures alike
-            law.stretch_MK_ = np.ones((law.alpha_RM_.shape[1], len(law.center_K_)))
+            setattr(law, key, np.array(learned[key]))
         law.notes_ = list(learned["notes_"])
         return law
 

@@ -10,12 +10,11 @@ a bias of up to about 20% of the possible gain near single-domain corners, which
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from raymix.laws.base import Array, Ints, Table, as_table
+from raymix.laws.base import Array, Ints, Table, WithRepeats
 from raymix.laws.exposure import Points
 from raymix.laws.fit import Expand, Prior, Problem, Solution, fit_map
 from raymix.laws.fitted import FittedLaw
@@ -28,13 +27,12 @@ POOLED = ("E", "al", "be")  # and R* where runs repeated tokens
 
 
 @dataclass
-class TiedUnion(FittedLaw):
+class TiedUnion(FittedLaw, WithRepeats):
     """The tied union law; settings below, learned values end in `_`."""
 
     name: ClassVar[str] = "union"
     convex: ClassVar[bool] = True
     extra: ClassVar[tuple[str, ...]] = ("told_2_",)
-    repeats: ClassVar[bool] = True
 
     pool: bool = True
     """Share what the eval domains agree on (partial pooling, from 3 eval domains on)."""
@@ -46,22 +44,6 @@ class TiedUnion(FittedLaw):
     """The offset e is of tokens, which do not grow with the run, not of shares (see `union_forms`)."""
 
     told_2_: Ints = field(init=False, repr=False)  # whether unique tokens were known, whether any was a repeat
-
-    def fit(
-        self,
-        mix_BK: ArrayLike,
-        scale_B2: ArrayLike,
-        loss_BM: ArrayLike,
-        run_B: ArrayLike | None = None,
-        own_M: ArrayLike | None = None,
-        unique_BK: ArrayLike | None = None,
-    ) -> Self:
-        """Learn from losses (nats; NaN where not measured); see `base.Law.fit`.
-
-        `unique_BK` are the unique tokens of each domain that a row's run could draw from, NaN where not known. Where
-        some were repeated, what repeats are worth is learned; see `repetition`.
-        """
-        return self._fit(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK))
 
     @property
     def knows_unique_(self) -> bool:

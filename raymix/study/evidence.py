@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from raymix.exchange import NUMBERS, read_table
+from raymix.exchange import NUMBERS
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array
 from raymix.space import Metric, SearchSpace, SpaceError
@@ -66,7 +66,7 @@ def read_source(entry: Reuse, folder: Path, metrics: Sequence[Metric] = ()) -> S
     """
     try:
         if entry.table is not None:
-            table, space = Observations.from_table(read_table(folder / entry.table), entry.table), None
+            table, space = Observations.read(folder / entry.table), None
             table = table.minimising(metrics)
         else:
             table, space = _read_study(str(entry.study) if "://" in str(entry.study) else folder / str(entry.study))

@@ -80,7 +80,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
         SpaceError: bounds, epochs and tokens that no mixture can keep.
     """
     space, found = space_of(found, wanted), found.at(wanted.scale)
-    judged = _judged(found, space.weights_M)
+    unjudged = _unjudged(found, space.weights_M)
     objective, polytope = objective_of(space, found.law), space.polytope()
     noise = noise_of(found, objective, simplex.interior_point(polytope))
     optimum, certificate = best_mixture(space, found.law, noise)
@@ -94,7 +94,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     read = Reading.of(objective, mix_QK, drawn, most).widened(found.widening(mix_QK))
     compared = read.baselines({name: space.shares(mix_K) for name, mix_K in baselines.items()})
     beyond = share_notes(found, optimum.mixture_K[None])
-    guessed = [*guessed_at(found, wanted.scale), *beyond, *judged]
+    guessed = [*guessed_at(found, wanted.scale), *beyond]
     reference = "prior" if "prior" in compared else "uniform"
     of = unit(found.eval_domains, space.weights_M, found.minimised)
     mixtures = None if found.trained is None else found.trained.mixtures
@@ -108,29 +108,31 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
         epochs=epochs_of(space, optimum.mixture_K, wanted.scale.n_tokens),
         law={
             "name": found.law.name,
-            **_score({} if judged else _mixture_score(found), read.value(0).mean),
+            **_score({} if unjudged else _mixture_score(found), read.value(0).mean),
             "noise": noise,
             "why": found.choice.get("why", ""),
             "notes": [
                 *found.notes,
                 *notes_at(found, wanted.scale),
                 *not_counted(found),
-                *judged,
+                *unjudged,
                 *without_end(space.domain_names, wanted.available),
                 *beyond,
                 *repeat_notes(space, objective, optimum.mixture_K),
             ],
         },
         certificate=certificate,
-        verdict=verdict(reference, compared[reference].gain, noise, _order(found), guessed, of, mixtures),
+        verdict=verdict(reference, compared[reference].gain, noise, _order(found), guessed, of, mixtures, unjudged),
         evidence=_evidence(found),
         unit=of,
     )
 
 
-def _judged(found: LawFile, weights_M: Array) -> list[str]:
-    """A sentence where the scores of the law are of another objective than this."""
-    if np.allclose(weights_M, found.weights_M, atol=1e-6) or not _mixture_score(found):
+def _unjudged(found: LawFile, weights_M: Array) -> list[str]:
+    """A sentence where the law was judged by another objective than this, or by none."""
+    if not _mixture_score(found):
+        return ["nothing says how well the law predicts mixtures that it has not seen"]
+    if np.allclose(weights_M, found.weights_M, atol=1e-6):
         return []
     return ["how well the law predicts is known for other weights alone, and the noise here is at least as many times "
             "the law's own as there: raymix fit --weights FILE judges it by these"]  # fmt: skip
@@ -167,7 +169,7 @@ def noise_of(found: LawFile, objective: ObjectiveAtScale, mix_K: Array) -> float
     if held_out is None:
         return own
     seen = float(held_out * (loss_M @ found.weights_M))
-    return max(own, own * seen / float(own_M @ found.weights_M)) if _judged(found, objective.weights_M) else seen
+    return max(own, own * seen / float(own_M @ found.weights_M)) if _unjudged(found, objective.weights_M) else seen
 
 
 def _nearest(found: LawFile, scale: Sequence[float]) -> Array:

@@ -124,7 +124,7 @@ def choose_law(
     weights = np.full(every.loss_BM.shape[1], 1.0) if weights_M is None else np.asarray(weights_M, dtype=np.float64)
     n_mixtures = len(np.unique(every.mix_BK, axis=0))
     if n_mixtures < MIN_MIXTURES:
-        why = f"{n_mixtures} mixtures are too few to hold any out: the first candidate is used unjudged"
+        why = f"too few mixtures ({n_mixtures}) to hold any out: the first candidate is used unjudged"
         return Choice(every.fit(make_law(names[0])), names[0], [], why)
     rounds = _hold_out(_thinned(every, seed), names, weights, target, seed)
     name, scores, why = _choose(names, rounds)

@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 
 from raymix import __version__
-from raymix.exchange import absent
 from raymix.laws import Law, law_from_json
 from raymix.laws.base import Array, Flags
 from raymix.laws.intervals import outside
 from raymix.laws.reach import Reach, above_most
 from raymix.laws.rows import SAME_SCALE, distinct
 from raymix.observations import Observations
+from raymix.sheet import absent
 from raymix.space import Scale
 
 FORMAT = 1
@@ -50,8 +50,8 @@ class Trained:
     mixtures: int
     runs: int
     rows: int
-    shares: tuple[tuple[float, float], ...] = ()
-    """Least and largest share of every domain; empty in files of before they were written."""
+    shares: tuple[tuple[float, float], ...]
+    """Least and largest share of every domain."""
 
     @classmethod
     def on(cls, usable: Observations) -> Trained:
@@ -72,8 +72,8 @@ class Trained:
 
     @property
     def most_K(self) -> Array:
-        """Largest share of every domain; 1 where the file does not say."""
-        return np.array([high for _, high in self.shares] or 1.0)
+        """Largest share of every domain."""
+        return np.array([high for _, high in self.shares])
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class LawFile:
     elsewhere: Law | None = None
     """Read in place of `law` at scales outside those of the runs (see `choose.Choice`)."""
     reach: Reach | None = None
-    """None in files of before it was written."""
+    """None where nobody measured it."""
     not_here: tuple[str, ...] = ()
     """Keys of a study's space that its recommendation counts, and that nobody can read from this file."""
     minimised: Mapping[str, str] = field(default_factory=dict)
@@ -240,8 +240,8 @@ def _trained(value: Any, n_domains: int) -> Trained | None:
         return None
     low, high = (float(tokens) for tokens in value["n_tokens"])
     mixtures, runs, rows = (int(value[key]) for key in ("mixtures", "runs", "rows"))
-    shares = tuple((float(least), float(most)) for least, most in value.get("shares", ()))
-    if len(shares) not in (0, n_domains):
+    shares = tuple((float(least), float(most)) for least, most in value["shares"])
+    if len(shares) != n_domains:
         raise ValueError(f"it has shares of {len(shares)} domains, and names {n_domains}")
     return Trained(tuple(float(size) for size in value["n_params"]), (low, high), mixtures, runs, rows, shares)
 

@@ -69,7 +69,7 @@ def share_notes(found: LawFile, mix_BK: Array) -> list[str]:
     if found.trained is None or not far.size:
         return []
     mix_K = mix_BK[int(np.argmax(beyond_B))]
-    most_K = np.array([high for _, high in found.trained.shares])
+    most_K = found.trained.most_K
     k = int(np.argmax(mix_K - most_K))
     which = "the mixture has" if len(mix_BK) == 1 else f"{far.size} of {len(mix_BK)} mixtures have"
     return [

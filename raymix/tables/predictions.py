@@ -4,6 +4,7 @@
 
 Domains are matched by name, whatever their order. Columns unique/<domain> say how many tokens there are to draw from: a
 law fitted with such columns counts what is drawn beyond them as repeats. Intervals are 90% for the loss of a new run.
+Rows without a scale, as a study has of runs that failed or go on from another model, stay without a loss.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from raymix.laws.base import Array, Law
 from raymix.laws.repetition import stocked
 from raymix.observations import Observations
 from raymix.space import Scale
-from raymix.tables.law_file import LawFile
+from raymix.tables.law_file import ANY_SCALE, LawFile
 from raymix.tables.notes import notes_at, share_notes
 from raymix.target.held_out import Z90
 
@@ -37,14 +38,17 @@ def predict_table(found: LawFile, queries: Observations, origin: str) -> tuple[p
     check_domains(found, queries.domains, origin)
     mix_BK = queries.mix_BK[:, [queries.domains.index(name) for name in found.domains]]
     unique_BK = queries.unique_BK[:, [queries.domains.index(name) for name in found.domains]]
-    loss_BM, sd_BM = _losses(found.law, mix_BK, queries.scale_B2, unique_BK)
-    if found.elsewhere is not None and (far := np.flatnonzero(found.outside(queries.scale_B2))).size:
-        loss_BM[far], sd_BM[far] = _losses(found.elsewhere, mix_BK[far], queries.scale_B2[far], unique_BK[far])
+    scaled_B = np.asarray((np.isfinite(queries.scale_B2) & (queries.scale_B2 > 0)).all(axis=1))
+    scale_B2 = np.where(scaled_B[:, None], queries.scale_B2, ANY_SCALE)
+    loss_BM, sd_BM = _losses(found.law, mix_BK, scale_B2, unique_BK)
+    if found.elsewhere is not None and (far := np.flatnonzero(found.outside(scale_B2))).size:
+        loss_BM[far], sd_BM[far] = _losses(found.elsewhere, mix_BK[far], scale_B2[far], unique_BK[far])
+    loss_BM[~scaled_B] = np.nan
     columns = {name: queries.table[name] for name in (*KEYS, *(f"mixture/{name}" for name in queries.domains))}
     factor_BM = np.exp(Z90 * sd_BM * found.widening(mix_BK)[:, None])
     for prefix, value_BM in (("loss", loss_BM), ("loss_low", loss_BM / factor_BM), ("loss_high", loss_BM * factor_BM)):
         columns |= {f"{prefix}/{name}": pa.array(value_BM[:, i]) for i, name in enumerate(found.eval_domains)}
-    return pa.table(columns), [*_notes(found, queries), *share_notes(found, mix_BK)]
+    return pa.table(columns), [*_notes(found, queries.select(scaled_B)), *share_notes(found, mix_BK)]
 
 
 def check_domains(found: LawFile, domains: Sequence[str], origin: str) -> None:

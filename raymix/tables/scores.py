@@ -16,6 +16,7 @@ import numpy as np
 from raymix.laws.base import Array, Ints, Table
 from raymix.laws.rows import SAME_SCALE
 from raymix.laws.select import rank_correlation, rank_within
+from raymix.observations import scale_groups
 from raymix.target.held_out import ENOUGH
 
 HeldOutBy = Literal["mixtures", "sizes"]
@@ -80,7 +81,7 @@ class HeldOutLosses:
         objective_B = self.objective_error_B()
         weighted = float(np.nanmean(_mean_by(mixture_of(self.table), np.abs(objective_B))))
         last = last_rows(self.table)
-        groups = same_scale(self.table.scale_B2[last, :1])
+        groups = scale_groups(self.table.scale_B2[last, :1])
         return LawScore(
             self.name,
             self.held_out,
@@ -145,10 +146,10 @@ def last_rows(table: Table) -> Ints:
     return np.asarray(order[ends])
 
 
-def same_scale(scale_BS: Array) -> Ints:
-    """Rows within about 1% of each other in every column share a number."""
-    cell_BS = np.round(np.log(scale_BS) / SAME_SCALE)
-    return np.unique(cell_BS, axis=0, return_inverse=True)[1].ravel()
+def same_scale(scale_B2: Array) -> Ints:
+    """Rows of one size and within about 1% of each other's tokens share a number."""
+    size_B, tokens_B = scale_groups(scale_B2[:, :1]), np.round(np.log(scale_B2[:, 1]) / SAME_SCALE)
+    return np.unique(np.column_stack([size_B, tokens_B]), axis=0, return_inverse=True)[1].ravel()
 
 
 def _mean_by(group_B: Ints, value_B: Array) -> Array:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from raymix.laws.robust import tamed_row
-from raymix.laws.rows import SAME_SCALE
+from raymix.laws.rows import SAME_SCALE, distinct
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.target.falling import Exponential, fit_exponential
@@ -123,7 +123,7 @@ def critical_share_of(
 
     `domain` holds the original data; the original loss is the mean over eval domains by `weights_M`, and
     `base_loss_M` are the losses before; None where the table has them in its rows `start`, as that of a study with
-    `recipe.init_from`. `this_stage` takes the base model's tokens out of cumulative rows.
+    `recipe.init_from`. Sizes within 1% are one.
 
     Raises:
         ValueError: an unknown domain, several model sizes, no losses before, or as `critical_share`.
@@ -131,7 +131,7 @@ def critical_share_of(
     if domain not in observations.domains:
         raise ValueError(f"unknown domain {domain!r}; the table has {', '.join(observations.domains)}")
     rows = observations.usable()
-    if len(np.unique(rows.scale_B2[:, 0])) > 1:
+    if len(rows) and len(distinct(rows.scale_B2[:, 0])) > 1:
         raise ValueError("a critical share belongs to one model size: select the rows of one n_params")
     before_M = losses_before(observations) if base_loss_M is None else np.asarray(base_loss_M, float)
     weight, M = np.asarray(weights_M, float), len(observations.eval_domains)

@@ -162,13 +162,15 @@ def verdict(
     guessed: Sequence[str] = (),
     unit: str = NATS,
     mixtures: int | None = None,
+    unjudged: Sequence[str] = (),
 ) -> dict[str, str]:
     """Use the mixture only if its gain over the baseline is above 0 at 95% and above the noise of one run.
 
     And only if the law is one to believe: `order` is its rank correlation on mixtures held out, where that is known,
-    `mixtures` how many there are to judge it by, and `guessed` says what of this reading no run speaks of. The interval
-    of a gain takes the law's form for granted, and is narrow also where that form is wrong: with five runs, of ten
-    gains that it put above 0 seven were none (simulated truths of other forms).
+    `mixtures` how many there are to judge it by, `guessed` says what of this reading no run speaks of, and `unjudged`
+    why that order is not known for this objective. The interval of a gain takes the law's form for granted, and is
+    narrow also where that form is wrong: with five runs, of ten gains that it put above 0 seven were none (simulated
+    truths of other forms).
     """
     interval = f"(90% interval {gain.low:.4f} to {gain.high:.4f})"
     seen = f"predicted gain over the {name} {with_unit(f'{gain.mean:.4f}', unit)} {interval}"
@@ -179,9 +181,10 @@ def verdict(
         if order is not None and order < SOME_ORDER:
             why = f"but the law hardly orders mixtures it has not seen (rank correlation {order:.2f}): confirm it first"
             return {"answer": "keep the baseline: law not trusted", "baseline": name, "reason": f"{seen}, {why}"}
-        if guessed:
-            why = f"above the noise of one run ({noise:.4f}), but {'; '.join(guessed)}: confirm it first"
-            return {"answer": "confirm first: far from the runs", "baseline": name, "reason": f"{seen}, {why}"}
+        if guessed or unjudged:
+            why = f"above the noise of one run ({noise:.4f}), but {'; '.join([*guessed, *unjudged])}: confirm it first"
+            answer = f"confirm first: {'far from the runs' if guessed else 'law not judged'}"
+            return {"answer": answer, "baseline": name, "reason": f"{seen}, {why}"}
         return {"answer": "use it", "reason": f"{seen}, above the noise of one run ({noise:.4f})"}
     why = "the interval includes 0" if gain.low <= 0 else f"less than the noise of one run ({noise:.4f})"
     return {"answer": "keep the baseline: gain within noise", "baseline": name, "reason": f"{seen}; {why}"}
@@ -234,12 +237,16 @@ def stage_notes(space: SearchSpace) -> list[str]:
 
 def repeat_notes(space: SearchSpace, objective: ObjectiveAtScale, mix_K: Array) -> list[str]:
     """What the law cannot know of repeats, where the mixture has any."""
-    epochs_K, parts = space.seen_K(mix_K) * objective.scale[1] / space.available_K, parts_of(objective.law)
-    if epochs_K.max() <= REPEATED:
-        return []
-    domain = f"{space.domain_names[int(np.argmax(epochs_K))]} is repeated {epochs_K.max():.1f} times at the target"
-    if not any(getattr(part, "knows_unique_", False) for part in parts):
-        return [f"{domain}, and repeats count as fresh tokens: the runs had no columns unique/<domain>"]
-    if not any(getattr(part, "saw_repeats_", False) for part in parts):
-        return [f"{domain}, which no run was: what repeats are worth is the published value (arXiv 2305.16264)"]
-    return []
+    per_share_K, parts = objective.scale[1] / space.available_K, parts_of(objective.law)
+    epochs_K, counted_K = space.seen_K(mix_K) * per_share_K, mix_K * per_share_K
+    k, known = int(np.argmax(epochs_K)), any(getattr(part, "knows_unique_", False) for part in parts)
+    notes, domain = list[str](), f"{space.domain_names[k]} is repeated {epochs_K[k]:.1f} times at the target"
+    if epochs_K[k] > REPEATED and not known:
+        notes.append(f"{domain}, and repeats count as fresh tokens: the runs had no columns unique/<domain>")
+    elif epochs_K[k] > REPEATED and not any(getattr(part, "saw_repeats_", False) for part in parts):
+        notes.append(f"{domain}, which no run was: what repeats are worth is the published value (arXiv 2305.16264)")
+    j = int(np.argmax(np.abs(counted_K - epochs_K)))
+    if known and max(counted_K[j], epochs_K[j]) > REPEATED and abs(counted_K[j] - epochs_K[j]) > 0.1:
+        notes.append(f"the law counts repeats as if recipe.stages fixed none of a run: {counted_K[j]:.1f} of "
+                     f"{space.domain_names[j]}, in place of {epochs_K[j]:.1f}")  # fmt: skip
+    return notes

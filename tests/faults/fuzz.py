@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 import yaml
 
 from raymix import SearchSpace, Study
-from raymix.exchange import read_table
 from raymix.observations import Observations
 from raymix.space import SpaceError
 from raymix.store import StoreError
@@ -53,7 +52,7 @@ def table(data: bytes) -> None:
             file = Path(folder) / f"runs{suffix}"
             file.write_bytes(data)
             with contextlib.suppress(ValueError, OSError):
-                Observations.from_table(read_table(file)).usable()
+                Observations.read(file).usable()
 
 
 def record(data: bytes) -> None:

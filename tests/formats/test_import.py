@@ -141,6 +141,24 @@ def test_commas_at_the_end_of_every_line_are_no_columns(tmp_path: Path, caplog: 
     assert "left out: one without a name" in caplog.text
 
 
+def test_a_seed_keeps_all_its_digits(tmp_path: Path) -> None:
+    """As hashes make them: a float has 53 bits."""
+    (tmp_path / "t.csv").write_text(
+        "trial_id,seed,n_params,n_tokens,mixture/a\nq,9007199254740993,1,2,1\nr,7.0,1,2,1\n"
+    )
+    got = import_runs("exchange", tmp_path / "t.csv")
+    assert got.table["seed"].to_pylist() == [9007199254740993, 7]
+    (tmp_path / "t.csv").write_text("trial_id,seed,n_params,n_tokens,mixture/a\nq,1.5,1,2,1\n")
+    with pytest.raises(ValueError, match=r"row 1, column 'seed': '1.5' is not a whole number"):
+        import_runs("exchange", tmp_path / "t.csv")
+
+
+def test_cells_that_other_programs_leave_empty(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("trial_id,n_params,n_tokens,mixture/a,loss/x,seconds\nNA,1,2,1,NA,null\n")
+    got = import_runs("exchange", tmp_path / "t.csv")
+    assert got.trial_ids == ["NA"] and np.isnan(got.loss_BM).all() and np.isnan(got.column("seconds")).all()
+
+
 def test_text_of_another_encoding_is_to_be_saved_as_utf8(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("trial_id,n_params,n_tokens,mixture/b\u00fccher\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"t.csv: cannot be read as text .*; save it as UTF-8"):

@@ -39,12 +39,13 @@ def test_runs_are_joined_by_id_and_not_by_order(tmp_path: Path) -> None:
 
 
 def test_scores_and_counters_are_no_losses_unless_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    head, row = "run,step,n_tokens,qa_acc,qa_acc_norm,exact_match,macc_loss,qa_bpb", "r1,100,1e9,.3,.4,.5,2,1"
+    head = "run,step,n_tokens,qa_acc,qa_acc_per_char,exact_match,macc_loss,qa_bpb"
+    row = "r1,100,1e9,.3,.4,.5,2,1"
     folder = write(tmp_path, RATIOS[:2], [head, row])
     assert import_runs("olmix", folder, **SCALE).eval_domains == ("macc_loss", "qa_bpb")
     assert "taken as losses: macc_loss, qa_bpb; choose with --option metrics=" in caplog.text
-    assert "left out: step, n_tokens, qa_acc, qa_acc_norm, exact_match" in caplog.text
-    assert import_runs("olmix", folder, metrics="qa_acc", **SCALE).eval_domains == ("qa_acc", "qa_acc_norm")
+    assert "left out: step, n_tokens, qa_acc, qa_acc_per_char, exact_match" in caplog.text
+    assert import_runs("olmix", folder, metrics="qa_acc", **SCALE).eval_domains == ("qa_acc", "qa_acc_per_char")
     with pytest.raises(ValueError, match=r"no column looks like a loss \(step, qa_acc\)"):
         import_runs("olmix", write(tmp_path, RATIOS[:2], ["run,step,qa_acc", "r1,100,.3"]), **SCALE)
 

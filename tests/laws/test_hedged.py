@@ -155,9 +155,6 @@ def test_between_the_two_the_level_is_shared_and_a_file_keeps_it() -> None:
     again = law_from_json(law.to_json())
     assert np.array_equal(again.predict(*at_target(np.eye(3))), law.predict(*at_target(np.eye(3))))
     assert not np.array_equal(law.predict(*at_target(np.eye(3))), low) and not np.array_equal(low, high)
-    before = law.to_json()
-    del before["learned"]["own_level_"]
-    assert np.array_equal(law_from_json(before).predict(*at_target(np.eye(3))), low)  # of a file without it
 
 
 def test_runs_of_several_lengths_tell_an_offset_of_tokens() -> None:

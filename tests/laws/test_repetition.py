@@ -13,11 +13,13 @@ from raymix.laws.repetition import REPEAT_VALUE, stocked, worth
 from raymix.laws.union_forms import Form, OneFactor, TwoFactors
 from raymix.observations import Observations
 from raymix.simplex import Polytope
-from raymix.space import Scale
+from raymix.space import Scale, SearchSpace
 from raymix.tables.advise import Wanted, advise
 from raymix.tables.law_file import LawFile
 from raymix.tables.predictions import predict_table
+from raymix.target.objective import objective_of
 from raymix.target.optimum import ObjectiveAtScale, minimise
+from raymix.target.reading import repeat_notes
 
 PLANTED = 3.0  # R*: far from the published 15.39, where the prior is
 SIZES, TOKENS = (2e7, 8e7), (1e9, 2e9, 4e9)
@@ -121,6 +123,19 @@ def test_advice_counts_the_tokens_at_hand() -> None:
     blind = advise(replace(found, law=fitted(TiedUnion(), known=False)), Wanted(scale, available={"a": 2e8}))
     assert any("count as fresh" in note for note in blind.law["notes"])
     assert not any("count as fresh" in note for note in few.law["notes"])
+
+
+def test_repeats_that_stages_make_otherwise_are_said() -> None:
+    """Nine tenths of a run are fixed: half of the rest draws 5 times what there is of b, and the law counts 50."""
+    domains = [{"name": "a"}, {"name": "b", "available_tokens": 1e8}, {"name": "c"}]
+    raw = {"name": "s", "domains": domains, "eval_domains": ["x", "y", "z"]}
+    raw |= {"ladder": [{"n_params": 8e7, "n_tokens": 1e10}], "target": {"n_params": 8e7, "n_tokens": 1e10}}
+    fixed = {"stages": [{"tokens": 0.9, "mixture": {"a": 1}}, {"tokens": 0.1}]}
+    mix_K, law = np.array([0.5, 0.5, 0.0]), fitted(TiedUnion())
+    for recipe, said in ((fixed, True), ({}, False)):
+        space = SearchSpace.parse(raw | {"recipe": recipe})
+        notes = repeat_notes(space, objective_of(space, law), mix_K)
+        assert any("of a run: 50.0 of b, in place of 5.0" in note for note in notes) == said
 
 
 def test_queries_say_what_there_is_to_draw_from() -> None:

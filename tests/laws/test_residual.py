@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from raymix.laws import ResidualGP, TiedUnion, law_from_json
+from raymix.laws import ResidualGP, TiedUnion
 from raymix.laws.process import (
     LEAST,
     PRIOR_MEAN_H,
@@ -103,16 +103,6 @@ def test_stretches_have_mean_square_one_and_leave_no_domain_out() -> None:
     assert np.allclose((stretch_MK**2).mean(axis=1), 1)
     assert stretch_MK[0, 0] > stretch_MK[0, 2] > stretch_MK[0, 1] > 0.5 * LEAST
     assert np.allclose(stretch_MK[1], 1)  # a law that no share moves tells nothing
-
-
-def test_a_file_without_stretches_is_read_as_it_was_meant() -> None:
-    law = synthetic_runs().fit(ResidualGP())
-    data = law.to_json()
-    del data["learned"]["stretch_MK_"]
-    read = law_from_json(data)
-    assert isinstance(read, ResidualGP)
-    assert (read.stretch_MK_ == 1).all()
-    assert read.stretch_MK_.shape == law.stretch_MK_.shape
 
 
 def test_process_does_little_harm_where_the_law_is_right() -> None:

@@ -16,9 +16,9 @@ import pytest
 
 import raymix
 from raymix import SearchSpace, Study
-from raymix.exchange import read_table
 from raymix.formats import FORMATS, import_runs
 from raymix.results import write_results
+from raymix.sheet import read_sheet
 from raymix.tables.law_file import read_law
 from tests import worlds
 
@@ -82,7 +82,7 @@ def test_no_file_of_a_study_is_loaded_as_a_pickle(study: Path, tmp_path: Path) -
 def test_no_table_or_law_is_loaded_as_a_pickle(tmp_path: Path, suffix: str) -> None:
     canary, file = tmp_path / "sung", tmp_path / f"sent{suffix}"
     file.write_bytes(pickle.dumps(Canary(canary)))
-    for read in (read_table, read_law, *(partial(import_runs, form) for form in FORMATS)):
+    for read in (read_sheet, read_law, *(partial(import_runs, form) for form in FORMATS)):
         with pytest.raises((ValueError, OSError)):
             read(file)
     assert not canary.exists()

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from raymix.formats.sheet import existing, read_text
+from raymix.sheet import existing, read_text
 
 DIGITS = 6
 SUMMARY = "mixture.json"

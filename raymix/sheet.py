@@ -10,6 +10,8 @@ import csv
 import difflib
 import gzip
 import io
+import math
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,9 +21,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from raymix.exchange import absent, delimiter_hint
-
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+OTHERS = {";": "semicolons", "\t": "tabs"}
+EMPTY = ("", "NA", "N/A", "#N/A", "n/a", "NULL", "null")  # where a number may stand: what R, SQL and spreadsheets write
+ADDRESS = re.compile(r"[a-z][a-z0-9]+:/")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,23 @@ class Sheet:
         except ValueError as error:
             raise ValueError(f"{self.path}: row {row + 1}, column {name!r}: {error}") from None
 
+    def filled(self) -> list[dict[str, Any]]:
+        """The rows as they stand, None where a cell is empty."""
+        return [{name: None if is_empty(value) else value for name, value in row.items()} for row in self.rows]
+
+    def whole(self, row: int, name: str) -> int:
+        """A cell as a whole number, 0 where empty; 2^53 + 1 too, which no float is.
+
+        Raises:
+            ValueError: the cell is no whole number.
+        """
+        number, text = self.number(row, name), self.text(row, name)
+        if text.lstrip("+-").isdecimal():
+            return int(text)
+        if math.isfinite(number) and not number.is_integer():
+            raise ValueError(f"{self.path}: row {row + 1}, column {name!r}: {text!r} is not a whole number")
+        return int(number) if math.isfinite(number) else 0
+
     def is_numeric(self, name: str) -> bool:
         """Whether at least one cell is a number and not only empty or text."""
         return any(is_number(row[name]) for row in self.rows)
@@ -87,6 +107,12 @@ def _once(path: Path, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{path}: the column {twice[0]!r} stands twice; keep one")
+
+
+def absent(path: Path, what: str = "file") -> str:
+    """Of a file that is not there; of an address, which lost a slash as a path, that it is none of a file here."""
+    said = f"there is no such {what}"
+    return f"{said}: tables and laws are read from a disk" if ADDRESS.match(str(path)) else said
 
 
 def existing(path: str | Path, folder: bool = False) -> Path:
@@ -137,7 +163,7 @@ def as_number(value: Any) -> float:
     Raises:
         ValueError: not a number.
     """
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if is_empty(value):
         return float("nan")
     if not is_number(value):
         raise ValueError(f"{value!r} is not a number")
@@ -157,6 +183,11 @@ def listed(names: Sequence[Any], most: int = 12) -> str:
     """Names with commas, shortened to `most`."""
     shown = ", ".join(str(name) for name in names[:most])
     return shown + (f", ... ({len(names)})" if len(names) > most else "")
+
+
+def is_empty(value: Any) -> bool:
+    """Whether nothing stands in a cell."""
+    return value is None or (isinstance(value, str) and value.strip() in EMPTY)
 
 
 def is_number(value: Any) -> bool:
@@ -185,8 +216,10 @@ def _delimited(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     except csv.Error as error:
         raise ValueError(f"{path}: line {lines.line_num}: {error}") from None
     names = [name.strip() for name in filled[0]]
-    if hint := delimiter_hint(names):
-        raise ValueError(f"{path}: the header is one column{hint}")
+    for sign, kind in OTHERS.items():
+        if len(names) == 1 and sign in names[0]:
+            hint = f"the file seems to be separated by {kind}: save it with commas"
+            raise ValueError(f"{path}: the header is one column; {hint}")
     for number, cells in enumerate(filled[1:], start=1):
         if len(cells) != len(names):
             raise ValueError(f"{path}: row {number} has {len(cells)} cells, the header has {len(names)} columns")
