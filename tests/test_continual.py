@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymix.observations import Observations
+from raymix.stages import Stage, seen, stages, this_stage
 from raymix.target.continual import critical_share, critical_share_of
 from raymix.target.falling import fit_exponential
 
@@ -240,6 +241,49 @@ def test_losses_before_come_from_the_rows_of_a_study() -> None:
     other = [*starts, row(9, 0.5, 1.1 * BEFORE, "start"), *rows]
     with pytest.raises(ValueError, match="on 'old': two models"):
         critical_share_of(Observations.from_rows(other, ("old", "new"), ("old",)), "old", None, [1.0])
+
+
+mixtures = st.lists(st.floats(0, 1), min_size=3, max_size=3).filter(lambda shares: sum(shares) > 0.01)
+
+
+@given(parts=st.lists(st.tuples(mixtures, st.floats(1e6, 1e12)), min_size=1, max_size=5))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_stages_there_and_back(parts: list[tuple[list[float], float]]) -> None:
+    given_ = [Stage(np.array(mix) / sum(mix), n_tokens) for mix, n_tokens in parts]
+    rows = seen(given_)
+    assert rows[-1].n_tokens == pytest.approx(sum(stage.n_tokens for stage in given_))
+    for row in rows:
+        assert row.mixture_K.sum() == pytest.approx(1)
+    for stage, again, row in zip(given_, stages(rows), rows, strict=True):
+        lost = 1e-13 * row.n_tokens / stage.n_tokens  # a short stage after a long one has fewer digits
+        assert again.n_tokens == pytest.approx(stage.n_tokens, rel=max(1e-9, 10 * lost))
+        np.testing.assert_allclose(again.mixture_K, stage.mixture_K, atol=max(1e-9, 100 * lost))
+
+
+def test_continual_run_after_a_base_model() -> None:
+    base, run = Stage(np.array([1.0, 0.0]), 40e9), Stage(np.array([0.25, 0.75]), 10e9)
+    rows = seen([base, run])
+    np.testing.assert_allclose(rows[1].mixture_K, [0.85, 0.15])
+    np.testing.assert_allclose(this_stage(rows[0], rows[1]).mixture_K, [0.25, 0.75])
+    assert seen([]) == stages([]) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: seen([Stage(np.array([0.5, 0.6]), 1e9)]), "stage 0"),
+        (lambda: seen([Stage(np.array([0.5, 0.5]), 0)]), "n_tokens is 0"),
+        (lambda: stages([Stage(np.array([1.0]), 2e9), Stage(np.array([1.0]), 1e9)]), "must add tokens"),
+        (lambda: stages([Stage(np.array([1.0, 0.0]), 2e9), Stage(np.array([0.5, 0.5]), 3e9)]), "not of one run"),
+        (lambda: stages([Stage(np.array([np.nan, 0.5]), 2e9)]), "shares from 0 to 1"),
+        (lambda: stages([Stage(np.array([0.9, 0.9]), 2e9)]), "the later row: 2 shares from 0 to 1 that sum to 1"),
+        (lambda: stages([Stage(np.array([1.0]), np.nan)]), "must add tokens"),
+        (lambda: this_stage(Stage(np.ones(1), 1e9), Stage(np.array([0.5, 0.5]), 2e9)), "the earlier row: 2 shares"),
+    ],
+)
+def test_impossible_stages_are_refused(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 def test_checkpoints_of_the_same_runs_tell_no_more_of_their_noise() -> None:

@@ -19,7 +19,7 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +28,10 @@ from raymix.corpus.shards import Corpus
 from raymix.proxy.shape import ProxyShape
 from raymix.simplex import Array
 from raymix.space import SearchSpace
+from raymix.stages import Stage
 
 Ints = NDArray[np.int64]
 SUBSET = -1  # stands where an epoch number would, for the draw of the unique sequences
-
-
-class Stage(NamedTuple):
-    """A part of a run: the mixture it draws from and the tokens it trains on."""
-
-    mixture_K: Array
-    n_tokens: float
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,13 @@ from raymix.proxy.downstream import measure
 from raymix.proxy.evaluate import EvalLoss, evaluate, held_out, not_finite
 from raymix.proxy.going_on import Before, planned
 from raymix.proxy.loop import Diverged, Run
-from raymix.proxy.plan import Batches, Stage
+from raymix.proxy.plan import Batches
 from raymix.proxy.recipe import resolve
 from raymix.proxy.row import from_json, row_of, to_json
 from raymix.proxy.shape import ProxyShape
 from raymix.simplex import Array, as_mixture
 from raymix.space import SearchSpace
+from raymix.stages import Stage
 
 __all__ = ["Diverged", "Interrupted", "Run", "train_proxy"]
 

@@ -18,9 +18,10 @@ from raymix.observations import Observations
 from raymix.proxy import Diverged, families, resolve, train, train_proxy
 from raymix.proxy import model as models
 from raymix.proxy.evaluate import _spread, evaluate, held_out
-from raymix.proxy.plan import Batches, Stage
+from raymix.proxy.plan import Batches
 from raymix.proxy.task import example
 from raymix.space import SearchSpace
+from raymix.stages import Stage, seen
 
 MakeSpace = Callable[..., SearchSpace]
 HALF = np.asarray([0.5, 0.5])
@@ -250,6 +251,8 @@ def test_stages_are_rows_of_the_table(corpus: Corpus, make_space: MakeSpace) -> 
     rows = rows_of(corpus, make_space(), stages)
     assert [row["n_tokens"] for row in rows] == [1536, 2048]
     assert [(row["mixture/a"], row["tokens/a"]) for row in rows] == [(1, 1536), (1664 / 2048, 1664)]
+    for row, expected in zip(rows, seen(stages), strict=True):
+        assert [row["mixture/a"], row["mixture/b"]] == pytest.approx(expected.mixture_K)
     with pytest.raises(ValueError, match="the stages have 512 tokens, the run 2048"):
         rows_of(corpus, make_space(), stages[1:])
 
