@@ -11,6 +11,7 @@ import glob
 import gzip
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -33,16 +34,18 @@ class File(NamedTuple):
 
 
 def matching(patterns: str | tuple[str, ...], folder: Path) -> list[File]:
-    """The files of the names, globs and URLs, sorted, each once.
+    """The files of the names, globs and URLs, sorted, each once: also where links lead to it by several names.
 
     Raises:
         SpaceError: one of them matches nothing, or its place cannot be reached.
     """
-    found: dict[str, File] = {}
+    found: set[File] = set()
     for pattern in several(patterns):
-        files = _remote(pattern) if "://" in pattern else _local(pattern, folder)
-        found |= {file.path: file for file in files}
-    return sorted(found.values())
+        found.update(_remote(pattern) if "://" in pattern else _local(pattern, folder))
+    once: dict[str, File] = {}
+    for file in sorted(found):
+        once.setdefault(file.path if "://" in file.path else os.path.realpath(file.path), file)
+    return list(once.values())
 
 
 def bare(path: str) -> str:
