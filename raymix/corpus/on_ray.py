@@ -81,10 +81,9 @@ def _given_up(error: BaseException) -> str:
             "take nodes with more memory, start them with fewer cores (each tokenises a part of its own), or cut what "
             "is very long (a document, a row group)"
         )  # fmt: skip
-    tries = len(PAUSES) + 1
     return (
-        f"a part was tokenised {tries} times, and each time {why}: {remedy}; what is done is kept: run the same command "
-        "again"
+        f"a part was tokenised {len(PAUSES) + 1} times, and each time {why}: {remedy}; what is done is kept: run the "
+        "same command again"
     )
 
 

@@ -131,8 +131,13 @@ class Session:
         return self.batches.sequences(k, first, n)
 
 
-def answer(path: list[Array], flops: float) -> Answer:
-    """From the shares of every step."""
+def answer(session: Session, path: list[Array], flops: float) -> Answer:
+    """From the shares of every step of a session that has ended.
+
+    Raises:
+        Diverged: see `Run.look`.
+    """
+    session.run.look(len(path) - 1)
     path_TK = np.stack(path)
     mean_K = path_TK.mean(0)
     return Answer(mean_K / mean_K.sum(), path_TK, flops)
