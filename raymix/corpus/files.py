@@ -45,16 +45,18 @@ def plan(source: Source, files: list[File]) -> Iterator[Chunk]:
         files = sorted(files, key=lambda file: (sort_key("/".join(file.path.split("/")[-2:])), file.path))
     goal = min(max(sum(file.size for file in files) // CHUNKS, SMALLEST), LARGEST)
     texts: list[File] = []
+    size = 0
     for file in files:
         kind, packed = _kind(file.path)
         if kind == "text":
             _no_records(source, file.path)
             texts.append(file)
-            if sum(text.size for text in texts) < goal:
+            size += file.size
+            if size < goal:
                 continue
         if texts:
             yield _together(texts)
-            texts = []
+            texts, size = [], 0
         if kind == "lines" and not packed:
             for start in range(0, max(file.size, 1), goal):
                 stop = min(start + goal, file.size)

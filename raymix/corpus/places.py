@@ -14,7 +14,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -42,10 +42,14 @@ def matching(patterns: str | tuple[str, ...], folder: Path) -> list[File]:
     found: set[File] = set()
     for pattern in several(patterns):
         found.update(_remote(pattern) if "://" in pattern else _local(pattern, folder))
-    once: dict[str, File] = {}
-    for file in sorted(found):
-        once.setdefault(file.path if "://" in file.path else os.path.realpath(file.path), file)
-    return list(once.values())
+    real = cache(os.path.realpath)  # it looks at every name on the way, so what it says of a folder is kept
+
+    def place(path: str) -> str:
+        if "://" in path:
+            return path
+        return real(path) if os.path.islink(path) else os.path.join(real(os.path.dirname(path)), os.path.basename(path))
+
+    return sorted({place(file.path): file for file in sorted(found, reverse=True)}.values())
 
 
 def bare(path: str) -> str:
