@@ -60,7 +60,7 @@ HOW_IT_IS_RUN = ("micro_batch", "compile", "checkpoint_seconds", "hang_seconds",
 class SearchSpace(Frozen):
     """Everything a study needs to know, in the order in which it is read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
     name: str = Field(min_length=1)
     domains: tuple[Domain, ...] = Field(min_length=1)

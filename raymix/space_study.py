@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -117,7 +116,7 @@ class Reuse(Frozen):
                     raise ValueError(f"{kind}: {name!r} names {twice[0]!r} twice")
         for name, shares in ((n, parts) for n, parts in self.split.items() if isinstance(parts, dict)):
             for part, share in shares.items():
-                if not 0 <= share < math.inf:
+                if share < 0:
                     raise ValueError(f"split: the share of {part!r} in {name!r} is {share:g}, it must be 0 or more")
             if not sum(shares.values()):
                 raise ValueError(f"split: the shares of {name!r} are all 0")

@@ -56,6 +56,8 @@ def test_prior_is_proportional_unless_given() -> None:
         (["targett=1"], "did you mean 'target'?"),
         (["budget.trials=many"], "budget.trials is 'many'"),
         (["domains.1.max_share=1.5"], "domains.1.max_share is 1.5"),
+        (["target.n_tokens=.inf"], "target.n_tokens is inf: input should be a finite number"),
+        (["objective.guardrails={web: .nan}"], "objective.guardrails.web is nan: input should be a finite number"),
         (["domains.0.name=code"], "'code' is named twice"),
         (["domains.0.name="], "domains.0.name"),
         (["eval_domains.0.own=books"], "own 'books' is not a domain"),
