@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raymix.corpus.files import CHUNKS, SMALLEST, Chunk, columns, limited, sort_key
+from raymix.corpus.places import in_short
 from raymix.corpus.records import Document, document
 from raymix.space import Source, SpaceError
 
@@ -106,9 +107,8 @@ def _explained(source: Source) -> Iterator[None]:
     except SpaceError:
         raise
     except Exception as error:  # datasets and its file systems raise some twenty kinds
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise SpaceError(
             f"dataset {source.dataset!r} (config {source.config!r}, split {source.split!r}) cannot be loaded: "
-            f"{reason}. Check the names, and HF_TOKEN where it is gated; without network, give the folder of a local "
-            "copy as `dataset`, or its files as `files`"
+            f"{in_short(error)}. Check the names, and HF_TOKEN where it is gated; without network, give the folder of "
+            "a local copy as `dataset`, or its files as `files`"
         ) from None

@@ -23,6 +23,7 @@ import ray
 from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raymix.corpus.places import in_short
 from raymix.corpus.shards import CorpusError
 from raymix.yaml12 import SpaceError
 
@@ -111,10 +112,9 @@ def join(environment: Mapping[str, str]) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
         ray.init(address=address, runtime_env=env, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:  # the last of Ray: no address at all
-        why = " ".join(str(error).split())[:400] or type(error).__name__
         raise NoClusterError(
-            f"RAY_ADDRESS={address}: cannot be joined ({why}); is it up, and is this machine one of its nodes? Without "
-            "RAY_ADDRESS a study runs on this machine alone"
+            f"RAY_ADDRESS={address}: cannot be joined ({in_short(error)}); is it up, and is this machine one of its "
+            "nodes? Without RAY_ADDRESS a study runs on this machine alone"
         ) from error
 
 

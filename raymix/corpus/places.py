@@ -122,7 +122,7 @@ def _system(url: str) -> tuple[Any, str]:
     try:
         return _opener(url)
     except (ImportError, ValueError, OSError) as error:
-        raise SpaceError(f"{url}: its file system cannot be opened ({_short(error)})") from None
+        raise SpaceError(f"{url}: its file system cannot be opened ({in_short(error)})") from None
 
 
 def _installed(module: str) -> bool:
@@ -143,16 +143,17 @@ def named(path: str) -> Iterator[None]:
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
         raise SpaceError(f"{path}: not readable as UTF-8 text ({error}); convert it or take it out of files") from None
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise SpaceError(f"{path}: cannot be read ({_short(error)}); check the file and your access") from None
+        raise SpaceError(f"{path}: cannot be read ({in_short(error)}); check the file and your access") from None
     except Exception as error:
         if "://" not in path:
             raise
         raise SpaceError(  # each store has errors of its own
-            f"{path}: cannot be reached ({_short(error)}); check the network and your access (HF_TOKEN for a gated one)"
+            f"{path}: cannot be reached ({in_short(error)}); check the network and your access (HF_TOKEN where gated)"
         ) from None
 
 
-def _short(error: Exception) -> str:
+def in_short(error: Exception) -> str:
+    """What an error says, on one line."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raymix.corpus.places import in_short
 from raymix.corpus.records import Document
 from raymix.corpus.words import Words, words_of
 from raymix.space import SpaceError
@@ -170,10 +171,9 @@ def _named(name: str, folder: Path) -> Encoder:
     except Exception as error:  # the hub's client raises its own, httpx's and OS errors
         if (local / "tokenizer.json").is_file():
             return _from_file(local / "tokenizer.json")
-        reason = " ".join(str(error).split())[:300]
         raise SpaceError(
-            f"tokenizer {name!r} cannot be loaded: {reason}. Check the name; without network give the path of a local "
-            "copy, or train one: {train: {vocab: 4096}}"
+            f"tokenizer {name!r} cannot be loaded: {in_short(error)}. Check the name; without network give the path of "
+            "a local copy, or train one: {train: {vocab: 4096}}"
         ) from None
     if not getattr(found, "is_fast", False):
         raise SpaceError(f"tokenizer {name!r} has no fast form (tokenizer.json); take one that has, or train one")
