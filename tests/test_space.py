@@ -121,9 +121,13 @@ def test_what_stages_fix_counts_in_the_caps() -> None:
 
 
 def test_resolved_space_survives_a_round_trip() -> None:
-    space = parse().with_available({"web": 1.0, "code": 1.0, "no": 1.0})
+    counted = {"web": 1.0, "code": 1.0, "no": 1.0}
+    space = parse().with_available(counted)
     assert space.available_K.tolist() == [3e6, 1e6, 5e4]  # what the user wrote wins over what was counted
-    assert SearchSpace.parse(space.model_dump(mode="json", exclude_none=True)).hash() == space.hash()
+    assert SearchSpace.parse(space.plain()).hash() == space.hash()
+    uncapped = parse("target.max_epochs=null")
+    assert SearchSpace.parse(uncapped.plain()).target.max_epochs is None
+    assert uncapped.with_available(counted).target.max_epochs is None
 
 
 def test_mixtures_are_checked_at_the_edge() -> None:
