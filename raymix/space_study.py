@@ -12,6 +12,7 @@ from raymix.space_parts import Frozen, Metric, ProxyRung, Rung
 from raymix.space_recipe import Recipe
 
 DEFAULT_TRIALS = 24
+LIMITS = ("trials", "flops", "gpu_hours", "hours")  # of a budget
 TABLES = (".csv", ".tsv", ".gz", ".parquet")
 
 
@@ -38,14 +39,13 @@ class Budget(Frozen):
 
     def limits(self) -> dict[str, float]:
         """The limits that hold, by name; trials where none is given."""
-        given = {name: getattr(self, name) for name in ("trials", "flops", "gpu_hours", "hours")}
-        found = {name: float(value) for name, value in given.items() if value is not None}
+        found = {name: float(value) for name in LIMITS if (value := getattr(self, name)) is not None}
         return found or {"trials": float(DEFAULT_TRIALS)}
 
     @property
     def given(self) -> bool:
         """Whether any limit was set; ask and tell have none otherwise."""
-        return any(getattr(self, name) is not None for name in ("trials", "flops", "gpu_hours", "hours"))
+        return any(getattr(self, name) is not None for name in LIMITS)
 
 
 class Confirm(Frozen):

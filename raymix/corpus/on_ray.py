@@ -76,16 +76,14 @@ def _after(pause: float, call: Callable[[], Any]) -> Any:
 
 
 def _given_up(error: BaseException) -> str:
-    why, remedy = f"its worker died ({type(error).__name__})", "look at the nodes"
+    why = f"its worker died ({type(error).__name__}): look at the nodes"
     if isinstance(error, OutOfMemoryError):
-        why, remedy = "the memory of its node was full", (
-            "take nodes with more memory, start them with fewer cores (each tokenises a part of its own), or cut what "
-            "is very long (a document, a row group)"
-        )  # fmt: skip
-    return (
-        f"a part was tokenised {len(PAUSES) + 1} times, and each time {why}: {remedy}; what is done is kept: run the "
-        "same command again"
-    )
+        why = (
+            "the memory of its node was full: take nodes with more memory, start them with fewer cores (each tokenises "
+            "a part of its own), or cut what is very long (a document, a row group)"
+        )
+    tries = f"a part was tokenised {len(PAUSES) + 1} times, and each time {why}"
+    return f"{tries}; what is done is kept: run the same command again"
 
 
 class NoClusterError(ValueError):

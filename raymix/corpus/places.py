@@ -153,8 +153,8 @@ def named(path: str) -> Iterator[None]:
 
 
 def in_short(error: Exception) -> str:
-    """What an error says, on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """What an error says, on one line and without a stop."""
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 
 
 @contextmanager
