@@ -24,15 +24,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.machine import machine
-from raymix.proxy import Batches, worker_env
+from raymix.proxy import WORKER_ENV, Batches
 from raymix.proxy.plan import domain_order
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = {  # name: environment, goal for raymix's tokens over its, words
-    "raymix": (worker_env(), None, "a trial's step, as raymix runs it"),
+    "raymix": (WORKER_ENV, None, "a trial's step, as raymix runs it"),
     "hf_trainer": ({}, 2.5, "HF Trainer as shipped: GPT-2 with its dropout"),
     "nanogpt": ({}, 2.0, "nanoGPT as shipped for a CPU: --compile=False"),
-    "nanogpt_same": (worker_env(), 0.95, "nanoGPT with our settings: allocator, fused AdamW, precision"),
+    "nanogpt_same": (WORKER_ENV, 0.95, "nanoGPT with our settings: allocator, fused AdamW, precision"),
 }
 TRIAL_SECONDS = 60.0
 N_TOKENS = 2_000_000
@@ -115,7 +115,7 @@ def overhead() -> list[Figure]:
         space, corpus = _small(Path(folder))
         ray.init(
             address="local", num_cpus=1, include_dashboard=False, log_to_driver=False,
-            runtime_env={"env_vars": worker_env()},
+            runtime_env={"env_vars": WORKER_ENV},
         )  # fmt: skip
         clock = Clock()
         trainable = tune.with_parameters(

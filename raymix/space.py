@@ -60,7 +60,7 @@ HOW_IT_IS_RUN = ("micro_batch", "compile", "checkpoint_seconds", "hang_seconds",
 class SearchSpace(Frozen):
     """Everything a study needs to know, in the order in which it is read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
     name: str = Field(min_length=1)
     domains: tuple[Domain, ...] = Field(min_length=1)
@@ -225,9 +225,15 @@ class SearchSpace(Frozen):
         """An array (K,) as `{domain: share}`."""
         return {name: float(share) for name, share in zip(self.domain_names, mix_K, strict=True)}
 
+    def plain(self) -> dict[str, Any]:
+        """As plain data that `parse` reads back, without what is left out."""
+        raw = self.model_dump(mode="json", exclude_none=True)
+        raw["target"]["max_epochs"] = self.target.max_epochs  # none is no cap, left out it is 4
+        return raw
+
     def with_available(self, available: Mapping[str, float]) -> SearchSpace:
         """The resolved space: counted tokens filled in where the user gave none."""
-        raw = self.model_dump(mode="json", exclude_none=True)
+        raw = self.plain()
         for domain in raw["domains"]:
             domain.setdefault("available_tokens", float(available[domain["name"]]))
         return SearchSpace.parse(raw, folder=self._folder)

@@ -32,22 +32,16 @@ def check_names(
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"{kind}: {twice[0]!r} is named twice")
-    for eval_domain in eval_domains:
-        if eval_domain.own is not None and eval_domain.own not in known:
-            raise ValueError(
-                f"eval domain {eval_domain.name!r}: own {eval_domain.own!r} is not a domain ({', '.join(known)})"
-            )
-    for name in (name for group in constraints.groups for name in group.domains):
-        if name not in known:
-            raise ValueError(f"constraints.groups: {name!r} is not a domain")
-    for name in (name for part in recipe.stages for name in part.mixture or ()):
-        if name not in known:
-            raise ValueError(f"recipe.stages: {name!r} is not a domain ({', '.join(known)})")
-    for key, named in (("guardrails", objective.guardrails), ("weights", objective.weights or {})):
-        for name in named:
-            if name not in measured:
-                raise ValueError(f"objective.{key}: {name!r} is not an eval domain or metric ({', '.join(measured)})")
     weights = objective.weights or {}
+    of_domains = [(f"eval domain {e.name!r}: own", e.own) for e in eval_domains if e.own is not None]
+    of_domains += [("constraints.groups:", name) for group in constraints.groups for name in group.domains]
+    of_domains += [("recipe.stages:", name) for part in recipe.stages for name in part.mixture or ()]
+    of_measured = [("objective.guardrails:", name) for name in objective.guardrails]
+    of_measured += [("objective.weights:", name) for name in weights]
+    for kind, names, referred in (("a domain", known, of_domains), ("an eval domain or metric", measured, of_measured)):
+        for where, name in referred:
+            if name not in names:
+                raise ValueError(f"{where} {name!r} is not {kind} ({', '.join(names)})")
     for name, weight in weights.items():
         if not weight >= 0:
             raise ValueError(f"objective.weights: the weight of {name!r} is {weight}, it must be >= 0")

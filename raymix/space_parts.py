@@ -18,9 +18,9 @@ class Scale(NamedTuple):
 
 
 class Frozen(BaseModel):
-    """Unknown keys are errors, values never change."""
+    """Unknown keys are errors and so are infinite numbers, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Between(Frozen):

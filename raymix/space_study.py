@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from raymix.space_parts import Frozen, Metric, ProxyRung, Rung
 from raymix.space_recipe import Recipe
 
 DEFAULT_TRIALS = 24
+LIMITS = ("trials", "flops", "gpu_hours", "hours")  # of a budget
 TABLES = (".csv", ".tsv", ".gz", ".parquet")
 
 
@@ -39,14 +39,13 @@ class Budget(Frozen):
 
     def limits(self) -> dict[str, float]:
         """The limits that hold, by name; trials where none is given."""
-        given = {name: getattr(self, name) for name in ("trials", "flops", "gpu_hours", "hours")}
-        found = {name: float(value) for name, value in given.items() if value is not None}
+        found = {name: float(value) for name in LIMITS if (value := getattr(self, name)) is not None}
         return found or {"trials": float(DEFAULT_TRIALS)}
 
     @property
     def given(self) -> bool:
         """Whether any limit was set; ask and tell have none otherwise."""
-        return any(getattr(self, name) is not None for name in ("trials", "flops", "gpu_hours", "hours"))
+        return any(getattr(self, name) is not None for name in LIMITS)
 
 
 class Confirm(Frozen):
@@ -117,7 +116,7 @@ class Reuse(Frozen):
                     raise ValueError(f"{kind}: {name!r} names {twice[0]!r} twice")
         for name, shares in ((n, parts) for n, parts in self.split.items() if isinstance(parts, dict)):
             for part, share in shares.items():
-                if not 0 <= share < math.inf:
+                if share < 0:
                     raise ValueError(f"split: the share of {part!r} in {name!r} is {share:g}, it must be 0 or more")
             if not sum(shares.values()):
                 raise ValueError(f"split: the shares of {name!r} are all 0")

@@ -12,7 +12,7 @@ ROOT = Path(raymix.__file__).parent
 FLOORS = [
     {"simplex", "polytope", "yaml12", "counts"},
     {"space", "space_parts", "space_polytope", "space_recipe", "space_study", "space_checks"}
-    | {"sheet", "exchange", "observations", "copies"},
+    | {"sheet", "exchange", "observations", "copies", "stages"},
     {"laws"},
     {"target", "design", "corpus", "proxy"},
     {"tables"},

@@ -66,6 +66,8 @@ def test_prior_is_proportional_unless_given() -> None:
         (["targett=1"], "did you mean 'target'?"),
         (["budget.trials=many"], "budget.trials is 'many'"),
         (["domains.1.max_share=1.5"], "domains.1.max_share is 1.5"),
+        (["target.n_tokens=.inf"], "target.n_tokens is inf: input should be a finite number"),
+        (["objective.guardrails={web: .nan}"], "objective.guardrails.web is nan: input should be a finite number"),
         (["domains.0.name=code"], "'code' is named twice"),
         (["domains.0.name="], "domains.0.name"),
         (["eval_domains.0.own=books"], "own 'books' is not a domain"),
@@ -137,9 +139,13 @@ def test_what_stages_fix_counts_in_the_caps() -> None:
 
 
 def test_resolved_space_survives_a_round_trip() -> None:
-    space = parse().with_available({"web": 1.0, "code": 1.0, "no": 1.0})
+    counted = {"web": 1.0, "code": 1.0, "no": 1.0}
+    space = parse().with_available(counted)
     assert space.available_K.tolist() == [3e6, 1e6, 5e4]  # what the user wrote wins over what was counted
-    assert SearchSpace.parse(space.model_dump(mode="json", exclude_none=True)).hash() == space.hash()
+    assert SearchSpace.parse(space.plain()).hash() == space.hash()
+    uncapped = parse("target.max_epochs=null")
+    assert SearchSpace.parse(uncapped.plain()).target.max_epochs is None
+    assert uncapped.with_available(counted).target.max_epochs is None
 
 
 def test_mixtures_are_checked_at_the_edge() -> None:

@@ -52,7 +52,7 @@ def make_work(path: Path, settings: Sequence[str], storage: str, gpu: str | None
     space = SearchSpace.load(path, settings)
     if not space.trains_proxies:
         raise SpaceError(f"{space.name}: the domains have no source, so there is nothing to train on a cluster")
-    raw = space.model_dump(mode="json", exclude_none=True)
+    raw = space.plain()
     if gpu is not None:
         for rung in raw["ladder"]:
             rung.setdefault("resources", {"gpu": 1, "accelerator": gpu})

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raymix.commands.arguments import AtScale, Json, Settings, SpacePath
+from raymix.commands.arguments import AtScale, Json, SpacePath
 from raymix.commands.corpus import prepared, trainable
 from raymix.commands.options import check_out
 from raymix.screens.screen import Screen
@@ -19,12 +19,15 @@ def online(
     space: SpacePath,
     method: Annotated[str, typer.Option(help="doremi, doge, ado or aioli.")] = "doremi",
     scale: AtScale = None,
-    settings: Settings = [],  # noqa: B006 - typer reads the default and never changes it
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Overrides the file: recipe.batch=16")
+    ] = [],  # noqa: B006 - typer reads the default and never changes it
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", help="Where to write the mixture as JSON.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train one proxy (two for doremi) whose mixture follows a published online method; its mean is the answer."""
+    from raymix.proxy import Diverged
     from raymix.proxy.online import METHODS, choose_online
 
     if method not in METHODS:
@@ -38,7 +41,10 @@ def online(
     with Screen(as_json) as screen:
         corpus = prepared(wanted, screen)
         resolved = wanted.with_available(corpus.tokens)
-        found = choose_online(method, corpus, resolved, n_params, n_tokens, seed)
+        try:
+            found = choose_online(method, corpus, resolved, n_params, n_tokens, seed)
+        except Diverged as why:
+            raise ValueError(f"{method}: {why}: lower recipe.learning_rate") from None
         mixture = resolved.shares(found.mixture_K)
         about = {
             "method": method,

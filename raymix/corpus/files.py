@@ -45,16 +45,18 @@ def plan(source: Source, files: list[File]) -> Iterator[Chunk]:
         files = sorted(files, key=lambda file: (sort_key("/".join(file.path.split("/")[-2:])), file.path))
     goal = min(max(sum(file.size for file in files) // CHUNKS, SMALLEST), LARGEST)
     texts: list[File] = []
+    size = 0
     for file in files:
         kind, packed = _kind(file.path)
         if kind == "text":
             _no_records(source, file.path)
             texts.append(file)
-            if sum(text.size for text in texts) < goal:
+            size += file.size
+            if size < goal:
                 continue
         if texts:
             yield _together(texts)
-            texts = []
+            texts, size = [], 0
         if kind == "lines" and not packed:
             for start in range(0, max(file.size, 1), goal):
                 stop = min(start + goal, file.size)
@@ -115,7 +117,7 @@ def _together(files: list[File]) -> Chunk:
 def _texts(source: Source, chunk: Chunk) -> Iterator[Document]:
     for path in chunk.paths:
         with named(path), open_file(path) as stream:
-            text = stream.read().decode().replace("\r\n", "\n")
+            text = stream.read().decode("utf-8-sig").replace("\r\n", "\n")
             if text.strip():
                 yield Document(text, text)
 
@@ -143,8 +145,8 @@ def _lines(source: Source, chunk: Chunk) -> Iterator[Document]:
 def _record(line: bytes, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except UnicodeDecodeError:
-        raise
+    except UnicodeDecodeError as error:
+        raise SpaceError(f"{where}: not UTF-8 ({error}); convert the file, or take the line out") from None
     except (ValueError, RecursionError) as error:
         raise SpaceError(f"{where}: not JSON ({error}); a .jsonl file has one object per line") from None
     if not isinstance(record, dict):
@@ -173,7 +175,7 @@ def _parquet(source: Source, chunk: Chunk) -> Iterator[Document]:
 
     with open_file(chunk.paths[0]) as stream:
         file = pyarrow.parquet.ParquetFile(stream)
-        names = _present(source, file.schema_arrow.names, chunk.paths[0])
+        names = columns(source, file.schema_arrow.names, chunk.paths[0])
         groups = range(chunk.start, chunk.stop or file.num_row_groups)
         yield from _rows(file.iter_batches(1024, row_groups=list(groups), columns=names), source, chunk.paths[0])
 
@@ -188,16 +190,16 @@ def _arrow(source: Source, chunk: Chunk) -> Iterator[Document]:
         except pyarrow.ArrowInvalid:  # not the file form: the stream form
             stream.seek(0)
             batches = file = pyarrow.ipc.open_stream(stream)
-        names = _present(source, file.schema.names, chunk.paths[0])
+        names = columns(source, file.schema.names, chunk.paths[0])
         yield from _rows((batch.select(names) for batch in batches), source, chunk.paths[0])
 
 
-def _present(source: Source, existing: list[str], path: str) -> list[str]:
-    """The columns to read: of a dotted name the one called so, else what stands before its first dot."""
+def columns(source: Source, existing: list[str], where: str) -> list[str]:
+    """The columns a source reads: of a dotted name the one called so, else what stands before its first dot."""
     names = {name: name if name in existing else name.partition(".")[0] for name in fields(source)}
     for name, column in names.items():
         if column not in existing:
-            raise no_field(column, existing, path, "text" if name == source.text else "where` or `origin")
+            raise no_field(column, existing, where, "text" if name == source.text else "where` or `origin")
     return list(dict.fromkeys(names.values()))
 
 

@@ -1,7 +1,7 @@
 """Hugging Face datasets: a name on the hub, a local dataset repository, or a folder of `save_to_disk`.
 
-A streamed dataset is read shard by shard (Parquet: row group by row group), no more of it than is needed; one that
-is downloaded or saved, by ranges of rows.
+A streamed dataset is read shard by shard (of few Parquet files: row group by row group), no more of it than is needed;
+one that is downloaded or saved, by ranges of rows. Columns that nothing asks for are not decoded: there may be images.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from raymix.corpus.files import CHUNKS, SMALLEST, Chunk, limited, sort_key
+from raymix.corpus.files import CHUNKS, SMALLEST, Chunk, columns, limited, sort_key
+from raymix.corpus.places import in_short
 from raymix.corpus.records import Document, document
 from raymix.space import Source, SpaceError
 
 log = logging.getLogger(__name__)
+
+FEW = 64  # files: to cut them at their row groups each process has to look into all of them first
 
 
 def plan(source: Source, folder: Path) -> Iterator[Chunk]:
@@ -46,6 +49,8 @@ def read(source: Source, chunk: Chunk, folder: Path) -> Iterator[Document]:
             rows = found.select(range(chunk.start, chunk.stop or found.num_rows))
         else:
             rows = found.shard(found.num_shards, chunk.start)
+        if rows.column_names is not None:
+            rows = rows.select_columns(columns(source, rows.column_names, where))
         for record in rows:
             if (one := document(record, source, where)) is not None:
                 yield one
@@ -82,7 +87,7 @@ def commit(source: Source, folder: Path) -> str | None:
         return None
 
 
-@lru_cache(maxsize=8)
+@cache
 def _load(name: str, config: str | None, split: str, revision: str | None, streaming: bool, folder: Path) -> Any:
     import datasets
 
@@ -92,7 +97,7 @@ def _load(name: str, config: str | None, split: str, revision: str | None, strea
         return saved[split] if isinstance(saved, dict) else saved
     full = str(root) if root.is_dir() else name
     found = datasets.load_dataset(full, config, split=split, revision=revision, streaming=streaming)
-    return found.reshard() if streaming and hasattr(found, "reshard") else found
+    return found.reshard() if streaming and hasattr(found, "reshard") and found.num_shards < FEW else found
 
 
 @contextmanager
@@ -102,9 +107,8 @@ def _explained(source: Source) -> Iterator[None]:
     except SpaceError:
         raise
     except Exception as error:  # datasets and its file systems raise some twenty kinds
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise SpaceError(
             f"dataset {source.dataset!r} (config {source.config!r}, split {source.split!r}) cannot be loaded: "
-            f"{reason}. Check the names, and HF_TOKEN where it is gated; without network, give the folder of a local "
-            "copy as `dataset`, or its files as `files`"
+            f"{in_short(error)}. Check the names, and HF_TOKEN where it is gated; without network, give the folder of "
+            "a local copy as `dataset`, or its files as `files`"
         ) from None

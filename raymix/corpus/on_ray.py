@@ -10,34 +10,80 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import ray
+from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raymix.corpus.places import in_short
+from raymix.corpus.shards import CorpusError
 from raymix.yaml12 import SpaceError
 
 log = logging.getLogger(__name__)
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in Ray's words: what a job was submitted with
-RETRIES = 3  # of a task whose node died: a part is made again, or found finished
+LOST = (OutOfMemoryError, WorkerCrashedError, NodeDiedError, LocalRayletDiedError)  # the worker's fault, or its node's
+PAUSES = (5.0, 10.0, 20.0, 40.0)  # seconds before a lost task is begun again; then it fails
 REACH_SECONDS = 15.0
 ANSWER_SECONDS = 120.0  # a node may have to start a worker first
 
 
 class RayExecutor(Executor):
-    """One Ray task per call, one core each."""
+    """One Ray task per call, one core each. One that is lost is begun again: a part is made anew, or found finished.
+
+    Not by Ray, which retries what its memory monitor kills without end.
+    """
+
+    def __init__(self) -> None:
+        self._task = ray.remote(num_cpus=1, max_retries=0)(_after)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """A future of the task's result."""
-        task = ray.remote(num_cpus=1, max_retries=RETRIES)(fn)
-        future: Future[Any] = task.remote(*args, **kwargs).future()
-        return future
+        """A future of the task's result; a CorpusError where it was lost too often."""
+        answer: Future[Any] = Future()
+        answer.set_running_or_notify_cancel()
+        self._begin(answer, partial(fn, *args, **kwargs), 0)
+        return answer
+
+    def _begin(self, answer: Future[Any], call: Callable[[], Any], losses: int) -> None:
+        pause = PAUSES[losses - 1] if losses else 0.0
+        self._task.remote(pause, call).future().add_done_callback(partial(self._ended, answer, call, losses))
+
+    def _ended(self, answer: Future[Any], call: Callable[[], Any], losses: int, ended: Future[Any]) -> None:
+        error = ended.exception()
+        if error is None:
+            answer.set_result(ended.result())
+        elif not isinstance(error, LOST):
+            answer.set_exception(error)
+        elif losses < len(PAUSES):
+            log.warning("a worker died while it tokenised (%s); its part is begun again", type(error).__name__)
+            self._begin(answer, call, losses + 1)
+        else:
+            answer.set_exception(CorpusError(_given_up(error)))
+
+
+def _after(pause: float, call: Callable[[], Any]) -> Any:
+    """The result of a call; while it waits it holds its core, so that fewer tasks share the memory of the node."""
+    time.sleep(pause)
+    return call()
+
+
+def _given_up(error: BaseException) -> str:
+    why = f"its worker died ({type(error).__name__}): look at the nodes"
+    if isinstance(error, OutOfMemoryError):
+        why = (
+            "the memory of its node was full: take nodes with more memory, start them with fewer cores (each tokenises "
+            "a part of its own), or cut what is very long (a document, a row group)"
+        )
+    tries = f"a part was tokenised {len(PAUSES) + 1} times, and each time {why}"
+    return f"{tries}; what is done is kept: run the same command again"
 
 
 class NoClusterError(ValueError):
@@ -64,10 +110,9 @@ def join(environment: Mapping[str, str]) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
         ray.init(address=address, runtime_env=env, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:  # the last of Ray: no address at all
-        why = " ".join(str(error).split())[:400] or type(error).__name__
         raise NoClusterError(
-            f"RAY_ADDRESS={address}: cannot be joined ({why}); is it up, and is this machine one of its nodes? Without "
-            "RAY_ADDRESS a study runs on this machine alone"
+            f"RAY_ADDRESS={address}: cannot be joined ({in_short(error)}); is it up, and is this machine one of its "
+            "nodes? Without RAY_ADDRESS a study runs on this machine alone"
         ) from error
 
 

@@ -11,9 +11,10 @@ import glob
 import gzip
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -33,16 +34,22 @@ class File(NamedTuple):
 
 
 def matching(patterns: str | tuple[str, ...], folder: Path) -> list[File]:
-    """The files of the names, globs and URLs, sorted, each once.
+    """The files of the names, globs and URLs, sorted, each once: also where links lead to it by several names.
 
     Raises:
         SpaceError: one of them matches nothing, or its place cannot be reached.
     """
-    found: dict[str, File] = {}
+    found: set[File] = set()
     for pattern in several(patterns):
-        files = _remote(pattern) if "://" in pattern else _local(pattern, folder)
-        found |= {file.path: file for file in files}
-    return sorted(found.values())
+        found.update(_remote(pattern) if "://" in pattern else _local(pattern, folder))
+    real = cache(os.path.realpath)  # it looks at every name on the way, so what it says of a folder is kept
+
+    def place(path: str) -> str:
+        if "://" in path:
+            return path
+        return real(path) if os.path.islink(path) else os.path.join(real(os.path.dirname(path)), os.path.basename(path))
+
+    return sorted({place(file.path): file for file in sorted(found, reverse=True)}.values())
 
 
 def bare(path: str) -> str:
@@ -115,7 +122,7 @@ def _system(url: str) -> tuple[Any, str]:
     try:
         return _opener(url)
     except (ImportError, ValueError, OSError) as error:
-        raise SpaceError(f"{url}: its file system cannot be opened ({_short(error)})") from None
+        raise SpaceError(f"{url}: its file system cannot be opened ({in_short(error)})") from None
 
 
 def _installed(module: str) -> bool:
@@ -136,17 +143,18 @@ def named(path: str) -> Iterator[None]:
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
         raise SpaceError(f"{path}: not readable as UTF-8 text ({error}); convert it or take it out of files") from None
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise SpaceError(f"{path}: cannot be read ({_short(error)}); check the file and your access") from None
+        raise SpaceError(f"{path}: cannot be read ({in_short(error)}); check the file and your access") from None
     except Exception as error:
         if "://" not in path:
             raise
         raise SpaceError(  # each store has errors of its own
-            f"{path}: cannot be reached ({_short(error)}); check the network and your access (HF_TOKEN for a gated one)"
+            f"{path}: cannot be reached ({in_short(error)}); check the network and your access (HF_TOKEN where gated)"
         ) from None
 
 
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def in_short(error: Exception) -> str:
+    """What an error says, on one line and without a stop."""
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 
 
 @contextmanager

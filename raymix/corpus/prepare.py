@@ -250,12 +250,11 @@ def _split(space: SearchSpace, streams: dict[Key, Stream]) -> tuple[Chosen, Chos
 
 
 def _check(space: SearchSpace, train: Chosen, evals: Chosen, encoder: Encoder) -> None:
-    for name, (stream, chosen) in train.items():
-        remedy = "all of it is held out for evaluation; give more documents, or an eval domain its own source"
-        split.require_text("domain", name, int(stream.table["n_tokens"][chosen].sum()), remedy, " left")
-    for name, (stream, chosen) in evals.items():
-        remedy = "its domain has too few documents to hold one out; give more documents, or the eval domain a source"
-        split.require_text("eval domain", name, int(stream.table["n_tokens"][chosen].sum()), remedy, " left")
+    away = "all of it is held out for evaluation; give more documents, or an eval domain its own source"
+    few = "its domain has too few documents to hold one out; give more documents, or the eval domain a source"
+    for kind, side, remedy in (("domain", train, away), ("eval domain", evals, few)):
+        for name, (stream, chosen) in side.items():
+            split.require_text(kind, name, int(stream.table["n_tokens"][chosen].sum()), remedy, " left")
     contents = [{n: s.table["content"][chosen] for n, (s, chosen) in side.items()} for side in (train, evals)]
     overlap = split.check_overlap(contents[0], contents[1])
     if overlap is None:

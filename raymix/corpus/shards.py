@@ -129,7 +129,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any], definition: str) -> N
     manifest["tokenizer"] |= {"file": TOKENIZER, "bytes": tokenizer.stat().st_size, "sha256": file_hash(tokenizer)}
     contents = [(entry["file"], entry["sha256"]) for entry in _entries(manifest)]
     manifest |= {"format": FORMAT, "hash": hashlib.sha256(json.dumps(contents).encode()).hexdigest()}
-    signed = {**manifest, "sha256": _signature(manifest)}
+    signed = {**manifest, "sha256": signature(manifest)}
     write_text(folder / MANIFEST, json.dumps(signed, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -182,6 +182,11 @@ def write_text(path: Path, text: str) -> None:
         _sync(stream)
 
 
+def signature(plain: dict[str, Any]) -> str:
+    """sha256 of plain data."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
 def sync(path: Path) -> None:
     """Bring a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -194,7 +199,7 @@ def sync(path: Path) -> None:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        expected, found = manifest.pop("sha256"), _signature(manifest)
+        expected, found = manifest.pop("sha256"), signature(manifest)
     except FileNotFoundError:
         raise CorpusError(f"{path}: there is no manifest; prepare the corpus again") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -204,10 +209,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if manifest.get("format") != FORMAT:
         raise CorpusError(f"{path}: format {manifest.get('format')}, this version reads {FORMAT}; {_AGAIN}")
     return manifest
-
-
-def _signature(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 _AGAIN = "delete the folder and prepare the corpus again"

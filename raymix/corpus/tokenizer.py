@@ -6,6 +6,7 @@ Either way it is kept as the text of a tokenizer.json, whose hash is part of the
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from raymix.corpus.places import in_short
 from raymix.corpus.records import Document
 from raymix.corpus.words import Words, words_of
 from raymix.space import SpaceError
@@ -24,6 +26,8 @@ END_OF_TEXT = "<|endoftext|>"
 KNOWN_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|eot_id|>", "[SEP]")
 SAMPLE_BYTES = 8_000_000  # of all domains together; more changes a small vocabulary little
 PIECE = 100_000  # characters given to the trainer at a time
+LONGEST = 1_000_000  # characters encoded at once: while that lasts each takes up to 150 bytes
+CUT = re.compile(r"(?<=[^\W_])(?= [^\W_])")  # before a space between words: tokenizers of words cut there too
 
 
 @dataclass(frozen=True)
@@ -65,22 +69,26 @@ class Encoder:
         return words_of(self.backend, self.dtype)
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
-        """Ids of each text, end of text included.
+        """Ids of each text, end of text included; a very long text is encoded piece by piece.
 
         Raises:
             SpaceError: the tokenizer has no id for a part of a text.
         """
         clean = [text.encode("utf-8", "replace").decode() for text in texts]  # lone surrogates
+        end = self.dtype(self.end_of_text)
+        if max(map(len, clean), default=0) <= LONGEST:
+            return [np.append(ids, end) for ids in self._ids(clean)]
+        cut = (pieces(text, LONGEST) for text in clean)
+        return [np.append(np.concatenate([self._ids([piece])[0] for piece in found]), end) for found in cut]
+
+    def _ids(self, texts: Sequence[str]) -> list[NDArray[Any]]:
         try:
-            found = self.words.encode(clean) if self.words is not None else [None] * len(clean)
-            left = [text for text, ids in zip(clean, found, strict=True) if ids is None]
+            found = self.words.encode(texts) if self.words is not None else [None] * len(texts)
+            left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
             others = iter(self.backend.encode_batch_fast(left, add_special_tokens=False))
         except Exception as error:  # the library has one kind for everything
             raise SpaceError(f"the tokenizer cannot encode the text ({error}): take one made for it") from None
-        return [self._ended(next(others).ids if ids is None else ids) for ids in found]
-
-    def _ended(self, ids: ArrayLike) -> NDArray[Any]:
-        return np.append(np.asarray(ids, dtype=self.dtype), self.dtype(self.end_of_text))
+        return [np.asarray(next(others).ids if ids is None else ids, dtype=self.dtype) for ids in found]
 
     def decode(self, ids: NDArray[Any]) -> str:
         """Text of some ids."""
@@ -90,6 +98,17 @@ class Encoder:
         """Texts of several arrays of ids, special tokens included."""
         found: list[str] = self.backend.decode_batch([ids.tolist() for ids in batch], skip_special_tokens=False)
         return found
+
+
+def pieces(text: str, longest: int) -> Iterator[str]:
+    """A text in pieces of at most `longest` characters that begin with a word, where there are words."""
+    start = 0
+    while len(text) - start > longest:
+        cut = CUT.search(text, start + longest // 2, start + longest)
+        end = cut.start() if cut else start + longest
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def make_tokenizer(choice: TokenizerChoice, texts: Sequence[Iterable[Document]], folder: Path) -> Encoder:
@@ -152,10 +171,9 @@ def _named(name: str, folder: Path) -> Encoder:
     except Exception as error:  # the hub's client raises its own, httpx's and OS errors
         if (local / "tokenizer.json").is_file():
             return _from_file(local / "tokenizer.json")
-        reason = " ".join(str(error).split())[:300]
         raise SpaceError(
-            f"tokenizer {name!r} cannot be loaded: {reason}. Check the name; without network give the path of a local "
-            "copy, or train one: {train: {vocab: 4096}}"
+            f"tokenizer {name!r} cannot be loaded: {in_short(error)}. Check the name; without network give the path of "
+            "a local copy, or train one: {train: {vocab: 4096}}"
         ) from None
     if not getattr(found, "is_fast", False):
         raise SpaceError(f"tokenizer {name!r} has no fast form (tokenizer.json); take one that has, or train one")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from raymix.proxy.environment import WORKER_ENV, worker_env
+from raymix.proxy.environment import WORKER_ENV
 from raymix.proxy.plan import Batches
 from raymix.proxy.recipe import resolve
 from raymix.proxy.shape import ProxyShape
@@ -37,7 +37,6 @@ __all__ = [
     "seconds_per_step",
     "train_proxy",
     "train_stacked",
-    "worker_env",
 ]
 
 

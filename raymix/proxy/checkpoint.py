@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from raymix.corpus.shards import file_hash, sync, write_text
+from raymix.corpus.shards import file_hash, signature, sync, write_text
 
 log = logging.getLogger(__name__)
 
@@ -210,13 +210,13 @@ def _write(folder: Path, run: str, snapshot: Snapshot) -> None:
         sync(folder / name)
         files[name] = file_hash(folder / name)
     state = {"format": FORMAT, "run": run, "step": snapshot.step, "files": files, "notes": snapshot.notes}
-    write_text(folder / STATE, json.dumps({**state, "sha256": _signature(state)}))
+    write_text(folder / STATE, json.dumps({**state, "sha256": signature(state)}))
     sync(folder)
 
 
 def _read(folder: Path, run: str) -> Snapshot:
     state = json.loads((folder / STATE).read_text())
-    if state.pop("sha256") != _signature(state) or state["format"] != FORMAT:
+    if state.pop("sha256") != signature(state) or state["format"] != FORMAT:
         raise ValueError(f"{STATE} is damaged or of another version")
     if state["run"] != run:
         raise ValueError("it belongs to a run with other settings")
@@ -224,7 +224,3 @@ def _read(folder: Path, run: str) -> Snapshot:
         if (found := file_hash(folder / name)) != expected:
             raise ValueError(f"{name}: sha256 {expected} expected, {found} found")
     return Snapshot(state["step"], load_file(folder / WEIGHTS), load_file(folder / REST), state["notes"])
-
-
-def _signature(state: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

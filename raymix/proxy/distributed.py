@@ -73,7 +73,15 @@ def across(size: int, device: str, rows: Callable[..., Iterator[Any]], **argumen
 
     `rows` is a function of a module, and its arguments can be pickled to a process of one's own making. `device` is
     "cpu", or "cuda" for one GPU each.
+
+    Raises:
+        ValueError: there are fewer GPUs than processes.
     """
+    if device == "cuda" and (seen := torch.cuda.device_count()) < size:  # the others would end, and this one wait
+        raise ValueError(
+            f"a trial was given {size} GPUs, and sees {seen}: of the slices of a GPU (MIG) a process sees one alone; "
+            "say gpu: 1 in `resources` of the ladder"
+        )
     with tempfile.TemporaryDirectory(prefix="raymix-ranks-") as folder:
         meeting = f"file://{folder}/meeting"
         context = multiprocessing.get_context("spawn")

@@ -7,17 +7,12 @@ process starts, so whoever starts workers passes them on; setting them later has
 
 from __future__ import annotations
 
-
-def worker_env(threads: int = 1) -> dict[str, str]:
-    """Environment variables for a worker that computes with `threads` CPU threads."""
-    return {
-        "MALLOC_MMAP_MAX_": "0",  # never mmap a tensor: its pages would be zeroed anew each time
-        "MALLOC_TRIM_THRESHOLD_": "8000000000",  # bytes at the top of the heap that are kept
-        "MALLOC_TOP_PAD_": "500000000",  # bytes asked for at a time
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-
-
-WORKER_ENV = worker_env()
+WORKER_ENV = {
+    "MALLOC_MMAP_MAX_": "0",  # never mmap a tensor: its pages would be zeroed anew each time
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",  # bytes at the top of the heap that are kept
+    "MALLOC_TOP_PAD_": "500000000",  # bytes asked for at a time
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""Of a worker that computes with one CPU thread."""

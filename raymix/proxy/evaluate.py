@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from raymix.corpus.shards import Corpus
 from raymix.proxy.head import token_losses
-from raymix.proxy.model import autocast, before_head, head_bias, head_weight
+from raymix.proxy.model import autocast, before_head, head_bias, head_weight, on_device
 from raymix.proxy.task import Example, example
 from raymix.space import SearchSpace
 
@@ -80,21 +81,19 @@ def _key(eval_domain: str) -> list[int]:
 
 
 @torch.no_grad()
+def losses_of(model: Any, task: Example, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Loss (rows,) of every predicted token, nats."""
+    inputs, places, targets = on_device(task, device)
+    with autocast(device, dtype):
+        hidden = before_head(model, inputs, places)
+    return token_losses(hidden, head_weight(model), targets.flatten(), dtype, head_bias(model))
+
+
 def _loss(model: Any, task: Example, device: torch.device, dtype: torch.dtype) -> EvalLoss:
     n_sequences, context = task.inputs.shape
     rows = max(1, (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS) // context)
-    means = [_sequence_means(model, task.rows(slice(i, i + rows)), device, dtype) for i in range(0, n_sequences, rows)]
-    per_sequence = np.concatenate(means)
+    parts = [task.rows(slice(start, start + rows)) for start in range(0, n_sequences, rows)]
+    means = [losses_of(model, part, device, dtype).view(len(part.inputs), -1).mean(1) for part in parts]
+    per_sequence = torch.cat(means).double().cpu().numpy()
     error = per_sequence.std(ddof=1) / len(per_sequence) ** 0.5 if len(per_sequence) > 1 else float("nan")
     return EvalLoss(float(per_sequence.mean()), float(error))
-
-
-def _sequence_means(model: Any, task: Example, device: torch.device, dtype: torch.dtype) -> NDArray[np.float64]:
-    inputs, places, targets = (
-        None if p is None else torch.from_numpy(np.ascontiguousarray(p)).to(device) for p in task
-    )
-    assert inputs is not None and targets is not None
-    with autocast(device, dtype):
-        hidden = before_head(model, inputs, places)
-    losses = token_losses(hidden, head_weight(model), targets.flatten(), dtype, head_bias(model))
-    return np.asarray(losses.view(len(inputs), -1).mean(1).cpu().numpy(), dtype=np.float64)

@@ -92,7 +92,9 @@ class ProxyLM(TemplateLM):  # type: ignore[misc]
 
     def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
         scores = [(0.0, True)] * len(requests)
-        pieces = [p for i, (_, before, answer) in enumerate(requests) for p in cut(i, before, answer, self.context)]
+        pieces: list[Piece] = []
+        for i, ((_, text), before, answer) in enumerate(requests):  # either is empty where a token is of both texts
+            pieces += cut(i, before or [self.eot_token_id], answer or self.tok_encode(text), self.context)
         for batch in _batches(pieces, CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS):
             for piece, (score, greedy) in zip(batch, self._scored(batch), strict=True):
                 before, always = scores[piece.request]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from raymix.proxy import families
@@ -64,18 +65,32 @@ def located(init_from: str, folder: Path | None) -> str:
 
 
 def load(path: str, attention: str) -> nn.Module:
-    """The model in float32 on the CPU, without dropout."""
+    """The model in float32 on the CPU, without dropout.
+
+    Raises:
+        SpaceError: its weights cannot be read, or are not all that its config.json speaks of.
+    """
     config = _config(path)
     for name in DROPOUTS:
         if hasattr(config, name):
             setattr(config, name, 0.0)
     config._attn_implementation = attention
     try:
-        model = families.auto_class(config.model_type).from_pretrained(
-            path, config=config, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+        model, found = families.auto_class(config.model_type).from_pretrained(
+            path,
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise SpaceError(f"recipe.init_from {path}: no weights in safetensors that can be read ({error})") from None
+    if missing := sorted(found["missing_keys"]):  # else drawn at random, and said by nobody
+        raise SpaceError(
+            f"recipe.init_from {path}: {len(missing)} of the weights that its config.json speaks of are not there "
+            f"({missing[0]}, ...): take a whole checkpoint, its head too"
+        )
     assert isinstance(model, nn.Module)
     return model.train()
 

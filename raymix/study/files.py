@@ -83,7 +83,7 @@ def read_space(store: Store, about: dict[str, Any]) -> SearchSpace:
 
 def as_written(space: SearchSpace) -> dict[str, Any]:
     """A space as plain data, the form in which two are compared."""
-    return space.model_dump(mode="json", exclude_none=True)
+    return space.plain()
 
 
 def _digest(about: dict[str, Any]) -> str:

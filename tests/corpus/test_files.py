@@ -163,6 +163,22 @@ def test_a_prepared_corpus_needs_no_network(
         prepare(space, tmp_path / "another")
 
 
+def test_a_file_that_links_lead_to_by_several_names_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.jsonl").write_bytes(lines(TEXTS))
+    (tmp_path / "text" / "b.jsonl").symlink_to("a.jsonl")
+    (tmp_path / "text" / "again").symlink_to(tmp_path / "text")  # a loop, which ** follows
+    assert read(Source(files=("text/**/*.jsonl", "text/../text/a.jsonl")), tmp_path) == TEXTS
+
+
+def test_a_mark_of_byte_order_is_no_text_and_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbftext")
+    assert read(Source(files="a.txt"), tmp_path) == ["text"]
+    (tmp_path / "a.jsonl").write_bytes(lines(TEXTS[:3]) + b'{"text": "caf\xe9"}\n')
+    with pytest.raises(SpaceError, match=r"a\.jsonl, line 4: not UTF-8 .* take the line out"):
+        read(Source(files="a.jsonl"), tmp_path)
+
+
 def test_unknown_places_are_named(memory: str, tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match=r"memory://corpus/\*\.parquet.*no file matches"):
         read(Source(files=f"{memory}/*.parquet"), tmp_path)

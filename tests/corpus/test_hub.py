@@ -67,6 +67,27 @@ def test_a_streamed_dataset_is_cut_at_its_row_groups(tmp_path: Path) -> None:
     assert found == [f"en {text}" for text in TEXTS[20:30]]
 
 
+@pytest.mark.usefixtures("repository")
+def test_of_many_files_none_is_opened_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "FEW", 1)
+    source = {"dataset": "repo", "config": "en", "text": "body"}
+    assert read(tmp_path, **source) == [f"en {text}" for text in TEXTS]
+    assert len(list(sources.plan(Source.model_validate(source), tmp_path))) == 1
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_columns_that_nobody_asks_for_are_not_decoded(
+    tmp_path: Path, streaming: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    features = datasets.Features({"text": datasets.Value("string"), "scan": datasets.Image()})
+    no_image = [{"bytes": b"none", "path": None}] * len(TEXTS)
+    (tmp_path / "scans").mkdir()
+    table = pa.table({"text": TEXTS, "scan": no_image}, schema=features.arrow_schema)
+    pa.parquet.write_table(table, tmp_path / "scans" / "train.parquet")
+    assert read(tmp_path, dataset="scans", streaming=streaming) == TEXTS
+
+
 def test_a_saved_dataset_is_cut_by_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "SMALLEST", 64)
     saved = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": TEXTS})})

@@ -88,7 +88,7 @@ def test_manifest_cannot_point_outside(corpus: Corpus) -> None:
     manifest = json.loads((corpus.path / MANIFEST).read_text())
     del manifest["sha256"]
     manifest["train"]["a"]["file"] = "../outside.npy"
-    signed = {**manifest, "sha256": shards._signature(manifest)}
+    signed = {**manifest, "sha256": shards.signature(manifest)}
     (corpus.path / MANIFEST).write_text(json.dumps(signed))
     with pytest.raises(CorpusError, match="outside"):
         open_corpus(corpus.path)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from raymix.corpus import words
+from raymix.corpus import tokenizer, words
 from raymix.corpus.records import Document
 from raymix.corpus.tokenizer import END_OF_TEXT, Encoder, train_tokenizer
 from raymix.corpus.words import words_of
@@ -103,6 +103,21 @@ def test_a_letter_that_one_engine_does_not_know_is_cut_as_the_tokenizer_does(for
     letters = "\ua7ce\ua7d2\uac00"  # of Unicode 17 and 16, and an old one; to who does not know it a letter is a sign
     texts = [f"{before}{letter}" for letter in letters for before in "a!"]
     assert [ids.tolist() for ids in encoder.encode(texts)] == of_the_library(encoder, texts)
+
+
+@pytest.mark.parametrize("pattern", [None, LLAMA_3])
+def test_a_very_long_text_is_cut_where_its_tokenizer_cuts(monkeypatch: pytest.MonkeyPatch, pattern: str | None) -> None:
+    encoder = trained(pattern)
+    whole = encoder.encode([TEXT, "a", ""])
+    monkeypatch.setattr(tokenizer, "LONGEST", 80)
+    assert [ids.tolist() for ids in encoder.encode([TEXT, "a", ""])] == [ids.tolist() for ids in whole]
+
+
+@pytest.mark.parametrize("text", ["", "\u4f60\u597d" * 100, "some words " * 50, " " * 100])
+def test_pieces_are_the_text_and_none_is_too_long(text: str) -> None:
+    cut = list(tokenizer.pieces(text, 30))
+    assert "".join(cut) == text
+    assert all(len(piece) <= 30 for piece in cut)
 
 
 def test_a_word_is_given_to_the_tokenizer_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -323,3 +324,23 @@ def test_cluster_tasks_make_the_same_bytes(large: SearchSpace, tmp_path: Path, m
         finally:
             ray.shutdown()
     assert bytes_of(there.path) == bytes_of(here.path)
+
+
+@pytest.mark.slow
+def test_a_task_that_ray_kills_for_memory_is_tried_so_often_and_no_oftener(
+    large: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    from raymix.corpus import on_ray
+
+    monkeypatch.setattr(on_ray, "PAUSES", (0.0, 0.0))
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # any node is full
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    with tempfile.TemporaryDirectory(prefix="rm") as short:
+        ray.init(address="local", num_cpus=2, include_dashboard=False, _temp_dir=short)
+        try:
+            waits = on_ray.RayExecutor().submit(time.sleep, 600.0)
+            with pytest.raises(CorpusError, match=r"tokenised 3 times.*memory of its node was full.*fewer cores"):
+                waits.result(timeout=300)
+        finally:
+            ray.shutdown()

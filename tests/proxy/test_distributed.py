@@ -74,6 +74,12 @@ def test_each_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(rows) == ["cuda:1"] and done == ["cuda:1", "nccl"]
 
 
+def test_slices_of_a_gpu_of_which_a_process_sees_one_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match=r"given 2 GPUs, and sees 1: .*MIG"):
+        next(across(2, "cuda", train_proxy))
+
+
 def test_the_first_process_does_not_wait_for_the_others_when_it_alone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """An orderly end of nccl waits for every process of a node, and they wait for gradients."""
     done: list[str] = []

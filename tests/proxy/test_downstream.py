@@ -122,6 +122,8 @@ def test_likelihoods_are_those_of_the_model(text_corpus: Corpus) -> None:
         start = ids(before) or [encoder.end_of_text]
         expected = likelihood(model, start[-(CONTEXT + 1 - len(ids(answer))) :], ids(answer))
         assert score == pytest.approx(expected, abs=2e-4)  # float32 against float64, a few tokens
+    assert lm.loglikelihood(asked((" ", "no"))) == lm.loglikelihood(asked(("", " no")))  # the space is the answer's
+    assert lm.loglikelihood(asked(("The riv", "er")))[0][0] < 0  # though "The river" has fewer tokens than "The riv"
     (whole,) = lm.loglikelihood_rolling(asked((document(),)))
     tokens = ids(document())
     assert len(tokens) > 3 * CONTEXT

@@ -8,7 +8,7 @@ import torch
 
 from raymix.corpus import Corpus
 from raymix.proxy import resolve
-from raymix.proxy.loop import Run
+from raymix.proxy.loop import Diverged, Run
 from raymix.proxy.online import METHODS, ado, aioli, choose_online, doge, doremi
 from raymix.proxy.online.session import Session
 from raymix.proxy.plan import Batches
@@ -38,6 +38,15 @@ def test_flops_are_those_of_the_sequences_drawn(corpus: Corpus, make_space: Make
     for method, sequences in {"doge": 2, "ado": 3, "doremi": 3 + 2 * 5 / 3}.items():
         found = choose_online(method, corpus, space, 2e4, shape.n_tokens)
         assert found.flops == pytest.approx(n_steps * sequences * a_sequence)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("n_steps", [12, 60])
+def test_a_run_that_diverges_answers_with_no_mixture(
+    method: str, n_steps: int, corpus: Corpus, make_space: Make
+) -> None:
+    with pytest.raises(Diverged, match="training loss is"):
+        choose_online(method, corpus, make_space(learning_rate=1e6), 2e4, n_steps * 4 * 32)
 
 
 def test_an_unknown_method_is_refused_by_name() -> None:

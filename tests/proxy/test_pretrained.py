@@ -14,6 +14,7 @@ import torch
 from raymix.corpus import Corpus
 from raymix.proxy import model as models
 from raymix.proxy import resolve, train_proxy
+from raymix.proxy.pretrained import load
 from raymix.space import SearchSpace, SpaceError
 
 MakeSpace = Callable[..., SearchSpace]
@@ -56,6 +57,21 @@ def test_a_model_that_does_not_fit_is_refused(corpus: Corpus, make_space: MakeSp
     (tmp_path / "base" / "config.json").write_text(json.dumps({**config, "model_type": "bloom"}))
     with pytest.raises(SpaceError, match="'bloom' is not one of"):
         resolve(make_space(init_from=path).recipe, 2e4, 2048, 200)
+
+
+def test_a_model_of_which_weights_are_missing_or_torn_is_not_completed_at_random(
+    corpus: Corpus, make_space: MakeSpace, tmp_path: Path
+) -> None:
+    shape, path = resolve(make_space(family="llama").recipe, 2e4, 2048, corpus.vocab), tmp_path / "base"
+    models.build(shape, 0).save_pretrained(path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    with pytest.raises(SpaceError, match=r"1 of the weights .* are not there \(lm_head\.weight, \.\.\.\)"):
+        load(str(path), "eager")
+    weights = (path / "model.safetensors").read_bytes()
+    (path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(SpaceError, match="no weights in safetensors that can be read"):
+        load(str(path), "eager")
 
 
 def test_weights_that_are_a_pickle_are_not_read(corpus: Corpus, make_space: MakeSpace, tmp_path: Path) -> None:

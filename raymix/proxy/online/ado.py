@@ -45,7 +45,7 @@ def choose(corpus: Corpus, space: SearchSpace, n_params: float, n_tokens: float,
         recent_K = CREDIT_MEMORY * share_K + (1 - CREDIT_MEMORY) * recent_K
         path.append(share_K)
         _step(session, step, share_K, history)
-    return answer(path, session.flops())
+    return answer(session, path, session.flops())
 
 
 def preferred(prior_K: Array, recent_K: Array, speed_K: Array) -> Array:
@@ -65,10 +65,10 @@ def smoothed(preference_K: Array, average_K: Array, step: int) -> tuple[Array, A
 
 
 def learning_speed(seen: list[tuple[int, float]], now: int) -> float:
-    """-dL/dn at step `now` of L(n) = e + b n^-a fitted to (step, loss); 0 with fewer than four points."""
-    if len(seen) < 4:
+    """-dL/dn at step `now` of L(n) = e + b n^-a fitted to (step, loss); 0 with fewer than four, or one not finite."""
+    n, loss = np.array(seen, float).reshape(-1, 2).T
+    if len(n) < 4 or not np.isfinite(loss).all():
         return 0.0
-    n, loss = np.array(seen, float).T
     lowest, first = float(loss.min()), float(loss[0])
 
     def residuals(p: Array) -> Array:

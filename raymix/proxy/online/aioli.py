@@ -70,7 +70,7 @@ def choose(corpus: Corpus, space: SearchSpace, n_params: float, n_tokens: float,
             session.plain_step(len(path), share_K)
             path.append(share_K)
     sequences = trained + looks * n_domains * n_aside / 3
-    return answer(path, session.shape.flops_per_token * session.shape.context * sequences)
+    return answer(session, path, session.shape.flops_per_token * session.shape.context * sequences)
 
 
 def perturbed(n_domains: int) -> Array:

@@ -30,7 +30,7 @@ def choose(corpus: Corpus, space: SearchSpace, n_params: float, n_tokens: float,
         share_K = updated(share_K, alignment([gradient for _, gradient in found]), session.shape.rate(step))
         path.append(share_K)
         session.weighted_step(step, ((float(share), *part) for share, part in zip(share_K, found, strict=True)))
-    return answer(path, session.flops())
+    return answer(session, path, session.flops())
 
 
 def alignment(gradients: list[list[Tensor]]) -> Array:

@@ -33,7 +33,7 @@ def choose(corpus: Corpus, space: SearchSpace, n_params: float, n_tokens: float,
         parts = ((float(share), *session.gradient(task)) for share, task in zip(share_K, tasks, strict=True))
         session.weighted_step(step, parts)
     # forward of the reference and a second one of the proxy: two thirds of a training pass
-    return answer(path, reference.flops() + session.flops(5 / 3))
+    return answer(session, path, reference.flops() + session.flops(5 / 3))
 
 
 def updated(share_K: Array, excess_K: Array) -> Array:

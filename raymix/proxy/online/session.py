@@ -18,7 +18,7 @@ from torch import Tensor
 
 from raymix.corpus.shards import Corpus
 from raymix.proxy import model as models
-from raymix.proxy.head import token_losses
+from raymix.proxy.evaluate import losses_of
 from raymix.proxy.loop import LOOK_EVERY, Run
 from raymix.proxy.plan import Batches
 from raymix.proxy.recipe import resolve
@@ -83,11 +83,7 @@ class Session:
     def losses(self, task: Example, run: Run | None = None) -> Tensor:
         """Loss of every predicted token (nats), without gradients, under this run's model or another's."""
         run = run or self.run
-        inputs, places, targets = models.on_device(task, run.device)
-        with torch.no_grad(), models.autocast(run.device, run.dtype):
-            hidden = models.before_head(run.model, inputs, places)
-        weight, bias = models.head_weight(run.model), models.head_bias(run.model)
-        return token_losses(hidden, weight, targets.flatten(), run.dtype, bias)
+        return losses_of(run.model, task, run.device, run.dtype)
 
     def gradient(self, task: Example) -> tuple[float, list[Tensor]]:
         """Mean loss of a task and its gradient by every parameter; the run's own gradients end at 0."""
@@ -131,8 +127,13 @@ class Session:
         return self.batches.sequences(k, first, n)
 
 
-def answer(path: list[Array], flops: float) -> Answer:
-    """From the shares of every step."""
+def answer(session: Session, path: list[Array], flops: float) -> Answer:
+    """From the shares of every step of a session that has ended.
+
+    Raises:
+        Diverged: see `Run.look`.
+    """
+    session.run.look(len(path) - 1)
     path_TK = np.stack(path)
     mean_K = path_TK.mean(0)
     return Answer(mean_K / mean_K.sum(), path_TK, flops)
