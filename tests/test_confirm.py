@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -494,3 +495,16 @@ def test_what_pairs_saw_outweighs_the_law(gains: dict[str, Gain], answer: str, b
     verdict = weighed(said, confirmed).verdict
     assert (verdict["answer"], verdict.get("baseline")) == (answer, baseline)
     assert why in verdict["reason"]
+
+
+@pytest.mark.parametrize(("rise", "baseline"), [(0.005, "uniform"), (0.08, None)])
+def test_a_better_baseline_that_breaks_a_guardrail_is_not_the_one_to_keep(rise: float, baseline: str | None) -> None:
+    at, one = {"n_params": 1e6, "n_tokens": 1e8}, Interval(2.0, 1.9, 2.1)
+    said = Recommendation({"web": 1.0}, at, {}, one, {}, {}, {}, {"notes": []}, {}, {"answer": "use it"}, {})
+    gains = {
+        "prior": replace(seen(0.1, 0.1, high=0.12), by_eval={"books": 0.003}),
+        "uniform": replace(seen(-0.1, -0.1, high=-0.05), by_eval={"books": 0.003 + rise}),
+    }
+    guard = {"books": Guard(0.01, None, -0.003, -0.004, -0.002)}
+    confirmed = Confirmation(at, [1000, 1001], {"proposal": {"web": 1.0}}, {}, 6, 0, 0, gains, [], guardrails=guard)
+    assert weighed(said, confirmed).verdict.get("baseline") == baseline

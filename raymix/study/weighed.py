@@ -49,7 +49,11 @@ def _verdict(found: Recommendation, confirmed: Confirmation) -> dict[str, str]:
         kept = {"answer": "keep the baseline: guardrail broken", "baseline": "prior"}
         reason = f"{said('prior')}; but {'; '.join(broken)}"
         return {**kept, "reason": f"{reason}; raymix confirm trains what the law, which knows this now, proposes"}
-    better = {name: gain.mean for name, gain in confirmed.gains.items() if gain.mean is not None and gain.worse}
+    better = {
+        name: gain.mean
+        for name, gain in confirmed.gains.items()
+        if gain.mean is not None and gain.worse and _keeps_guardrails(confirmed, name)
+    }
     if better:
         name = min(better, key=lambda name: better[name])
         reason = f"{said(name)}; the confirmed interval is below 0"
@@ -64,3 +68,12 @@ def _verdict(found: Recommendation, confirmed: Confirmation) -> dict[str, str]:
     if found.verdict["answer"].startswith("confirm first"):  # these runs too are of that one size or length
         return {**found.verdict, "reason": f"{reason}; but at the target {found.verdict['reason']}, at a larger scale"}
     return {"answer": "use it", "reason": reason}
+
+
+def _keeps_guardrails(confirmed: Confirmation, baseline: str) -> bool:
+    """Whether no guarded loss of a baseline was seen to be worse than the prior's by more than is allowed."""
+    prior = confirmed.gains.get("prior")
+    if prior is None or baseline == "prior":
+        return True
+    over, base = confirmed.gains[baseline].by_eval, prior.by_eval  # both less the same proposal's losses
+    return all(over[name] - base[name] <= guard.allowed for name, guard in confirmed.guardrails.items())

@@ -194,8 +194,8 @@ def far_notes(n_params: float, n_tokens: float, most_params: float, most_tokens:
     """Warnings at a scale far beyond the largest size and the longest run trained."""
     notes = []
     if n_tokens > FAR_TOKENS * most_tokens:
-        times = n_tokens / most_tokens
-        notes.append(f"{times:,.1f} times the tokens of the longest run: expect losses to be off by some %")
+        times = f"{n_tokens / most_tokens:,.{0 if n_tokens > 100 * most_tokens else 1}f}"
+        notes.append(f"{times} times the tokens of the longest run: expect losses to be off by some %")
     if n_params > FAR_PARAMS * most_params:
         notes.append(f"{n_params / most_params:,.0f} times the largest size trained: train a larger one")
     return notes
