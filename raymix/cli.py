@@ -187,7 +187,9 @@ def report(study: StudyPath, as_json: Json = False) -> None:
 
     work = Study.open(study)
     with Screen(as_json) as screen:
-        screen.recommendation(work, write_results(work))
+        with screen.working("fitting the law"):
+            found = write_results(work)
+        screen.recommendation(work, found)
 
 
 @app.command()
@@ -267,7 +269,9 @@ def _search(wanted: SearchSpace, where: str, seed: int | None, fork: str | None,
                     raise
                 screen.say(f"interrupted; nothing is lost. Continue with:\n  {work.command()}")
                 raise SystemExit(128 + _signals[0]) from None
-        screen.recommendation(work, results(work))
+        with screen.working("reading the law at the target"):
+            found = results(work)
+        screen.recommendation(work, found)
 
 
 def _slots() -> int:

@@ -155,6 +155,15 @@ def test_a_law_that_cannot_be_fitted_is_left_out() -> None:
         choose_law(RUNS, OWN_M, candidates=["dcpt"])
 
 
+def test_progress_goes_from_stage_to_stage_and_never_back() -> None:
+    said: list[tuple[str, float]] = []
+    choose_law(RUNS, OWN_M, candidates=["dcpt", "union"], progress=lambda *stage: said.append(stage))  # dcpt: left out
+    stages = list(dict.fromkeys(stage for stage, _ in said))
+    assert stages == ["judging laws, mixtures held out", "fitting union"]
+    fractions = [fraction for stage, fraction in said if stage == stages[0]]
+    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] < 1
+
+
 def test_too_few_mixtures_are_said() -> None:
     choice = choose_law(table_of(synthetic_runs(n_mixtures=3)), OWN_M, candidates=["union", "joint"])
     assert (choice.name, choice.scores) == ("union", [])

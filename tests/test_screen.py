@@ -20,7 +20,7 @@ from raymix.target.recommend import Recommendation
 
 def test_what_libraries_print_while_a_study_runs_is_kept_off_the_json(capsys: pytest.CaptureFixture[str]) -> None:
     with Screen(as_json=True) as screen:
-        with screen.preparing():
+        with screen.working("preparing the corpus"):
             print("(raylet) one thing")
         with screen.training() as progress:
             print("(raylet) The node with node id 1 has been marked dead")

@@ -34,7 +34,7 @@ def prepared(space: SearchSpace, screen: Screen) -> Corpus:
     """
     from raymix.corpus import default_cache, prepare
 
-    with screen.preparing() as progress:
+    with screen.working("preparing the corpus") as progress:
         try:
             return prepare(space, progress=progress)
         except OSError as error:

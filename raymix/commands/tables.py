@@ -104,9 +104,11 @@ def fit(
         weights_M = weights_of(given, runs.eval_domains, runs.metrics)
         own_M = own_domains(runs.domains, runs.eval_domains)
         candidates = None if law == "auto" else [law]
-        choice = choose_law(runs, own_M, target_of(n_params, n_tokens), candidates, weights_M)
+        target = target_of(n_params, n_tokens)
+        with screen.working("fitting laws") as progress:
+            choice = choose_law(runs, own_M, target, candidates, weights_M, progress=progress)
+            reach = Reach.of(rows_of(runs, own_M), choice.name)
         trained, why = Trained.on(runs), _choice_json(choice)
-        reach = Reach.of(rows_of(runs, own_M), choice.name)
         found = LawFile(
             choice.law, runs.domains, runs.eval_domains, weights_M, trained, why, choice.elsewhere, reach,
             minimised=_minimised(runs, metric),

@@ -61,16 +61,16 @@ class Screen:
         self.console.print(Text(text), soft_wrap=True)
 
     @contextmanager
-    def preparing(self) -> Iterator[Callable[[str, float], None]]:
-        """Progress of corpus preparation: call with a stage and a fraction from 0 to 1."""
-        self._start_bar("preparing the corpus", 1.0)
+    def working(self, what: str) -> Iterator[Callable[[str, float], None]]:
+        """Progress of work in stages: call with a stage and a fraction from 0 to 1; never called, a bar that pulses."""
+        self._start_bar(what, None)
         began: dict[str, float] = {}
 
         def progress(stage: str, fraction: float) -> None:
             seconds = time.monotonic() - began.setdefault(stage, time.monotonic())
             if self._bar is not None:
                 left = f"{fraction:.0%}, {duration(seconds * (1 / fraction - 1))} left" if 0 < fraction < 1 else ""
-                self._bar.update(self._task, completed=fraction, description=stage, note=left)
+                self._bar.update(self._task, completed=fraction, total=1.0, description=stage, note=left)
 
         with self._ours_alone():
             yield progress
@@ -169,7 +169,7 @@ class Screen:
             table.add_row(Text(name), human(tokens))
         self.console.print(table)
 
-    def _start_bar(self, name: str, total: float) -> None:
+    def _start_bar(self, name: str, total: float | None) -> None:
         if self.as_json or not self.console.is_terminal:
             return
         columns = (

@@ -20,7 +20,7 @@ Letters: B rows, K training domains, M eval domains.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +95,7 @@ def choose_law(
     candidates: Sequence[str] | None = None,
     weights_M: ArrayLike | None = None,
     seed: int = 0,
+    progress: Callable[[str, float], None] = lambda stage, fraction: None,
 ) -> Choice:
     """The law that predicts best what it has not seen, fitted on all usable rows.
 
@@ -105,6 +106,7 @@ def choose_law(
         candidates: names of laws, in the order in which ties are settled; what suits the scales if left out.
         weights_M: of the objective over eval domains; equal if left out.
         seed: of the folds.
+        progress: called with a stage and a fraction from 0 to 1.
 
     Raises:
         ValueError: no usable rows, an unknown law, or no candidate that can be fitted.
@@ -126,26 +128,32 @@ def choose_law(
     if n_mixtures < MIN_MIXTURES:
         why = f"too few mixtures ({n_mixtures}) to hold any out: the first candidate is used unjudged"
         return Choice(every.fit(make_law(names[0])), names[0], [], why)
-    rounds = _hold_out(_thinned(every, seed), names, weights, target, seed)
+    rounds = _hold_out(_thinned(every, seed), names, weights, target, seed, progress)
     name, scores, why = _choose(names, rounds)
+    progress(f"fitting {name}", 0.0)
     chosen = every.fit(make_law(name))
     here_alone = candidates is None and name in ONE_SCALE and name not in ONE_SCALE_ELSEWHERE
     return Choice(chosen, name, scores, why, every.fit(make_law(DEFAULT)) if here_alone else None)
 
 
 def _hold_out(
-    table: Table, names: Sequence[str], weights_M: Array, target: Scale | None, seed: int
+    table: Table,
+    names: Sequence[str],
+    weights_M: Array,
+    target: Scale | None,
+    seed: int,
+    progress: Callable[[str, float], None],
 ) -> list[dict[str, HeldOutLosses]]:
     """Predictions by law, for each way of holding out; who drops out in the first is not in the second."""
     fold_B = mixture_folds(table.mix_BK, FOLDS, seed)
     splits = [(fold_B != fold, fold_B == fold) for fold in range(fold_B.max() + 1)]
-    rounds = [_race(table, names, weights_M, "mixtures", splits)]
+    rounds = [_race(table, names, weights_M, "mixtures", splits, progress)]
     sizes = distinct(table.scale_B2[:, 0])
     if target is not None and len(sizes) > 2 and np.log(target.n_params / sizes[-1]) > SAME_SCALE:
         log_size_B = np.log(table.scale_B2[:, 0])
         splits = [(log_size_B < s - SAME_SCALE, np.abs(log_size_B - s) <= SAME_SCALE) for s in np.log(sizes[2:])]
         left = [name for name in rounds[0] if _complete(rounds[0], name)]
-        rounds.append(_race(table, left, weights_M, "sizes", splits))
+        rounds.append(_race(table, left, weights_M, "sizes", splits, progress))
     return rounds
 
 
@@ -155,13 +163,16 @@ def _race(
     weights_M: Array,
     held_out: HeldOutBy,
     splits: Sequence[tuple[Flags, Flags]],
+    progress: Callable[[str, float], None],
 ) -> dict[str, HeldOutLosses]:
     """Fold by fold, every law still in the race."""
     fold_B = np.full(len(table.mix_BK), -1)
     found = {name: HeldOutLosses(name, held_out, table, weights_M, fold_B.copy(), _nan(table)) for name in names}
     running, reason = list(names), ""
     for fold, (train_B, test_B) in enumerate(splits):
-        for name in list(running):
+        racing = list(running)
+        for i, name in enumerate(racing):
+            progress(f"judging laws, {held_out} held out", (fold + i / len(racing)) / len(splits))
             try:
                 _predict_fold(name, table, train_B, test_B, found[name].pred_BM)
                 found[name].fold_B[test_B] = fold
