@@ -87,15 +87,16 @@ class Sheet:
 def read_sheet(path: str | Path, once: bool = True) -> Sheet:
     """The table in a .csv, .tsv (also .gz) or .parquet file, without columns that have neither a name nor a cell.
 
-    Where not all columns have to stand there `once`, those that are needed do (`Sheet.need`).
+    What has no ending, as /dev/stdin, is CSV. Where not all columns have to stand there `once`, those that are needed
+    do (`Sheet.need`).
 
     Raises:
         ValueError: no such file, an unknown ending, no rows, a duplicate column, a row of another length.
     """
     path = existing(path)
-    if not is_table(path):
+    if path.suffix and not is_table(path):
         raise ValueError(f"{path}: a table is a .csv, .tsv, .csv.gz, .tsv.gz or .parquet file")
-    names, rows = _delimited(path) if ending(path) in DELIMITERS else _parquet(path)
+    names, rows = _parquet(path) if path.suffix == ".parquet" else _delimited(path)
     if once:
         _once(path, names)
     if not rows:
@@ -210,7 +211,7 @@ def _parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _delimited(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=DELIMITERS[ending(path)])
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=DELIMITERS.get(ending(path), ","))
     try:
         filled = [cells for cells in lines if any(cell.strip() for cell in cells)]
     except csv.Error as error:

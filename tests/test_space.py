@@ -146,6 +146,9 @@ def test_resolved_space_survives_a_round_trip() -> None:
     uncapped = parse("target.max_epochs=null")
     assert SearchSpace.parse(uncapped.plain()).target.max_epochs is None
     assert uncapped.with_available(counted).target.max_epochs is None
+    endless = parse("target.max_epochs=.inf", "domains.2.available_tokens=.inf")
+    again = SearchSpace.parse(parse_yaml(write_yaml(endless.plain()), "test"))
+    assert again == endless and np.allclose(again.polytope().upper_K, [1, 0.5, 1])
 
 
 def test_mixtures_are_checked_at_the_edge() -> None:

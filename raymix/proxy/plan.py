@@ -201,7 +201,7 @@ def unique_sequences(
     held = shard_sequences(shard_tokens, context)
     if available_at_target is None:
         return held
-    return max(1, min(held, int(available_at_target * n_tokens_proxy / n_tokens_target / context)))
+    return max(1, int(min(held, available_at_target * n_tokens_proxy / n_tokens_target / context)))
 
 
 def shard_sequences(shard_tokens: int, context: int) -> int:

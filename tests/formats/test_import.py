@@ -89,6 +89,11 @@ def test_excel_mark_and_blank_lines_do_no_harm(tmp_path: Path) -> None:
     assert import_runs("exchange", tmp_path / "t.csv").trial_ids == ["q"]
 
 
+def test_what_has_no_ending_is_csv(tmp_path: Path) -> None:
+    (tmp_path / "stdin").write_text("trial_id,n_params,n_tokens,mixture/a\nq,1,2,1\n")
+    assert import_runs("exchange", tmp_path / "stdin").trial_ids == ["q"]
+
+
 def test_unknown_format_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="there is no format 'regmx'; did you mean 'regmix'"):
         import_runs("regmx", "anywhere")

@@ -57,6 +57,7 @@ def test_simulated_epochs_by_hand() -> None:
     assert unique_sequences(10**6, 128, 1e6, 1e8, 1e6) == 78
     assert unique_sequences(10**6, 128, 1e6, 1e8, 1e12) == 7812  # no more than the shard holds: (1e6 - 1) // 128
     assert unique_sequences(10**6, 128, 1e3, 1e8, 1e6) == 1  # at least one
+    assert unique_sequences(10**6, 128, 1e6, 1e8, float("inf")) == 7812
     assert unique_sequences(10**6, 128, 1e6, 1e8, None) == 7812
 
 
