@@ -223,7 +223,7 @@ def tell(
     from raymix.study import Study
 
     try:
-        sheet = read_sheet(results)
+        sheet = read_sheet(results, rowless=True)
         sheet.need("trial_id")
     except ValueError as error:
         raise SpaceError(str(error)) from None

@@ -84,11 +84,11 @@ class Sheet:
         return any(is_number(row[name]) for row in self.rows)
 
 
-def read_sheet(path: str | Path, once: bool = True) -> Sheet:
+def read_sheet(path: str | Path, once: bool = True, rowless: bool = False) -> Sheet:
     """The table in a .csv, .tsv (also .gz) or .parquet file, without columns that have neither a name nor a cell.
 
     What has no ending, as /dev/stdin, is CSV. Where not all columns have to stand there `once`, those that are needed
-    do (`Sheet.need`).
+    do (`Sheet.need`). A header alone will do where the table may be `rowless`.
 
     Raises:
         ValueError: no such file, an unknown ending, no rows, a duplicate column, a row of another length.
@@ -99,7 +99,7 @@ def read_sheet(path: str | Path, once: bool = True) -> Sheet:
     names, rows = _parquet(path) if path.suffix == ".parquet" else _delimited(path)
     if once:
         _once(path, names)
-    if not rows:
+    if not rows and not (rowless and names):
         raise ValueError(f"{path}: the file has no rows")
     return Sheet(path, tuple(names), rows)
 
