@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from raymix.space_parts import Frozen, Metric, ProxyRung, Rung
+from raymix.space_parts import Frozen, Limit, Metric, ProxyRung, Rung
 from raymix.space_recipe import Recipe
 
 DEFAULT_TRIALS = 24
@@ -21,12 +21,12 @@ class Budget(Frozen):
 
     trials: int | None = Field(default=None, ge=1)
     """24 if nothing else is given."""
-    flops: float | None = Field(default=None, gt=0)
+    flops: Limit | None = None
     """Training FLOPs, as the recipe counts them; 6 N D for a trainer of somebody else."""
-    gpu_hours: float | None = Field(default=None, gt=0)
+    gpu_hours: Limit | None = None
     """Hours of trials, summed, each times the GPUs (or the part of one) that `resources` of its rung name; once where
     they name none."""
-    hours: float | None = Field(default=None, gt=0)
+    hours: Limit | None = None
     """Hours for which the study ran, over all its runs."""
     per_round: int = Field(default=8, ge=1)
     """Trials proposed together; the law is refitted between rounds."""

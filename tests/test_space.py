@@ -66,8 +66,9 @@ def test_prior_is_proportional_unless_given() -> None:
         (["targett=1"], "did you mean 'target'?"),
         (["budget.trials=many"], "budget.trials is 'many'"),
         (["domains.1.max_share=1.5"], "domains.1.max_share is 1.5"),
-        (["target.n_tokens=.inf"], "target.n_tokens is inf: input should be a finite number"),
-        (["objective.guardrails={web: .nan}"], "objective.guardrails.web is nan: input should be a finite number"),
+        (["target.n_tokens=.inf"], "target.n_tokens is inf: it must be a finite number"),
+        (["objective.guardrails={web: .nan}"], "objective.guardrails.web is nan: it must be a finite number"),
+        (["budget.hours=.nan"], "budget.hours is nan: it must be greater than 0"),
         (["domains.0.name=code"], "'code' is named twice"),
         (["domains.0.name="], "domains.0.name"),
         (["eval_domains.0.own=books"], "own 'books' is not a domain"),
@@ -146,6 +147,13 @@ def test_resolved_space_survives_a_round_trip() -> None:
     uncapped = parse("target.max_epochs=null")
     assert SearchSpace.parse(uncapped.plain()).target.max_epochs is None
     assert uncapped.with_available(counted).target.max_epochs is None
+
+
+@pytest.mark.parametrize("key", ["budget.hours", "budget.flops", "target.max_epochs", "domains.0.available_tokens"])
+def test_a_limit_may_be_infinite_and_studies_that_say_so_are_read(key: str) -> None:
+    space = parse(f"{key}=.inf")
+    assert SearchSpace.parse(parse_yaml(write_yaml(space.plain()), "kept")) == space
+    assert np.isfinite(space.prior_K()).all() and space.polytope().contains(np.asarray([0.9, 0.1, 0.0])).all()
 
 
 def test_mixtures_are_checked_at_the_edge() -> None:
