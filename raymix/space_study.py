@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -39,13 +40,16 @@ class Budget(Frozen):
 
     def limits(self) -> dict[str, float]:
         """The limits that hold, by name; trials where none is given."""
-        found = {name: float(value) for name in LIMITS if (value := getattr(self, name)) is not None}
-        return found or {"trials": float(DEFAULT_TRIALS)}
+        return self._finite() or {"trials": float(DEFAULT_TRIALS)}
 
     @property
     def given(self) -> bool:
         """Whether any limit was set; ask and tell have none otherwise."""
-        return any(getattr(self, name) is not None for name in LIMITS)
+        return bool(self._finite())
+
+    def _finite(self) -> dict[str, float]:
+        values = {name: getattr(self, name) for name in LIMITS}
+        return {name: float(value) for name, value in values.items() if value is not None and value < math.inf}
 
 
 class Confirm(Frozen):

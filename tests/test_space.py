@@ -153,7 +153,8 @@ def test_resolved_space_survives_a_round_trip() -> None:
 def test_a_limit_may_be_infinite_and_studies_that_say_so_are_read(key: str) -> None:
     space = parse(f"{key}=.inf")
     assert SearchSpace.parse(parse_yaml(write_yaml(space.plain()), "kept")) == space
-    assert np.isfinite(space.prior_K()).all() and space.polytope().contains(np.asarray([0.9, 0.1, 0.0])).all()
+    assert np.isfinite([*space.prior_K(), *space.budget.limits().values()]).all()
+    assert space.polytope().contains(np.asarray([0.9, 0.1, 0.0])).all()
 
 
 def test_mixtures_are_checked_at_the_edge() -> None:
