@@ -18,7 +18,7 @@ class Scale(NamedTuple):
 
 
 class Frozen(BaseModel):
-    """Unknown keys are errors and so are infinite numbers where no key allows them, values never change."""
+    """Unknown keys are errors and so are infinite numbers where no `Limit` is meant, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -31,6 +31,7 @@ class Between(Frozen):
 
 
 Plain = bool | int | float | str
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=True)]  # .inf is none
 
 
 class Source(Frozen):
@@ -108,7 +109,7 @@ class Domain(Frozen):
 
     name: str = Field(min_length=1)
     source: Source | None = None
-    available_tokens: float | None = Field(default=None, gt=0, allow_inf_nan=True)
+    available_tokens: Limit | None = None
     """Unique tokens at hand for the target run; counted from the source if left out."""
     prior: float | None = Field(default=None, ge=0)
     """Share in the mixture used today; proportional to available tokens if left out."""
@@ -253,7 +254,7 @@ class ProxyRung(Rung):
 class Target(Rung):
     """The run the mixture is chosen for."""
 
-    max_epochs: float | None = Field(default=4.0, gt=0, allow_inf_nan=True)
+    max_epochs: Limit | None = 4.0
     """No domain may be repeated more often than this (Muennighoff, 2305.16264: up to 4 costs little)."""
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from raymix.space_parts import Frozen, Metric, ProxyRung, Rung
+from raymix.space_parts import Frozen, Limit, Metric, ProxyRung, Rung
 from raymix.space_recipe import Recipe
 
 DEFAULT_TRIALS = 24
@@ -21,12 +22,12 @@ class Budget(Frozen):
 
     trials: int | None = Field(default=None, ge=1)
     """24 if nothing else is given."""
-    flops: float | None = Field(default=None, gt=0)
+    flops: Limit | None = None
     """Training FLOPs, as the recipe counts them; 6 N D for a trainer of somebody else."""
-    gpu_hours: float | None = Field(default=None, gt=0)
+    gpu_hours: Limit | None = None
     """Hours of trials, summed, each times the GPUs (or the part of one) that `resources` of its rung name; once where
     they name none."""
-    hours: float | None = Field(default=None, gt=0)
+    hours: Limit | None = None
     """Hours for which the study ran, over all its runs."""
     per_round: int = Field(default=8, ge=1)
     """Trials proposed together; the law is refitted between rounds."""
@@ -39,13 +40,16 @@ class Budget(Frozen):
 
     def limits(self) -> dict[str, float]:
         """The limits that hold, by name; trials where none is given."""
-        found = {name: float(value) for name in LIMITS if (value := getattr(self, name)) is not None}
-        return found or {"trials": float(DEFAULT_TRIALS)}
+        return self._finite() or {"trials": float(DEFAULT_TRIALS)}
 
     @property
     def given(self) -> bool:
         """Whether any limit was set; ask and tell have none otherwise."""
-        return any(getattr(self, name) is not None for name in LIMITS)
+        return bool(self._finite())
+
+    def _finite(self) -> dict[str, float]:
+        values = {name: getattr(self, name) for name in LIMITS}
+        return {name: float(value) for name, value in values.items() if value is not None and value < math.inf}
 
 
 class Confirm(Frozen):

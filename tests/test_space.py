@@ -68,6 +68,7 @@ def test_prior_is_proportional_unless_given() -> None:
         (["domains.1.max_share=1.5"], "domains.1.max_share is 1.5"),
         (["target.n_tokens=.inf"], "target.n_tokens is inf: it must be a finite number"),
         (["objective.guardrails={web: .nan}"], "objective.guardrails.web is nan: it must be a finite number"),
+        (["budget.hours=.nan"], "budget.hours is nan: it must be greater than 0"),
         (["domains.0.name=code"], "'code' is named twice"),
         (["domains.0.name="], "domains.0.name"),
         (["eval_domains.0.own=books"], "own 'books' is not a domain"),
@@ -149,6 +150,14 @@ def test_resolved_space_survives_a_round_trip() -> None:
     endless = parse("target.max_epochs=.inf", "domains.2.available_tokens=.inf")
     again = SearchSpace.parse(parse_yaml(write_yaml(endless.plain()), "test"))
     assert again == endless and np.allclose(again.polytope().upper_K, [1, 0.5, 1])
+
+
+@pytest.mark.parametrize("key", ["budget.hours", "budget.flops", "target.max_epochs", "domains.0.available_tokens"])
+def test_a_limit_may_be_infinite_and_studies_that_say_so_are_read(key: str) -> None:
+    space = parse(f"{key}=.inf")
+    assert SearchSpace.parse(parse_yaml(write_yaml(space.plain()), "kept")) == space
+    assert np.isfinite([*space.prior_K(), *space.budget.limits().values()]).all()
+    assert space.polytope().contains(np.asarray([0.9, 0.1, 0.0])).all()
 
 
 def test_mixtures_are_checked_at_the_edge() -> None:

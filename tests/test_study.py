@@ -110,6 +110,8 @@ def test_a_nan_in_a_file_is_a_failed_row_with_its_reason(tmp_path: Path) -> None
     table = Study.open(tmp_path / "s").table()
     assert table.status_B.tolist() == ["failed"] * 2
     assert table.table["reason"].to_pylist() == ["loss/code is nan"] * 2
+    (tmp_path / "r.csv").write_text("trial_id,loss/web,loss/code,loss/books\n")  # nothing has ended since: no mistake
+    assert CliRunner().invoke(app, ["tell", str(tmp_path / "s"), str(tmp_path / "r.csv")]).stdout == "0 rows recorded\n"
 
 
 def test_the_budget_of_ones_own_trainer_is_raised_from_the_shell(tmp_path: Path) -> None:

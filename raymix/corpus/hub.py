@@ -37,7 +37,8 @@ def plan(source: Source, folder: Path) -> Iterator[Chunk]:
         return
     order = list(range(found.num_shards))
     for shard in sorted(order, key=lambda i: sort_key(str(i))) if limited(source) else order:
-        yield Chunk("dataset", (source.dataset,), shard, shard + 1)
+        # Of how many, so that a part that was made of another cut (by an earlier version, say) is not taken for this.
+        yield Chunk("dataset", (source.dataset,), shard, found.num_shards)
 
 
 def read(source: Source, chunk: Chunk, folder: Path) -> Iterator[Document]:
@@ -48,7 +49,7 @@ def read(source: Source, chunk: Chunk, folder: Path) -> Iterator[Document]:
         if hasattr(found, "num_rows"):
             rows = found.select(range(chunk.start, chunk.stop or found.num_rows))
         else:
-            rows = found.shard(found.num_shards, chunk.start)
+            rows = found.shard(chunk.stop, chunk.start)
         if rows.column_names is not None:
             rows = rows.select_columns(columns(source, rows.column_names, where))
         for record in rows:

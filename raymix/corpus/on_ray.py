@@ -64,7 +64,10 @@ class RayExecutor(Executor):
             answer.set_exception(error)
         elif losses < len(PAUSES):
             log.warning("a worker died while it tokenised (%s); its part is begun again", type(error).__name__)
-            self._begin(answer, call, losses + 1)
+            try:
+                self._begin(answer, call, losses + 1)
+            except Exception as failure:  # Ray's thread would drop it, and the answer never come
+                answer.set_exception(failure)
         else:
             answer.set_exception(CorpusError(_given_up(error)))
 

@@ -78,8 +78,13 @@ class Encoder:
         end = self.dtype(self.end_of_text)
         if max(map(len, clean), default=0) <= LONGEST:
             return [np.append(ids, end) for ids in self._ids(clean)]
-        cut = (pieces(text, LONGEST) for text in clean)
-        return [np.append(np.concatenate([self._ids([piece])[0] for piece in found]), end) for found in cut]
+        return [np.append(np.concatenate([*self._in_pieces(text)]), end) for text in clean]
+
+    def _in_pieces(self, text: str) -> Iterator[NDArray[Any]]:
+        normalizer = self.backend.normalizer
+        puts_a_space = normalizer is not None and len(normalizer.normalize_str("a")) > 1  # before any, as Llama 2's
+        for i, piece in enumerate(pieces(text, LONGEST)):
+            yield self._ids([piece.removeprefix(" ") if i and puts_a_space else piece])[0]
 
     def _ids(self, texts: Sequence[str]) -> list[NDArray[Any]]:
         try:

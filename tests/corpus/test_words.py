@@ -113,6 +113,18 @@ def test_a_very_long_text_is_cut_where_its_tokenizer_cuts(monkeypatch: pytest.Mo
     assert [ids.tolist() for ids in encoder.encode([TEXT, "a", ""])] == [ids.tolist() for ids in whole]
 
 
+def test_a_space_that_a_tokenizer_puts_before_a_text_is_not_put_before_its_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As those of Llama 2 and Mistral do."""
+    space = [{"type": "Prepend", "prepend": "_"}, {"type": "Replace", "pattern": {"String": " "}, "content": "_"}]
+    encoder = changed(trained(), normalizer={"type": "Sequence", "normalizers": space}, pre_tokenizer=None)
+    text = "one two three four five " * 20
+    whole = encoder.encode([text])[0].tolist()
+    monkeypatch.setattr(tokenizer, "LONGEST", 80)
+    assert encoder.encode([text])[0].tolist() == whole
+
+
 @pytest.mark.parametrize("text", ["", "\u4f60\u597d" * 100, "some words " * 50, " " * 100])
 def test_pieces_are_the_text_and_none_is_too_long(text: str) -> None:
     cut = list(tokenizer.pieces(text, 30))

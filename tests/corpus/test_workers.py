@@ -13,6 +13,8 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +326,21 @@ def test_cluster_tasks_make_the_same_bytes(large: SearchSpace, tmp_path: Path, m
         finally:
             ray.shutdown()
     assert bytes_of(there.path) == bytes_of(here.path)
+
+
+def test_a_lost_task_that_cannot_be_begun_again_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    from raymix.corpus import on_ray
+
+    def full(*_: Any) -> None:
+        raise OSError("no room")
+
+    pool, answer, ended = on_ray.RayExecutor(), Future[Any](), Future[Any]()
+    monkeypatch.setattr(pool, "_begin", full)
+    ended.add_done_callback(partial(pool._ended, answer, print, 0))
+    ended.set_exception(ray.exceptions.WorkerCrashedError())
+    with pytest.raises(OSError, match="no room"):
+        answer.result(timeout=0)
 
 
 @pytest.mark.slow
