@@ -105,8 +105,8 @@ def _prepared(space: SearchSpace, cache: Path, tell: Progress, n_workers: int | 
 @contextmanager
 def _locked(staging: Path) -> Iterator[Path]:
     """The folder of parts, for one preparation at a time; it stays when the block fails, so that work is not lost."""
-    staging.parent.mkdir(parents=True, exist_ok=True)  # nobody takes this one away: what it raises stays so
     while True:
+        staging.parent.mkdir(parents=True, exist_ok=True)  # what this raises would be raised again
         try:
             staging.mkdir(exist_ok=True)
             opened = (staging / "lock").open("w")

@@ -123,7 +123,8 @@ def critical_share_of(
 
     `domain` holds the original data; the original loss is the mean over eval domains by `weights_M`, and
     `base_loss_M` are the losses before; None where the table has them in its rows `start`, as that of a study with
-    `recipe.init_from`. Sizes within 1% are one.
+    `recipe.init_from`. Sizes within 1% are one. `stages.this_stage` takes the base model's tokens out of cumulative
+    rows.
 
     Raises:
         ValueError: an unknown domain, several model sizes, no losses before, or as `critical_share`.
