@@ -118,9 +118,9 @@ def check_rows(table: pa.Table, domains: Sequence[str]) -> None:
     Raises:
         ValueError: with the trial.
     """
-    unknown = sorted(set(table["status"].to_pylist()) - set(STATUSES))
-    if unknown:
-        raise ValueError(f"status {unknown[0]!r} is not one of {', '.join(STATUSES)}")
+    for trial_id, status in zip(table["trial_id"].to_pylist(), table["status"].to_pylist(), strict=True):
+        if status not in STATUSES:
+            raise ValueError(f"trial {trial_id}: status {status!r} is not one of {', '.join(STATUSES)}")
     usable = table.filter(pc.is_in(table["status"], pa.array(USABLE)))
     keys = list(zip(*(usable[name].to_pylist() for name in ("trial_id", "n_params", "n_tokens")), strict=True))
     if len(set(keys)) < len(keys):
