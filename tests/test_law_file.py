@@ -85,6 +85,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
         ({"weights": {"exams": -1.0, "a/b": 1.0, "c": 1.0}}, "weights must be"),
         ({"trained": {"n_params": []}}, "damaged"),
         ({"trained": asdict(TRAINED) | {"shares": [[0, 1]]}}, "shares of 1 domains, and names 4"),
+        ({"trained": {k: v for k, v in asdict(TRAINED).items() if k != "shares"}}, "'shares' is missing .* an earlier"),
         ({"format": 2}, "newer raymix"),
     ],
 )

@@ -200,8 +200,10 @@ def read_law(path: str | Path) -> LawFile:
         if elsewhere is not None:
             _try_out(elsewhere, len(domains), len(eval_domains), trained)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path}: the law in this file is damaged: {what}") from None
+        if isinstance(error, KeyError):
+            what = f"{error} is missing in this file: it is damaged, or of an earlier raymix; raymix fit writes it anew"
+            raise ValueError(f"{path}: {what}") from None
+        raise ValueError(f"{path}: the law in this file is damaged: {error}") from None
     return LawFile(law, domains, eval_domains, weights_M, trained, choice, elsewhere, reach, not_here, minimised)
 
 
