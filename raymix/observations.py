@@ -111,9 +111,14 @@ class Observations:
             row["seed"] = sheet.whole(i, "seed") if "seed" in sheet.names else 0
             rows.append(row | {name: sheet.number(i, name) for name in numbers})
         try:
-            return cls.from_rows(rows, *(_named(sheet, prefix) for prefix in PREFIXES[:3]))
+            found = cls.from_rows(rows, *(_named(sheet, prefix) for prefix in PREFIXES[:3]))
         except ValueError as error:
             raise ValueError(f"{sheet.path}: {error}") from None
+        for b, i in np.argwhere(~found.good_BM & ~np.isnan(found.loss_BM))[:1]:
+            log.warning("%s: losses that are not finite numbers above 0 count as not measured, the first in row %d "
+                        "(trial %s): loss/%s is %g", sheet.path, b + 1, found.trial_ids[b], found.eval_domains[i],
+                        found.loss_BM[b, i])  # fmt: skip
+        return found
 
     @classmethod
     def _checked(cls, table: pa.Table, domains: tuple[str, ...], eval_domains: tuple[str, ...]) -> Observations:
@@ -157,9 +162,8 @@ class Observations:
 
         A loss that is not positive and finite is NaN in them.
         """
-        good_BM = np.isfinite(self.loss_BM) & (self.loss_BM > 0)
+        good_BM, table = self.good_BM, self.table
         kept_B = good_BM.any(axis=1) & np.isin(self.status_B, USABLE)
-        table = self.table
         for m in np.flatnonzero((~good_BM & ~np.isnan(self.loss_BM)).any(axis=0)):
             name = f"loss/{self.eval_domains[m]}"
             loss_B = np.where(good_BM[:, m], self.loss_BM[:, m], np.nan)
@@ -183,6 +187,11 @@ class Observations:
     def loss_BM(self) -> Array:
         """Nats per token; NaN where not measured."""
         return matrix(self.table, "loss/", self.eval_domains)
+
+    @property
+    def good_BM(self) -> NDArray[np.bool_]:
+        """Which losses are positive and finite."""
+        return np.asarray(np.isfinite(self.loss_BM) & (self.loss_BM > 0))
 
     @cached_property
     def tokens_BK(self) -> Array:
