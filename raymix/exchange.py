@@ -15,11 +15,14 @@ number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
 
 from raymix.simplex import Array
 
@@ -74,6 +77,15 @@ def _number(row: Mapping[str, Any], name: str, value: Any) -> float:
         return float("nan") if value is None or value == "" else float(value)
     except ValueError:
         raise ValueError(f"trial {row['trial_id']}: {name} is {value!r}, it must be a number") from None
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """As .parquet, or as .csv, gzipped where the name ends in .gz."""
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(table, path)
+        return
+    with pa.output_stream(str(path), compression="detect") as stream:
+        pyarrow.csv.write_csv(table, stream)
 
 
 def matrix(table: pa.Table, prefix: str, names: Sequence[str]) -> Array:

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from raymix.exchange import (
@@ -29,6 +27,7 @@ from raymix.exchange import (
     number_columns,
     numbers,
     renormalised,
+    write_table,
 )
 from raymix.sheet import Sheet, listed, nearest, read_sheet
 from raymix.simplex import Array
@@ -128,12 +127,8 @@ class Observations:
         return cls(table, domains, eval_domains)
 
     def write(self, path: str | Path) -> None:
-        """As .csv or .parquet, by the ending of the path."""
-        path = Path(path)
-        if path.suffix == ".parquet":
-            pyarrow.parquet.write_table(self.table, path)
-        else:
-            pyarrow.csv.write_csv(self.table, path)
+        """By the ending of the path, see `exchange.write_table`."""
+        write_table(self.table, Path(path))
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

@@ -19,7 +19,7 @@ def table(*rows: dict[str, Any]) -> Observations:
     return Observations.from_rows(rows, ["web", "a/b"], ["web", "exams"])
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
 def test_round_trip_keeps_values_and_names(tmp_path: Path, ending: str) -> None:
     before = table(row(), row("007", status="failed", reason='died, "really"', **{"loss/web": None}))
     before.write(tmp_path / f"t.{ending}")

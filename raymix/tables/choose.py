@@ -124,7 +124,7 @@ def choose_law(
     names = _suited(every, target) if candidates is None else tuple(dict.fromkeys(candidates))
     _check_names(names)
     weights = np.full(every.loss_BM.shape[1], 1.0) if weights_M is None else np.asarray(weights_M, dtype=np.float64)
-    n_mixtures = len(np.unique(every.mix_BK, axis=0))
+    n_mixtures = int(mixture_numbers(every.mix_BK).max()) + 1
     if n_mixtures < MIN_MIXTURES:
         why = f"too few mixtures ({n_mixtures}) to hold any out: the first candidate is used unjudged"
         return Choice(every.fit(make_law(names[0])), names[0], [], why)
@@ -259,7 +259,7 @@ def _suited(table: Table, target: Scale | None) -> tuple[str, ...]:
     elsewhere = target is not None and np.abs(np.log(np.array(target) / [sizes[0], tokens[0]])).max() > SAME_SCALE
     if elsewhere:
         return ONE_SCALE_ELSEWHERE
-    in_a_fold = min(len(np.unique(table.mix_BK, axis=0)), MAX_MIXTURES) * (FOLDS - 1) / FOLDS
+    in_a_fold = min(int(mixture_numbers(table.mix_BK).max()) + 1, MAX_MIXTURES) * (FOLDS - 1) / FOLDS
     return tuple(name for name in ONE_SCALE if name not in NEEDS or in_a_fold > NEEDS[name](table.mix_BK.shape[1]))
 
 

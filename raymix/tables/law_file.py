@@ -28,7 +28,7 @@ from raymix.laws import Law, law_from_json
 from raymix.laws.base import Array, Flags
 from raymix.laws.intervals import outside
 from raymix.laws.reach import Reach, above_most
-from raymix.laws.rows import SAME_SCALE, distinct
+from raymix.laws.rows import SAME_SCALE, distinct, mixture_numbers
 from raymix.observations import Observations
 from raymix.sheet import absent
 from raymix.space import Scale
@@ -60,7 +60,7 @@ class Trained:
         return cls(
             tuple(float(f"{size:.6g}") for size in distinct(size_B)),
             (float(tokens_B.min()), float(tokens_B.max())),
-            len(np.unique(usable.mix_BK, axis=0)),
+            int(mixture_numbers(usable.mix_BK).max()) + 1,
             len(np.unique(usable.model_B)),
             len(usable),
             tuple(zip(usable.mix_BK.min(axis=0).tolist(), usable.mix_BK.max(axis=0).tolist(), strict=True)),

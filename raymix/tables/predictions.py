@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
 from raymix.laws.base import Array, Law
 from raymix.laws.repetition import stocked
@@ -74,15 +71,6 @@ def _losses(law: Law, mix_BK: Array, scale_B2: Array, unique_BK: Array) -> tuple
     """Losses and sd of log loss (B, M) with so many unique tokens."""
     law = stocked(law, unique_BK)
     return law.predict(mix_BK, scale_B2), law.sd(mix_BK, scale_B2)
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """As .parquet, or as .csv, gzipped where the name ends in .gz."""
-    if path.suffix == ".parquet":
-        pyarrow.parquet.write_table(table, path)
-        return
-    with pa.output_stream(str(path), compression="detect") as stream:
-        pyarrow.csv.write_csv(table, stream)
 
 
 def _notes(found: LawFile, queries: Observations) -> list[str]:
