@@ -165,6 +165,17 @@ class Observations:
             table = table.set_column(table.column_names.index(name), name, pa.array(loss_B, pa.float64()))
         return Observations(table, self.domains, self.eval_domains).select(kept_B)
 
+    def check_unique(self) -> None:
+        """Nothing, if there are tokens in every domain that a run drew from, as far as the table says.
+
+        Raises:
+            ValueError: there is less than one; names the trial.
+        """
+        for b, k in np.argwhere((self.unique_BK < 1) & (self.mix_BK > 0))[:1]:
+            name, said, share = self.domains[k], self.unique_BK[b, k], self.mix_BK[b, k]
+            raise ValueError(f"trial {self.trial_ids[b]}: unique/{name} is {said:g}, and {share:.3g} of the run was "
+                             "drawn from it: it must be at least 1, or empty where nobody knows")  # fmt: skip
+
     def last(self) -> Observations:
         """The row with the most tokens of every trial, in order of first appearance."""
         rows = np.arange(len(self))
