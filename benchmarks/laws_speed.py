@@ -20,7 +20,8 @@ from benchmarks.peers import published_m4
 from benchmarks.published import Runs, mixing_laws, regmix
 from raymix.laws import make_law
 from raymix.simplex import Polytope
-from raymix.target.optimum import ObjectiveAtScale, minimise
+from raymix.target.objective import ObjectiveAtScale
+from raymix.target.optimum import minimise
 
 N_EVAL = 5  # those with the largest weight
 REPEATS = 3

@@ -219,6 +219,7 @@ def tell(
 ) -> None:
     """Record results: columns trial_id, loss/<eval domain>..., metric/<name>... and optionally n_params, n_tokens,
     status, reason."""
+    from raymix.exchange import LABELS
     from raymix.sheet import read_sheet
     from raymix.study import Study
 
@@ -227,7 +228,7 @@ def tell(
         sheet.need("trial_id")
     except ValueError as error:
         raise SpaceError(str(error)) from None
-    rows, work = sheet.filled(), Study.open(study)
+    rows, work = sheet.filled(LABELS[:3]), Study.open(study)
     try:
         failed, again = work.tell_rows(rows)
     except ValueError as error:

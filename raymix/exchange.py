@@ -15,11 +15,14 @@ number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
 
 from raymix.simplex import Array
 
@@ -76,6 +79,15 @@ def _number(row: Mapping[str, Any], name: str, value: Any) -> float:
         raise ValueError(f"trial {row['trial_id']}: {name} is {value!r}, it must be a number") from None
 
 
+def write_table(table: pa.Table, path: Path) -> None:
+    """As .parquet, or as .csv, gzipped where the name ends in .gz."""
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(table, path)
+        return
+    with pa.output_stream(str(path), compression="detect") as stream:
+        pyarrow.csv.write_csv(table, stream)
+
+
 def matrix(table: pa.Table, prefix: str, names: Sequence[str]) -> Array:
     """Columns that share a prefix (B, len(names))."""
     columns = [table[prefix + name].to_numpy(zero_copy_only=False) for name in names]
@@ -118,9 +130,9 @@ def check_rows(table: pa.Table, domains: Sequence[str]) -> None:
     Raises:
         ValueError: with the trial.
     """
-    unknown = sorted(set(table["status"].to_pylist()) - set(STATUSES))
-    if unknown:
-        raise ValueError(f"status {unknown[0]!r} is not one of {', '.join(STATUSES)}")
+    for trial_id, status in zip(table["trial_id"].to_pylist(), table["status"].to_pylist(), strict=True):
+        if status not in STATUSES:
+            raise ValueError(f"trial {trial_id}: status {status!r} is not one of {', '.join(STATUSES)}")
     usable = table.filter(pc.is_in(table["status"], pa.array(USABLE)))
     keys = list(zip(*(usable[name].to_pylist() for name in ("trial_id", "n_params", "n_tokens")), strict=True))
     if len(set(keys)) < len(keys):

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from raymix.exchange import (
@@ -29,6 +27,7 @@ from raymix.exchange import (
     number_columns,
     numbers,
     renormalised,
+    write_table,
 )
 from raymix.sheet import Sheet, listed, nearest, read_sheet
 from raymix.simplex import Array
@@ -111,9 +110,14 @@ class Observations:
             row["seed"] = sheet.whole(i, "seed") if "seed" in sheet.names else 0
             rows.append(row | {name: sheet.number(i, name) for name in numbers})
         try:
-            return cls.from_rows(rows, *(_named(sheet, prefix) for prefix in PREFIXES[:3]))
+            found = cls.from_rows(rows, *(_named(sheet, prefix) for prefix in PREFIXES[:3]))
         except ValueError as error:
             raise ValueError(f"{sheet.path}: {error}") from None
+        for b, i in np.argwhere(~found.good_BM & ~np.isnan(found.loss_BM))[:1]:
+            log.warning("%s: losses that are not finite numbers above 0 count as not measured, the first in row %d "
+                        "(trial %s): loss/%s is %g", sheet.path, b + 1, found.trial_ids[b], found.eval_domains[i],
+                        found.loss_BM[b, i])  # fmt: skip
+        return found
 
     @classmethod
     def _checked(cls, table: pa.Table, domains: tuple[str, ...], eval_domains: tuple[str, ...]) -> Observations:
@@ -123,12 +127,8 @@ class Observations:
         return cls(table, domains, eval_domains)
 
     def write(self, path: str | Path) -> None:
-        """As .csv or .parquet, by the ending of the path."""
-        path = Path(path)
-        if path.suffix == ".parquet":
-            pyarrow.parquet.write_table(self.table, path)
-        else:
-            pyarrow.csv.write_csv(self.table, path)
+        """By the ending of the path, see `exchange.write_table`."""
+        write_table(self.table, Path(path))
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -157,14 +157,24 @@ class Observations:
 
         A loss that is not positive and finite is NaN in them.
         """
-        good_BM = np.isfinite(self.loss_BM) & (self.loss_BM > 0)
+        good_BM, table = self.good_BM, self.table
         kept_B = good_BM.any(axis=1) & np.isin(self.status_B, USABLE)
-        table = self.table
         for m in np.flatnonzero((~good_BM & ~np.isnan(self.loss_BM)).any(axis=0)):
             name = f"loss/{self.eval_domains[m]}"
             loss_B = np.where(good_BM[:, m], self.loss_BM[:, m], np.nan)
             table = table.set_column(table.column_names.index(name), name, pa.array(loss_B, pa.float64()))
         return Observations(table, self.domains, self.eval_domains).select(kept_B)
+
+    def check_unique(self) -> None:
+        """Nothing, if there are tokens in every domain that a run drew from, as far as the table says.
+
+        Raises:
+            ValueError: there is less than one; names the trial.
+        """
+        for b, k in np.argwhere((self.unique_BK < 1) & (self.mix_BK > 0))[:1]:
+            name, said, share = self.domains[k], self.unique_BK[b, k], self.mix_BK[b, k]
+            raise ValueError(f"trial {self.trial_ids[b]}: unique/{name} is {said:g}, and {share:.3g} of the run was "
+                             "drawn from it: it must be at least 1, or empty where nobody knows")  # fmt: skip
 
     def last(self) -> Observations:
         """The row with the most tokens of every trial, in order of first appearance."""
@@ -183,6 +193,11 @@ class Observations:
     def loss_BM(self) -> Array:
         """Nats per token; NaN where not measured."""
         return matrix(self.table, "loss/", self.eval_domains)
+
+    @property
+    def good_BM(self) -> NDArray[np.bool_]:
+        """Which losses are positive and finite."""
+        return np.asarray(np.isfinite(self.loss_BM) & (self.loss_BM > 0))
 
     @cached_property
     def tokens_BK(self) -> Array:

@@ -62,9 +62,13 @@ class Sheet:
         except ValueError as error:
             raise ValueError(f"{self.path}: row {row + 1}, column {name!r}: {error}") from None
 
-    def filled(self) -> list[dict[str, Any]]:
-        """The rows as they stand, None where a cell is empty."""
-        return [{name: None if is_empty(value) else value for name, value in row.items()} for row in self.rows]
+    def filled(self, words: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """The rows as they stand, None where a cell is empty; NA is empty but in the columns of `words`."""
+        return [
+            {name: self.text(i, name) or None if name in words else None if is_empty(value) else value
+             for name, value in row.items()}
+            for i, row in enumerate(self.rows)
+        ]  # fmt: skip
 
     def whole(self, row: int, name: str) -> int:
         """A cell as a whole number, 0 where empty; 2^53 + 1 too, which no float is.

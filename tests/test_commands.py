@@ -369,6 +369,10 @@ BAD = {
         "fit {drawn} -o {tmp}/l.json",
         "trial a: unique/web is 0, and 0.5 of the run was drawn from it",
     ),
+    "queries of a domain without tokens": (
+        "predict {law} {drawn} -o {tmp}/p.csv",
+        "drawn.csv: trial a: unique/web is 0, and 0.5 of the run was drawn from it",
+    ),
     "scale of nothing": ("optimize {law} --n-params 0 --n-tokens 1e9 -o {tmp}/b.json", "above 0"),
     "unknown format": ("import regmx . -o {tmp}/t.csv", "did you mean 'regmix'"),
     "option without value": ("import exchange {runs} --option model -o {tmp}/t.csv", "write name=value"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from raymix.laws import make_law
+from raymix.observations import Observations
 from raymix.tables.law_file import LawFile, Trained, read_law, write_law
 from raymix.testing import synthetic_runs
 
@@ -85,6 +86,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
         ({"weights": {"exams": -1.0, "a/b": 1.0, "c": 1.0}}, "weights must be"),
         ({"trained": {"n_params": []}}, "damaged"),
         ({"trained": asdict(TRAINED) | {"shares": [[0, 1]]}}, "shares of 1 domains, and names 4"),
+        ({"trained": {k: v for k, v in asdict(TRAINED).items() if k != "shares"}}, "'shares' is missing .* an earlier"),
         ({"format": 2}, "newer raymix"),
     ],
 )
@@ -133,3 +135,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_a_law_in_an_object_store_is_said_to_be_out_of_reach(path: str) -> None:
     with pytest.raises(ValueError, match="there is no such file: tables and laws are read from a disk"):
         read_law(Path(path))
+
+
+def test_mixtures_that_differ_in_the_last_digit_are_one() -> None:
+    shares = [(0.1 + 0.2, 0.7), (0.3, 0.7), (0.5, 0.5)]
+    rows = [
+        {"trial_id": f"{i}", "n_params": 1e6, "n_tokens": 1e9, "mixture/a": a, "mixture/b": b, "loss/x": 3.0}
+        for i, (a, b) in enumerate(shares)
+    ]
+    assert Trained.on(Observations.from_rows(rows, ("a", "b"), ("x",)).usable()).mixtures == 2

@@ -16,7 +16,8 @@ from raymix.study.budget import spent
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.held_out import score_law
-from raymix.target.optimum import ObjectiveAtScale, minimise
+from raymix.target.objective import ObjectiveAtScale
+from raymix.target.optimum import minimise
 from raymix.target.recommend import NotEnoughTrialsError, fit_law, recommend
 from tests import worlds
 

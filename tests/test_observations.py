@@ -19,7 +19,7 @@ def table(*rows: dict[str, Any]) -> Observations:
     return Observations.from_rows(rows, ["web", "a/b"], ["web", "exams"])
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
 def test_round_trip_keeps_values_and_names(tmp_path: Path, ending: str) -> None:
     before = table(row(), row("007", status="failed", reason='died, "really"', **{"loss/web": None}))
     before.write(tmp_path / f"t.{ending}")
@@ -42,6 +42,12 @@ def test_a_loss_that_is_none_is_hidden_from_laws_and_the_others_of_its_row_are_n
     got = table(row(**{"loss/web": value}), row("b"))
     np.testing.assert_array_equal(got.usable().loss_BM, [[np.nan, 2.5], [3.5, 2.5]])
     assert got.loss_BM[0, 0] == value
+
+
+def test_a_file_with_losses_that_are_none_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table(row(**{"loss/exams": None}), row("b", **{"loss/web": -3.0})).write(tmp_path / "t.csv")
+    Observations.read(tmp_path / "t.csv")
+    assert "not measured, the first in row 2 (trial b): loss/web is -3" in caplog.text
 
 
 def test_last_row_of_a_trial_is_the_one_with_most_tokens() -> None:
@@ -68,7 +74,7 @@ def test_published_rounding_is_renormalised() -> None:
         ([row(), row("b", **{"mixture/web": 0.9})], r"row.*do not sum to 1 within 1%: 2 \(b: 1.65\)"),
         ([row(**{"mixture/web": -0.25})], r"row 1 \(trial a\): mixture/web is -0.25"),
         ([row(), row()], "trial 'a' has two rows"),
-        ([row(status="finished")], "status 'finished' is not one of"),
+        ([row(), row("b", status="finished")], "trial b: status 'finished' is not one of"),
         ([row(n_tokens=0)], "trial a: n_tokens is 0"),
         ([row(), row("b", n_tokens=1e6, seconds="abc")], "trial b: seconds is 'abc', it must be a number"),
     ],

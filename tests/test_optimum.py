@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from raymix import simplex
 from raymix.simplex import Array, Polytope
 from raymix.target.near_optimal import exchangeable, near_optimal
-from raymix.target.optimum import ObjectiveAtScale, certify, minimise
+from raymix.target.objective import ObjectiveAtScale
+from raymix.target.optimum import certify, minimise
 
 
 class PowerLaw:

@@ -114,6 +114,16 @@ def test_a_nan_in_a_file_is_a_failed_row_with_its_reason(tmp_path: Path) -> None
     assert CliRunner().invoke(app, ["tell", str(tmp_path / "s"), str(tmp_path / "r.csv")]).stdout == "0 rows recorded\n"
 
 
+def test_a_status_is_a_word_where_an_empty_number_may_be_na(tmp_path: Path) -> None:
+    (trial,) = Study.create(worlds.space(), tmp_path / "s").ask(1)
+    lines = ["trial_id,status,seconds,loss/web,loss/code,loss/books", f" {trial.trial_id},%s,NA,3.0,3.1,2.5"]
+    (tmp_path / "r.csv").write_text("\n".join(lines) % "NA")
+    told = CliRunner().invoke(app, ["tell", str(tmp_path / "s"), str(tmp_path / "r.csv")])
+    assert "row 1: trial" in str(told.exception) and "status 'NA' is not one of" in str(told.exception)
+    (tmp_path / "r.csv").write_text("\n".join(lines) % " ")
+    assert CliRunner().invoke(app, ["tell", str(tmp_path / "s"), str(tmp_path / "r.csv")]).stdout == "1 rows recorded\n"
+
+
 def test_the_budget_of_ones_own_trainer_is_raised_from_the_shell(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(worlds.space().model_dump(mode="json", exclude_none=True)))
     study = Study.create(SearchSpace.load(tmp_path / "space.yaml"), tmp_path / "s")

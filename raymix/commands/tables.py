@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TABLES = (".csv", ".parquet")
+TABLES = (".csv", ".csv.gz", ".parquet")
 
 Out = typer.Option("-o", "--out", help="Where to write.")
 LawPath = Annotated[Path, typer.Argument(metavar="LAW.json", help="What raymix fit wrote.")]
@@ -55,7 +55,7 @@ def import_table(
     option: Annotated[list[str], typer.Option("--option", metavar="KEY=VALUE", help="Of the format.")] = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Published or your own runs as an observation table (.csv or .parquet)."""
+    """Published or your own runs as an observation table (.csv, .csv.gz or .parquet)."""
     from raymix.copies import copies, copy_words
     from raymix.formats import import_runs
     from raymix.screens.law import show_table
@@ -125,12 +125,13 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Losses with 90% intervals for mixtures and scales in a table (.csv, .csv.gz or .parquet)."""
+    from raymix.exchange import write_table
     from raymix.screens.law import show_predictions
     from raymix.tables.law_file import read_law
-    from raymix.tables.predictions import predict_table, write_table
+    from raymix.tables.predictions import predict_table
 
     with usage(), Screen(as_json) as screen:
-        check_out(out, (*TABLES, ".csv.gz"))
+        check_out(out, TABLES)
         found = read_law(law)
         table, notes = predict_table(found, _queries(found, queries), str(queries))
         write_table(table, out)

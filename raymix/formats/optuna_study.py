@@ -21,6 +21,7 @@ from raymix.report.words import unit
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.study import Study
+from raymix.target.objective import objective_values
 
 KEY = "raymix_trial_id"  # the user attribute that says which trial was written already
 
@@ -115,8 +116,6 @@ def _around(bounds: tuple[float, float], size: float) -> tuple[float, float]:
 
 def _checkpoints(study: Study, trial: Trial) -> dict[int, float]:
     """The objective at each checkpoint, by tokens."""
-    from raymix.target.objective import objective_values
-
     table = study.table()
     value_B: Array = objective_values(study.space, table.loss_BM[trial.rows])
     tokens_B = table.scale_B2[trial.rows, 1]

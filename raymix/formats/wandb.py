@@ -14,7 +14,6 @@ Losses are taken as nats per token. A run that crashed or never logged a loss st
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def read_wandb(src: str | Path, *, mapping: str | Path) -> Observations:
     if any(name.endswith("__MIN") for name in sheet.names):
         raise ValueError(f"{sheet.path}: this is the export of a chart, with a column for each run: export the table "
                          "of runs")  # fmt: skip
-    mixture, loss = columns["mixture"], columns["loss"]
+    mixture, loss, seed = columns["mixture"], columns["loss"], columns.get("seed")
     named = [columns[key] for key in ("n_params", "n_tokens", "status", "seed") if isinstance(columns.get(key), str)]
     sheet.need(*mixture.values(), *loss.values(), *named)
     rows = [
@@ -61,7 +60,7 @@ def read_wandb(src: str | Path, *, mapping: str | Path) -> Observations:
         | shares_of(sheet, row, mixture)
         | losses_of(sheet, row, loss)
         | _status(sheet, row, columns.get("status"))
-        | _seed(sheet, row, columns.get("seed"))
+        | {"seed": sheet.whole(row, seed) if isinstance(seed, str) else seed}
         for name, row in _rows(sheet, columns["trial_id"]).items()
     ]
     return as_observations(rows, list(mixture), list(loss), sheet.path)
@@ -93,7 +92,7 @@ def _checked(path: Path, key: str, value: Any) -> Any:
         if not isinstance(value, Mapping) or not value or not all(isinstance(name, str) for name in value.values()):
             raise ValueError(f"{path}: {key} is a mapping of names to columns, not {value!r}")
         return {str(name): column for name, column in value.items()}
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int if key == "seed" else int | float) and not isinstance(value, bool)
     if not isinstance(value, str) and not (key in ("n_params", "n_tokens", "seed") and is_number):
         raise ValueError(f"{path}: {key} is the name of a column, not {value!r}")
     return value
@@ -114,8 +113,3 @@ def _status(sheet: Sheet, row: int, column: str | None) -> Row:
     if status == "done":
         return {}
     return {"status": status} if status == "checkpoint" else {"status": status, "reason": f"W&B state: {state}"}
-
-
-def _seed(sheet: Sheet, row: int, value: str | int | None) -> Row:
-    number = sheet.number(row, value) if isinstance(value, str) else float(value or 0)
-    return {"seed": int(number)} if math.isfinite(number) else {}

@@ -180,26 +180,24 @@ def _bars(space: SearchSpace, found: Mapping[str, Any], order: Sequence[str]) ->
     keep = _own(found) == "optimum"
     undecided = "to be confirmed" if _to_confirm(found) else "not recommended"
     title = f"Optimum under the law, {undecided}" if keep else "Recommended mixture"
-    bars = [_bar(title, space, found["mixture"], found.get("epochs"), order, n_tokens)]
+    bars = [_bar(title, space, found["mixture"], order, n_tokens)]
     kept = (found.get("baselines") or {}).get(_reference(found) or "", {})
     if keep and kept.get("mixture"):
         word = "Until then" if _to_confirm(found) else "Keep"
-        bars.insert(0, _bar(f"{word}: {_reference(found)}", space, kept["mixture"], None, order, n_tokens))
+        bars.insert(0, _bar(f"{word}: {_reference(found)}", space, kept["mixture"], order, n_tokens))
     return bars
 
 
 def _bar(
-    title: str, space: SearchSpace, mixture: Mapping[str, float], epochs: Mapping[str, Any] | None,
-    order: Sequence[str], n_tokens: float,
-) -> dict[str, Any]:  # fmt: skip
+    title: str, space: SearchSpace, mixture: Mapping[str, float], order: Sequence[str], n_tokens: float
+) -> dict[str, Any]:
     counted = epochs_of(space, np.asarray([mixture.get(name, 0.0) for name in space.domain_names]), n_tokens)
     colour, left = figures.colours(space.domain_names), 0.0
     parts: list[dict[str, Any]] = []
     for name in order:
         share = float(mixture.get(name, 0.0))
         paint = {"colour": colour[name], "ink": figures.ink_on(colour[name])}
-        passes = {**counted, **(epochs or {})}.get(name)
-        parts.append({"name": name, "share": share, "left": 100 * left, "epochs": passes, **paint})
+        parts.append({"name": name, "share": share, "left": 100 * left, "epochs": counted[name], **paint})
         left += share
     listed = [p for p in parts if p["share"] >= SMALL] if len(parts) > MANY else parts
     small = [p for p in parts if p not in listed]
@@ -211,9 +209,8 @@ def _baselines(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Objective and gain of each baseline, with the places of the gain on a common scale in percent."""
     rows = []
     for name, baseline in (found.get("baselines") or {}).items():
-        gain, objective = baseline.get("gain") or {}, baseline.get("objective")
-        mean = objective.get("mean") if isinstance(objective, Mapping) else objective
-        rows.append({"name": name, "objective": mean, "gain": gain})
+        mean = (baseline.get("objective") or {}).get("mean")
+        rows.append({"name": name, "objective": mean, "gain": baseline.get("gain") or {}})
     for row, places in zip(rows, _places([row["gain"] for row in rows]), strict=True):
         row["places"] = places
     return rows

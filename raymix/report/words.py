@@ -11,8 +11,10 @@ from raymix.counts import human as human
 from raymix.counts import known as known
 from raymix.space import SearchSpace
 from raymix.target.held_out import SOME_ORDER
+from raymix.target.objective import NATS
+from raymix.target.objective import unit as objective_unit
 
-MINUS, DASH, ELLIPSIS = "\u2212", "\u2013", "\u2026"
+MINUS, ELLIPSIS = "\u2212", "\u2026"
 TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # bidi controls
 SUPERSCRIPT = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 UNION = "losses fall as powers of parameters and of tokens, each scaled by what the mixture exposes"
@@ -117,13 +119,9 @@ def fitted(space: SearchSpace, name: str) -> str:
 
 def unit(space: SearchSpace) -> str:
     """Of the objective."""
-    counted = [name for name, weight in zip(space.eval_names, space.weights_M, strict=True) if weight > 0]
-    metrics = [fitted(space, name) for name in counted if name in space.metric_names]
-    if not metrics:
-        return "nats per token"
-    if len(metrics) < len(counted):
-        return "nats and metrics together"
-    return metrics[0] if len(metrics) == 1 else "in units of the metrics"
+    metrics = {name: fitted(space, name) for name in space.metric_names}
+    found = objective_unit(space.eval_names, space.weights_M, metrics)
+    return "nats per token" if found == NATS else found
 
 
 def objective(space: SearchSpace) -> str:

@@ -119,12 +119,12 @@ def choose_law(
         name = usable.eval_domains[int(np.argmin(known))]
         raise ValueError(f"eval domain {name!r} has no loss in any row: drop the column loss/{name}, or fit the others "
                          "alone (--eval NAME, as often as needed)")  # fmt: skip
-    _check_unique(usable)
+    usable.check_unique()
     every = rows_of(usable, own_M)
     names = _suited(every, target) if candidates is None else tuple(dict.fromkeys(candidates))
     _check_names(names)
     weights = np.full(every.loss_BM.shape[1], 1.0) if weights_M is None else np.asarray(weights_M, dtype=np.float64)
-    n_mixtures = len(np.unique(every.mix_BK, axis=0))
+    n_mixtures = int(mixture_numbers(every.mix_BK).max()) + 1
     if n_mixtures < MIN_MIXTURES:
         why = f"too few mixtures ({n_mixtures}) to hold any out: the first candidate is used unjudged"
         return Choice(every.fit(make_law(names[0])), names[0], [], why)
@@ -259,16 +259,8 @@ def _suited(table: Table, target: Scale | None) -> tuple[str, ...]:
     elsewhere = target is not None and np.abs(np.log(np.array(target) / [sizes[0], tokens[0]])).max() > SAME_SCALE
     if elsewhere:
         return ONE_SCALE_ELSEWHERE
-    in_a_fold = min(len(np.unique(table.mix_BK, axis=0)), MAX_MIXTURES) * (FOLDS - 1) / FOLDS
+    in_a_fold = min(int(mixture_numbers(table.mix_BK).max()) + 1, MAX_MIXTURES) * (FOLDS - 1) / FOLDS
     return tuple(name for name in ONE_SCALE if name not in NEEDS or in_a_fold > NEEDS[name](table.mix_BK.shape[1]))
-
-
-def _check_unique(usable: Observations) -> None:
-    """Nothing, if there are tokens in every domain that a run drew from, as far as the table says."""
-    for b, k in np.argwhere((usable.unique_BK <= 0) & (usable.mix_BK > 0))[:1]:
-        name, said, share = usable.domains[k], usable.unique_BK[b, k], usable.mix_BK[b, k]
-        raise ValueError(f"trial {usable.trial_ids[b]}: unique/{name} is {said:g}, and {share:.3g} of the run was "
-                         "drawn from it: it must be above 0, or empty where nobody knows")  # fmt: skip
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ from raymix.laws import Law, law_from_json
 from raymix.laws.base import Array, Flags
 from raymix.laws.intervals import outside
 from raymix.laws.reach import Reach, above_most
-from raymix.laws.rows import SAME_SCALE, distinct
+from raymix.laws.rows import SAME_SCALE, distinct, mixture_numbers
 from raymix.observations import Observations
 from raymix.sheet import absent
 from raymix.space import Scale
@@ -60,7 +60,7 @@ class Trained:
         return cls(
             tuple(float(f"{size:.6g}") for size in distinct(size_B)),
             (float(tokens_B.min()), float(tokens_B.max())),
-            len(np.unique(usable.mix_BK, axis=0)),
+            int(mixture_numbers(usable.mix_BK).max()) + 1,
             len(np.unique(usable.model_B)),
             len(usable),
             tuple(zip(usable.mix_BK.min(axis=0).tolist(), usable.mix_BK.max(axis=0).tolist(), strict=True)),
@@ -200,8 +200,10 @@ def read_law(path: str | Path) -> LawFile:
         if elsewhere is not None:
             _try_out(elsewhere, len(domains), len(eval_domains), trained)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path}: the law in this file is damaged: {what}") from None
+        if isinstance(error, KeyError):
+            what = f"{error} is missing in this file: it is damaged, or of an earlier raymix; raymix fit writes it anew"
+            raise ValueError(f"{path}: {what}") from None
+        raise ValueError(f"{path}: the law in this file is damaged: {error}") from None
     return LawFile(law, domains, eval_domains, weights_M, trained, choice, elsewhere, reach, not_here, minimised)
 
 

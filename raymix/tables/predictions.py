@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
 from raymix.laws.base import Array, Law
 from raymix.laws.repetition import stocked
@@ -33,13 +30,17 @@ def predict_table(found: LawFile, queries: Observations, origin: str) -> tuple[p
     """Predictions, a row per query in the order given, and notes on scales far from what was trained.
 
     Raises:
-        ValueError: a domain of the law has no column, or a column is no domain of the law.
+        ValueError: a domain of the law has no column, or a column is no domain of the law; nothing to draw from.
     """
     check_domains(found, queries.domains, origin)
     mix_BK = queries.mix_BK[:, [queries.domains.index(name) for name in found.domains]]
     unique_BK = queries.unique_BK[:, [queries.domains.index(name) for name in found.domains]]
     scaled_B = np.asarray((np.isfinite(queries.scale_B2) & (queries.scale_B2 > 0)).all(axis=1))
-    scale_B2 = np.where(scaled_B[:, None], queries.scale_B2, ANY_SCALE)
+    scale_B2, scaled = np.where(scaled_B[:, None], queries.scale_B2, ANY_SCALE), queries.select(scaled_B)
+    try:
+        scaled.check_unique()
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from None
     loss_BM, sd_BM = _losses(found.law, mix_BK, scale_B2, unique_BK)
     if found.elsewhere is not None and (far := np.flatnonzero(found.outside(scale_B2))).size:
         loss_BM[far], sd_BM[far] = _losses(found.elsewhere, mix_BK[far], scale_B2[far], unique_BK[far])
@@ -48,7 +49,7 @@ def predict_table(found: LawFile, queries: Observations, origin: str) -> tuple[p
     factor_BM = np.exp(Z90 * sd_BM * found.widening(mix_BK)[:, None])
     for prefix, value_BM in (("loss", loss_BM), ("loss_low", loss_BM / factor_BM), ("loss_high", loss_BM * factor_BM)):
         columns |= {f"{prefix}/{name}": pa.array(value_BM[:, i]) for i, name in enumerate(found.eval_domains)}
-    return pa.table(columns), [*_notes(found, queries.select(scaled_B)), *share_notes(found, mix_BK)]
+    return pa.table(columns), [*_notes(found, scaled), *share_notes(found, mix_BK)]
 
 
 def check_domains(found: LawFile, domains: Sequence[str], origin: str) -> None:
@@ -74,15 +75,6 @@ def _losses(law: Law, mix_BK: Array, scale_B2: Array, unique_BK: Array) -> tuple
     """Losses and sd of log loss (B, M) with so many unique tokens."""
     law = stocked(law, unique_BK)
     return law.predict(mix_BK, scale_B2), law.sd(mix_BK, scale_B2)
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """As .parquet, or as .csv, gzipped where the name ends in .gz."""
-    if path.suffix == ".parquet":
-        pyarrow.parquet.write_table(table, path)
-        return
-    with pa.output_stream(str(path), compression="detect") as stream:
-        pyarrow.csv.write_csv(table, stream)
 
 
 def _notes(found: LawFile, queries: Observations) -> list[str]:

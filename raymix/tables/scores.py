@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
-from raymix.laws.rows import SAME_SCALE
+from raymix.laws.rows import SAME_SCALE, mixture_numbers
 from raymix.laws.select import rank_correlation, rank_within
 from raymix.observations import scale_groups
 from raymix.target.held_out import ENOUGH
@@ -74,12 +74,12 @@ class HeldOutLosses:
         known_BM = np.isfinite(per_domain_BM)
         mean_B = np.where(known_BM, per_domain_BM, 0.0).sum(axis=1) / np.maximum(known_BM.sum(axis=1), 1)
         mean_B = np.where(known_BM.any(axis=1), mean_B, np.nan)
-        return _mean_by(mixture_of(self.table), mean_B + np.abs(self.objective_error_B()))
+        return _mean_by(mixture_numbers(self.table.mix_BK), mean_B + np.abs(self.objective_error_B()))
 
     def score(self) -> LawScore:
         """All figures."""
         objective_B = self.objective_error_B()
-        weighted = float(np.nanmean(_mean_by(mixture_of(self.table), np.abs(objective_B))))
+        weighted = float(np.nanmean(_mean_by(mixture_numbers(self.table.mix_BK), np.abs(objective_B))))
         last = last_rows(self.table)
         groups = scale_groups(self.table.scale_B2[last, :1])
         return LawScore(
@@ -128,15 +128,10 @@ def standard_error(one: HeldOutLosses, other: HeldOutLosses) -> float:
     folds = np.unique(one.fold_B[one.fold_B >= 0])
     if len(folds) < 3:
         return by_mixture
-    mixture_B = mixture_of(one.table)
+    mixture_B = mixture_numbers(one.table.mix_BK)
     fold_means = [np.nanmean(difference_Q[np.unique(mixture_B[one.fold_B == fold])]) for fold in folds]
     by_fold = float(np.std(fold_means, ddof=1))
     return float(max(by_mixture / np.sqrt(known_Q.sum()), by_fold / np.sqrt(len(folds))))
-
-
-def mixture_of(table: Table) -> Ints:
-    """The distinct mixture of each row."""
-    return np.unique(table.mix_BK, axis=0, return_inverse=True)[1].ravel()
 
 
 def last_rows(table: Table) -> Ints:

@@ -17,18 +17,7 @@ from scipy.optimize import linprog, minimize
 
 from raymix import simplex
 from raymix.simplex import Array, Polytope
-from raymix.target.objective import ObjectiveAtScale, objective_of, reduce_losses
-
-__all__ = [
-    "ObjectiveAtScale",
-    "Optimum",
-    "constraints_of",
-    "floored",
-    "minimise",
-    "objective_of",
-    "on_simplex",
-    "reduce_losses",
-]
+from raymix.target.objective import ObjectiveAtScale
 
 FLOORS = (1e-4, 1e-7)  # r^b with b < 1 has an infinite slope at 0: solve above a floor, then nearer to 0 from there
 GOOD_GAP = 2e-5  # nats: far below the noise of any run

@@ -22,7 +22,7 @@ from raymix.laws.reach import widening
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import Rung, SearchSpace, SpaceError, Target
-from raymix.target.answer import MIN_TRIALS, answer
+from raymix.target.answer import MIN_TRIALS, SAME_SCALE, answer
 from raymix.target.held_out import HeldOut, score_law
 from raymix.target.improvement import expected_improvement
 from raymix.target.near_optimal import exchangeable
@@ -44,7 +44,6 @@ from raymix.target.reading import (
 from raymix.target.refits import refitted, rows_of
 
 N_DRAWS = 40  # bootstrap laws: enough for the 5% and 95% quantiles to be about the 2nd and 38th of them
-SAME_SCALE = 0.3  # in log: realised sizes differ a little from nominal ones
 DIGITS = 9  # of a share: mixtures that differ beyond are one
 FAR_MIXTURE = 0.25  # total variation to the nearest mixture tried
 

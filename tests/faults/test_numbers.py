@@ -9,7 +9,8 @@ from raymix import SearchSpace
 from raymix.design import Proposal, SpaceFilling
 from raymix.study.ledger import Ledger
 from raymix.target.held_out import noise_of_a_run
-from raymix.target.optimum import minimise, objective_of
+from raymix.target.objective import objective_of
+from raymix.target.optimum import minimise
 from raymix.target.recommend import Recommendation, fit_law, recommend
 from tests import worlds
 

@@ -40,6 +40,18 @@ def test_columns_are_mapped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got.loss_BM, [[3.5, 2.5], [np.nan, np.nan], [4.5, np.nan]])
 
 
+def test_a_seed_is_a_whole_number(tmp_path: Path) -> None:
+    large = str(2**53 + 1)
+    src, mapping = write(tmp_path, [row.replace('"3"', f'"{large}"') for row in RUNS])
+    assert import_runs("wandb", src, mapping=mapping).table["seed"].to_pylist() == [int(large), 4, 0]
+    src, mapping = write(tmp_path, [row.replace('"3"', '"3.7"') for row in RUNS])
+    with pytest.raises(ValueError, match=r"row 1, column .*: '3.7' is not a whole number"):
+        import_runs("wandb", src, mapping=mapping)
+    src, mapping = write(tmp_path, mapping=MAPPING.replace("config.seed", "3.7"))
+    with pytest.raises(ValueError, match="seed is the name of a column"):
+        import_runs("wandb", src, mapping=mapping)
+
+
 def test_crashed_run_is_kept_with_its_state(tmp_path: Path) -> None:
     src, mapping = write(tmp_path)
     got = import_runs("wandb", src, mapping=mapping)

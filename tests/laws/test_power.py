@@ -12,7 +12,8 @@ from raymix.laws.base import Law
 from raymix.laws.ddo import perturbations, water_fill
 from raymix.laws.power import PerDomainPower
 from raymix.simplex import Array, Polytope
-from raymix.target.optimum import ObjectiveAtScale, minimise
+from raymix.target.objective import ObjectiveAtScale
+from raymix.target.optimum import minimise
 from raymix.testing import LAW_CHECKS, synthetic_runs
 
 # The first looks the law up in the registry; the second asks for a truth with transfer and sizes, which it gives up.

@@ -17,8 +17,8 @@ from raymix.space import Scale, SearchSpace
 from raymix.tables.advise import Wanted, advise
 from raymix.tables.law_file import LawFile
 from raymix.tables.predictions import predict_table
-from raymix.target.objective import objective_of
-from raymix.target.optimum import ObjectiveAtScale, minimise
+from raymix.target.objective import ObjectiveAtScale, objective_of
+from raymix.target.optimum import minimise
 from raymix.target.reading import repeat_notes
 
 PLANTED = 3.0  # R*: far from the published 15.39, where the prior is

@@ -99,7 +99,7 @@ def _recommendation(names: Any, prior: Any, space: SearchSpace, rng: Any) -> dic
         "losses": {m: {"mean": v, "low": v - 0.02 - 0.02 * i / 6, "high": v + 0.025}
                    for i, (m, v) in enumerate(zip(space.eval_names, loss_M.tolist(), strict=True))},
         "objective": dict(zip(three, (mean, mean - 0.016, mean + 0.017), strict=True)),
-        "baselines": {b: {"mixture": dict(zip(names, m, strict=True)), "objective": mean + gains[b][0],
+        "baselines": {b: {"mixture": dict(zip(names, m, strict=True)), "objective": {"mean": mean + gains[b][0]},
                           "gain": dict(zip(three, gains[b], strict=True))} for b, m in baselines.items()},
         "near_optimal": {k: {"low": max(0.0, 0.9 * w - 0.05), "high": 1.1 * w + 0.03} for k, w in shares.items()},
         "epochs": epochs,
