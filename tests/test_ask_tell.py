@@ -94,6 +94,19 @@ def test_a_share_that_rounding_left_below_0_is_0(tmp_path: Path) -> None:
     assert len(study.ask(1)) == 1  # with the first pending
 
 
+def test_shares_are_printed_without_the_rounding_of_floats(tmp_path: Path) -> None:
+    class Rounding(LawGuided):
+        def suggest(self, *given: Any) -> list[Proposal]:
+            return [Proposal(np.array([0.49999999999999994, 1 / 3, 1 / 6]), Scale(1e5, 5e5), 0)]
+
+    asked = Study.create(worlds.space(), tmp_path / "s", designer=Rounding(worlds.space())).ask(1)[0]
+    mixture = asked.shown()["mixture"]
+    assert json.dumps(mixture) == '{"web": 0.5, "code": 0.333333333333, "books": 0.166666666667}'
+    assert abs(sum(mixture.values()) - 1) < 1e-9
+    (told,) = Study.open(tmp_path / "s").ledger.pending()
+    assert told.mixture == asked.mixture  # as recorded: whole
+
+
 def test_names_and_a_target_are_a_space_for_a_trainer_of_ones_own(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

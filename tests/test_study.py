@@ -283,7 +283,7 @@ def test_status_lists_what_was_asked_and_not_told(tmp_path: Path) -> None:
     study.tell(second.trial_id, train(second), n_tokens=second.n_tokens / 2, status="checkpoint")
     state = json.loads(CliRunner().invoke(app, ["status", str(tmp_path / "s"), "--json"]).stdout)
     assert [trial["trial_id"] for trial in state["pending_trials"]] == [second.trial_id, third.trial_id]
-    assert state["pending_trials"][1] == third.to_json() | {"tokens_told": 0.0}
+    assert state["pending_trials"][1] == third.shown() | {"tokens_told": 0.0}
     assert (state["pending"], state["pending_trials"][0]["tokens_told"]) == (2, second.n_tokens / 2)
     said = CliRunner().invoke(app, ["status", str(tmp_path / "s")]).stdout
     assert f"{second.trial_id}  100k parameters, 500k tokens, seed {second.seed}, told up to 250k" in said
