@@ -210,7 +210,7 @@ def ask(
         raise SpaceError("--set and --seed are of a study that begins: name its space with --space SPACE.yaml")
     work = Study.open(study) if space is None else Study.resume(SearchSpace.load(space, settings), study, seed)
     for trial in work.ask(n):
-        print(json.dumps(trial.to_json()))
+        print(json.dumps(trial.shown()))
 
 
 @app.command()

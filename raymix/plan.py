@@ -84,7 +84,12 @@ class Plan:
 
 
 def plan(space: SearchSpace, corpus: Corpus, slots: int) -> Plan:
-    """The plan of a resolved space on `slots` trials at a time."""
+    """The plan of a resolved space on `slots` trials at a time.
+
+    Raises:
+        SpaceError: there is nothing to choose.
+    """
+    space.check_choice()
     timed = [_rung(space, corpus, scale) for scale in rungs(space)]
     rate = timed[-1].flops / timed[-1].seconds
     scales = [scale_of(space, i) for i in range(planned_trials(space, _flops_of(space, corpus), rate, slots))]

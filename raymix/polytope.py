@@ -65,6 +65,12 @@ class Polytope:
         _, size_E, direction_EK = np.linalg.svd(held, full_matrices=False)
         return np.asarray(direction_EK[size_E > 1e-9])
 
+    @property
+    def is_point(self) -> bool:
+        """Whether it holds one mixture alone: of costs that tell any two apart the least is then the largest."""
+        cost_K = np.sqrt(np.arange(2.0, self.n_domains + 2))
+        return bool(cost_K @ (vertex_along(self, -cost_K) - vertex_along(self, cost_K)) < TOUCHES)
+
     def floored(self, floor: float) -> Polytope:
         """The same set with every share at least `floor`, where its upper bound leaves room for that."""
         lower_K = np.maximum(self.lower_K, np.minimum(floor, self.upper_K))

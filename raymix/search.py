@@ -170,6 +170,8 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         if again:
             self._queue.append(stack)
         reason = "the worker died, hung or raised; " + (why or "see Ray's logs of this trial")
+        if self.retries and not self.failure:
+            log.warning("trial %s %s: %s", stack.name, "is begun again" if again else "has failed", reason)
         for trial in left if len(stack.trials) > 1 else stack.trials:
             if not again and trial in left and not self.failure:
                 self._fail(trial, reason)

@@ -189,6 +189,21 @@ class SearchSpace(Frozen):
         max_epochs = getattr(target, "max_epochs", None) or self.target.max_epochs
         return allowed(self.domains, self.constraints.groups, self._fixed(), max_epochs, target.n_tokens)
 
+    def check_choice(self) -> None:
+        """Refuse to search where there is nothing to choose.
+
+        Raises:
+            SpaceError: one mixture alone is allowed.
+        """
+        polytope = self.polytope()
+        if polytope.is_point:
+            only = self.shares(simplex.vertex_along(polytope, np.zeros(len(self.domains))))
+            said = ", ".join(f"{name} {share:.4g}" for name, share in only.items())
+            raise SpaceError(
+                f"{self.name}: only one mixture is allowed ({said}), so there is nothing to search: widen min_share, "
+                "max_share, constraints.groups or target.max_epochs"
+            )
+
     def seen_K(self, mix_K: Array) -> Array:
         """Shares (K,) in the whole of a run on `mix_K`: its stages with a mixture of their own count too."""
         fixed_K, free = self._fixed()

@@ -94,6 +94,32 @@ def test_a_share_that_rounding_left_below_0_is_0(tmp_path: Path) -> None:
     assert len(study.ask(1)) == 1  # with the first pending
 
 
+def test_shares_are_printed_without_the_rounding_of_floats(tmp_path: Path) -> None:
+    class Rounding(LawGuided):
+        def suggest(self, *given: Any) -> list[Proposal]:
+            return [Proposal(np.array([0.49999999999999994, 1 / 3, 1 / 6]), Scale(1e5, 5e5), 0)]
+
+    asked = Study.create(worlds.space(), tmp_path / "s", designer=Rounding(worlds.space())).ask(1)[0]
+    mixture = asked.shown()["mixture"]
+    assert json.dumps(mixture) == '{"web": 0.5, "code": 0.333333333333, "books": 0.166666666667}'
+    assert abs(sum(mixture.values()) - 1) < 1e-9
+    (told,) = Study.open(tmp_path / "s").ledger.pending()
+    assert told.mixture == asked.mixture  # as recorded: whole
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_where_one_mixture_alone_is_allowed_nothing_is_begun(tmp_path: Path, group: bool) -> None:
+    most = [0.5, 0.5, 1.0] if group else [0.5, 0.3, 0.2]
+    domains = [{"name": name, "max_share": share} for name, share in zip(worlds.DOMAINS, most, strict=True)]
+    groups = [{"domains": ["web", "code"], "min": 1.0}] if group else []
+    space = worlds.space(domains=domains, constraints={"groups": groups})
+    with pytest.raises(SpaceError, match=r"only one mixture is allowed \(web 0\.5, .*nothing to search: widen"):
+        Study.create(space, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+    domains[0]["max_share"] = 0.501
+    Study.create(worlds.space(domains=domains, constraints={"groups": groups}), tmp_path / "s")
+
+
 def test_names_and_a_target_are_a_space_for_a_trainer_of_ones_own(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from raymix import Study
 from raymix.cli import app
-from raymix.design import SpaceFilling, cost, rungs
+from raymix.design import Proposal, SpaceFilling, cost, rungs
 from raymix.design.stock import losses as at_scale
 from raymix.design.stock import unique_at
 from raymix.laws.repetition import stocked
@@ -287,6 +287,18 @@ def test_no_run_of_a_confirmation_is_longer_than_the_hours_left() -> None:
     seeds, scale = affordable(book, Confirm(seeds=3), True, 2)
     assert seeds == 3 and scale is not None
     assert book.flops_of(scale) == pytest.approx(cost(SMALL))
+
+
+@pytest.mark.parametrize(("left", "paid"), [(5.0, (0, None)), (6.0, (3, SMALL))])
+def test_a_run_of_a_confirmation_has_the_gpus_of_its_own_rung(left: float, paid: tuple[int, Scale | None]) -> None:
+    """A run of the small rung takes six hours on its one GPU; the four GPUs are the large rung's."""
+    ladder = [{**SMALL._asdict(), "resources": {"gpu": 1}}, {**LARGE._asdict(), "resources": {"gpu": 4}}]
+    book = ledger(ladder=ladder, budget={"hours": 11.0, "per_round": 16}, confirm={"seeds": 3, "share": 0.5})
+    for trial in book.propose([Proposal(PRIOR, SMALL, seed) for seed in range(16)]):
+        row = {f"loss/{name}": value for name, value in losses(trial).items()}
+        book.observe(trial.trial_id, row | {"seconds": 6 * 3600.0})
+    book.hours = 11.0 - left
+    assert affordable(book, Confirm(seeds=3), True, 2) == paid
 
 
 def test_too_little_for_confirmation_is_said_and_ends_the_study() -> None:

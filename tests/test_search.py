@@ -288,7 +288,7 @@ def test_the_last_trial_of_a_budget_comes_back_too() -> None:
     assert search.suggest("c") == MixtureSearch.FINISHED
 
 
-def test_a_trial_that_gets_further_between_deaths_is_not_given_up() -> None:
+def test_a_trial_that_gets_further_between_deaths_is_not_given_up(caplog: pytest.LogCaptureFixture) -> None:
     """Half a day on spot machines may cost more workers than a trial that breaks where it stands is given."""
     search = MixtureSearch(worlds.space(budget={"trials": 1, "per_round": 4}), rounds=True, retries=1)
     trial = _first(search)
@@ -304,6 +304,10 @@ def test_a_trial_that_gets_further_between_deaths_is_not_given_up() -> None:
     assert search.ledger.status(trial.trial_id) == "failed"
     said = search.ledger.table().table["reason"].to_pylist()[-1]
     assert said == "the worker died, hung or raised; torch.OutOfMemoryError: CUDA out of memory (on 10.0.0.7)"
+    *again, last = (record.message for record in caplog.records)
+    assert again == [f"trial {trial.trial_id} is begun again: the worker died, hung or raised; see Ray's logs of this "
+                     "trial"] * 4  # fmt: skip
+    assert last == f"trial {trial.trial_id} has failed: {said}"
 
 
 def test_a_repeater_is_refused_in_words() -> None:

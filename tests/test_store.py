@@ -29,6 +29,28 @@ def filled(path: Path, n: int = 5, group: int = 1) -> Store:
     return found
 
 
+def test_who_comes_now_and_then_waits_for_few_turns_of_one_who_comes_in_a_loop(tmp_path: Path) -> None:
+    over, turns, waited = threading.Event(), 0, 0
+
+    def loop() -> None:
+        nonlocal turns
+        while not over.is_set():
+            with Store(tmp_path).locked(60):
+                time.sleep(0.005)
+            turns += 1
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    for _ in range(20):
+        time.sleep(0.01)
+        before = turns
+        with Store(tmp_path).locked(60):
+            waited += turns - before
+    over.set()
+    thread.join()
+    assert waited < 60
+
+
 def numbers(path: Path) -> list[int]:
     return [body["i"] for _, body in Store(path).records()]
 

@@ -237,14 +237,12 @@ def test_one_mixture_alone_is_a_reason_not_a_crash(tmp_path: Path) -> None:
 
 
 def test_one_mixture_up_to_rounding_is_one_mixture(tmp_path: Path) -> None:
-    """What the bounds leave is the prior here, and a sum of bounds there."""
-    shares = (0.7, 0.2, 0.1)
-    domains = [{"name": n, "min_share": s, "max_share": s} for n, s in zip(worlds.DOMAINS, shares, strict=True)]
-    study = Study.create(worlds.space(domains=domains, budget={}), tmp_path / "s")
-    near_K = np.array([0.7, 0.2, np.nextafter(0.1, 1)])
+    """A prior here, a sum of bounds there."""
+    study = Study.create(worlds.space(budget={}), tmp_path / "s")
+    both = [np.array([0.7, 0.2, share]) for share in (0.1, np.nextafter(0.1, 1))]
     with study.writing() as ledger:
-        ledger.propose([Proposal(near_K, Scale(1e5, 5e5), seed) for seed in (0, 1)])
-    for trial in [*study.ledger.pending(), *study.ask(2)]:
+        ledger.propose([Proposal(mix_K, Scale(1e5, 5e5), seed) for mix_K in both for seed in (0, 1)])
+    for trial in study.ledger.pending():
         study.tell(trial.trial_id, train(trial))
     with pytest.raises(NotEnoughTrialsError, match="all 4 trials with losses have one mixture"):
         study.recommend()
@@ -293,7 +291,7 @@ def test_status_lists_what_was_asked_and_not_told(tmp_path: Path) -> None:
     study.tell(second.trial_id, train(second), n_tokens=second.n_tokens / 2, status="checkpoint")
     state = json.loads(CliRunner().invoke(app, ["status", str(tmp_path / "s"), "--json"]).stdout)
     assert [trial["trial_id"] for trial in state["pending_trials"]] == [second.trial_id, third.trial_id]
-    assert state["pending_trials"][1] == third.to_json() | {"tokens_told": 0.0}
+    assert state["pending_trials"][1] == third.shown() | {"tokens_told": 0.0}
     assert (state["pending"], state["pending_trials"][0]["tokens_told"]) == (2, second.n_tokens / 2)
     said = CliRunner().invoke(app, ["status", str(tmp_path / "s")]).stdout
     assert f"{second.trial_id}  100k parameters, 500k tokens, seed {second.seed}, told up to 250k" in said

@@ -170,6 +170,7 @@ def _ray(space: SearchSpace, ledger: Ledger, vocab: int) -> Iterator[_There]:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # our records are the log
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C reaches us, not Tune's shutdown
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # no tables from Tune: ours are better informed
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a page for every worker lost: the search has a sentence
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ours = not ray.is_initialized()
     address = cluster_address()

@@ -273,7 +273,9 @@ def tracking(name: str, folder: Path) -> Iterator[Tracking]:
         try:
             trackers[word] = TRACKERS[word](name, folder)
         except Exception as error:
-            log.warning("tracker %s: %s: %s; the study goes on without it", word, type(error).__name__, error)
+            absent = isinstance(error, ModuleNotFoundError) and error.name
+            why = f"{error}: pip install {absent}" if absent else f"{type(error).__name__}: {error}"
+            log.warning("tracker %s: %s; the study goes on without it", word, why)
     tracked = Tracking(trackers)
     try:
         yield tracked

@@ -25,7 +25,7 @@ def show_status(screen: Screen, study: Study) -> None:
         "failed": ledger.count("failed"),
         "pending": len(ledger.pending()),
         "pending_trials": [
-            trial.to_json() | {"tokens_told": ledger.tokens_seen(trial.trial_id)} for trial in ledger.pending()
+            trial.shown() | {"tokens_told": ledger.tokens_seen(trial.trial_id)} for trial in ledger.pending()
         ],
         "finished": study.finished,
         "over": over(ledger) if study.finished else None,

@@ -23,7 +23,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,24 @@ def file_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Be the next to hold a directory, by a lock on itself: who holds it in a loop comes after who waits.
+
+    Raises:
+        StoreError: somebody else is; the message names who holds it now.
+    """
+    with ExitStack() as stack:
+        with suppress(OSError):  # no such directory yet, or no locks there
+            handle = os.open(path, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise in_use(str(path), (path / "lock").read_text(errors="replace") or "another process") from None
+        yield
 
 
 class Lease:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from raymix.store.compact import forget_compacted, merge_parts, write_part
 from raymix.store.errors import InUseError, NoStudyError, StoreError, unwritable
-from raymix.store.lease import Lease, file_lock
+from raymix.store.lease import Lease, file_lock, turn
 from raymix.store.log import COPY, FOLDER, Event, File, Record, decoded, file_name
 from raymix.store.objects import LocalObjects, RemoteObjects, open_objects
 from raymix.store.reading import Log, read_log
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COMPACT_AT = 512  # files of records after which they become one Parquet file
-POLL = 0.05  # seconds between two looks at a study that somebody holds for a moment
+POLL = 0.01  # seconds between two looks at a study that somebody holds for a moment
 SAID_AFTER = 5.0  # seconds of waiting after which it is said for whom
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network file systems
 
@@ -199,18 +199,22 @@ class Store:
         self.__init__(state["where"])  # type: ignore[misc]
 
     def _take_within(self, stack: ExitStack, wait: float) -> None:
-        began, said = time.monotonic(), False
-        while True:
-            try:
-                return self._take(stack)
-            except InUseError as error:
-                waited = time.monotonic() - began
-                if waited >= wait:
-                    raise
-                if waited >= SAID_AFTER and not said:
-                    log.warning("%s; waiting up to %.0f s", str(error).partition(";")[0], wait)
-                    said = True
-            time.sleep(POLL)
+        began, said, queued = time.monotonic(), False, not (wait and self.is_local)
+        with ExitStack() as place:
+            while True:
+                try:
+                    if not queued:
+                        place.enter_context(turn(self.path))
+                        queued = True
+                    return self._take(stack)
+                except InUseError as error:
+                    waited = time.monotonic() - began
+                    if waited >= wait:
+                        raise
+                    if waited >= SAID_AFTER and not said:
+                        log.warning("%s; waiting up to %.0f s", str(error).partition(";")[0], wait)
+                        said = True
+                time.sleep(POLL)
 
     def _take(self, stack: ExitStack) -> None:
         if isinstance(self.objects, LocalObjects):

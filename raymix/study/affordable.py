@@ -7,7 +7,7 @@ import math
 from raymix.design import rungs
 from raymix.space import Scale
 from raymix.space_study import Confirm
-from raymix.study.budget import CLOSE, flops_in_time, flops_left, spent
+from raymix.study.budget import CLOSE, flops_in_time, flops_left, gpus_of, spent
 from raymix.study.ledger import Ledger
 
 
@@ -24,36 +24,42 @@ def seeds_and_scale(
 ) -> tuple[int, Scale | None]:
     """How many seeds at which scale so much pays for; 0 and None where it does not pay for one of each mixture.
 
-    `flops` are of all runs together, `flops_of_one` is what any of them has time for.
+    `flops` are of all runs together, `flops_of_one` is what each GPU of any of them has time for.
 
     Fewer seeds only where a scale that is named, or the smallest rung, is too dear for all.
     """
     named = wanted.scale.scale if wanted.scale else None
     for seeds in range(min(wanted.seeds, int(min(trials, 1e6)) // n_arms), 0, -1):
-        each = min(flops / (seeds * n_arms), flops_of_one) * CLOSE
-        scale = named or largest_affordable(ledger, each)
-        if scale is not None and ledger.flops_of(scale) <= each:
+        each = flops / (seeds * n_arms)
+        scale = named or largest_affordable(ledger, each, flops_of_one)
+        if scale is not None and _pays(ledger, scale, each, flops_of_one):
             return seeds, scale
     return 0, None
 
 
-def largest_affordable(ledger: Ledger, flops: float) -> Scale | None:
-    """The dearest scale that one run of `flops` pays for; None if not even the smallest rung.
+def largest_affordable(ledger: Ledger, flops: float, flops_of_one: float = math.inf) -> Scale | None:
+    """The dearest scale that one run of `flops`, `flops_of_one` a GPU, pays for; None if not even the smallest rung.
 
     That is the dearest rung affordable; beyond the largest one, as far as it goes on the straight line (in logs)
     from there to the target. Without a limit in FLOPs or hours it is the largest rung.
     """
     ladder, target = rungs(ledger.space), ledger.space.target.scale
-    affordable = [scale for scale in ladder if ledger.flops_of(scale) <= flops]
-    if not affordable or affordable[-1] != ladder[-1] or math.isinf(flops):
+    affordable = [scale for scale in ladder if _pays(ledger, scale, flops, flops_of_one)]
+    if not affordable or affordable[-1] != ladder[-1] or math.isinf(min(flops, flops_of_one)):
         return affordable[-1] if affordable else None
-    if ledger.flops_of(target) <= flops:
+    if _pays(ledger, target, flops, flops_of_one):
         return max(target, ladder[-1], key=ledger.flops_of)
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if ledger.flops_of(_between(ladder[-1], target, middle)) <= flops else (low, middle)
+        paid = _pays(ledger, _between(ladder[-1], target, middle), flops, flops_of_one)
+        low, high = (middle, high) if paid else (low, middle)
     return _between(ladder[-1], target, low)
+
+
+def _pays(ledger: Ledger, scale: Scale, flops: float, flops_of_one: float) -> bool:
+    """Whether so much is enough for a run at this scale, on the GPUs that it takes."""
+    return ledger.flops_of(scale) <= min(flops, flops_of_one * gpus_of(ledger.space, scale.n_params)) * CLOSE
 
 
 def _between(start: Scale, end: Scale, t: float) -> Scale:

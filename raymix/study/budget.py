@@ -152,15 +152,14 @@ def flops_left(ledger: Ledger) -> float:
 
 
 def flops_in_time(ledger: Ledger) -> float:
-    """FLOPs that one run can do in the hours that are left; infinite where they have no limit, or no rate is known.
+    """FLOPs that one GPU can do in the hours that are left; infinite where they have no limit, or no rate is known.
 
     With many trials at a time the rest of a budget in hours is more than any one of them has time for.
     """
     now, budget = spent(ledger), ledger.space.budget.limits()
     if "hours" not in budget or not now.rate:
         return math.inf
-    gpus = gpus_of(ledger.space, rungs(ledger.space)[-1].n_params)
-    return max(0.0, (budget["hours"] - now.hours) * HOUR * now.rate * gpus)
+    return max(0.0, (budget["hours"] - now.hours) * HOUR * now.rate)
 
 
 def planned_trials(

@@ -60,7 +60,9 @@ class Study:
 
         Raises:
             StoreError: there is a study already.
+            SpaceError: there is nothing to choose, or evidence cannot be used.
         """
+        space.check_choice()
         store = Store(path)
         evidence = Ledger(space, seed)
         take_evidence(evidence)  # a source that cannot be used is said before there is a study

@@ -46,16 +46,24 @@ class Trial:
         found = dict(vars(self))
         return found | {"after": list(self.after)} if self.after else {k: found[k] for k in found if k not in GOING_ON}
 
+    def shown(self) -> dict[str, Any]:
+        """The same for whoever trains: a share of 0.5 is not 0.49999999999999994."""
+        return self.to_json() | {"mixture": _rounded(self.mixture)}
+
 
 def trial_identity(
     mixture: Mapping[str, float], scale: Scale, seed: int, space: SearchSpace | str, after: Sequence[float] = ()
 ) -> str:
     """A hash of what determines a trial's result: mixture, scale, seed, data and recipe (of a space, or its hash), and
     the lengths after which it goes on."""
-    shares = {name: round(share, 12) for name, share in mixture.items()}
-    key: list[Any] = [shares, *map(float, scale), seed, space if isinstance(space, str) else space.hash()]
+    key: list[Any] = [_rounded(mixture), *map(float, scale), seed, space if isinstance(space, str) else space.hash()]
     key += [list(map(float, after))] if after else []
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _rounded(mixture: Mapping[str, float]) -> dict[str, float]:
+    """Shares as far as two mixtures are told apart; they still sum to 1 within 1e-9."""
+    return {name: round(share, 12) for name, share in mixture.items()}
 
 
 def unknown_trial(trial_id: str, known: Iterable[str], pending: Sequence[str]) -> str:

@@ -193,13 +193,13 @@ def test_a_tracker_that_is_not_installed_is_said_and_an_unknown_one_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def absent(name: str, folder: Path) -> trackers.Tracker:
-        raise ImportError("No module named 'wandb'")
+        raise ModuleNotFoundError("No module named 'wandb'", name="wandb")
 
     monkeypatch.setitem(trackers.TRACKERS, "wandb", absent)
     monkeypatch.setenv("RAYMIX_TRACKERS", "wandb")
     with caplog.at_level(logging.WARNING), tracking("small", tmp_path) as tracked:
         play(tracked)
-    assert "the study goes on without it" in caplog.text
+    assert "No module named 'wandb': pip install wandb; the study goes on without it" in caplog.text
     monkeypatch.setenv("RAYMIX_TRACKERS", "tensorbord")
     with pytest.raises(SpaceError, match="tensorbord"), tracking("small", tmp_path):
         pass

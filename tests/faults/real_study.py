@@ -17,6 +17,7 @@ from raymix.store import Store, StoreError
 from tests.e2e.test_run import SPACE, WORDS
 
 ROOT = Path(__file__).parents[2]
+TRAINS = (b"ray::ProxyTrial", b"ray::ResourceTrainable")  # between two steps and within one
 
 
 def write(folder: Path) -> None:
@@ -64,7 +65,7 @@ def kill_worker(process: subprocess.Popen[str]) -> bool:
     """SIGKILL a worker that trains; False if there is none."""
     for pid in session(process.pid):
         with contextlib.suppress(OSError):
-            if b"ProxyTrial" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(TRAINS):
                 os.kill(pid, signal.SIGKILL)
                 return True
     return False
