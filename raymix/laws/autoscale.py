@@ -11,8 +11,6 @@ of these and is the default; this is the published method, with guards. Quantiti
 Letters: K training domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

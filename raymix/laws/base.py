@@ -7,8 +7,9 @@ values end in `_`, and `predict` is pure (the contract of scikit-learn).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -45,28 +46,22 @@ class Law(Protocol):
         Rows with the same `run_B` (integers) are checkpoints of one run, so their errors are correlated.
         `own_M` is the training domain from which each eval domain was held out, or -1.
         """
-        ...
 
     def predict(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """Losses (B, M) in nats per token."""
-        ...
 
     def gradient(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """dL/dr (B, M, K), meaningful along the simplex (directions that sum to 0)."""
-        ...
 
     def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """Standard deviation (B, M) of log loss for a new run: 90% interval = L exp(+-1.645 sd)."""
-        ...
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values from which `from_json` makes an equal law, to the last bit."""
-        ...
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The law that `to_json` described."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -101,25 +96,10 @@ class Table:
 class FromTable(ABC):
     """What a law's `fit` does first: its rows, checked, as a table."""
 
-    def fit(
-        self,
-        mix_BK: ArrayLike,
-        scale_B2: ArrayLike,
-        loss_BM: ArrayLike,
-        run_B: ArrayLike | None = None,
-        own_M: ArrayLike | None = None,
-    ) -> Self:
-        """Learn from losses (nats; NaN where not measured) and return self; see `Law.fit`."""
-        return self._fit(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M))
-
-    @abstractmethod
-    def _fit(self, table: Table) -> Self: ...
-
-
-class WithRepeats(FromTable):
-    """The same of a law that counts repeated tokens."""
-
-    repeats: ClassVar[bool] = True  # `fit` takes unique tokens
+    name: ClassVar[str]
+    convex: ClassVar[bool]
+    repeats: ClassVar[bool] = False
+    """Whether it counts repeated tokens: only then `fit` takes unique tokens."""
 
     def fit(
         self,
@@ -135,7 +115,12 @@ class WithRepeats(FromTable):
         `unique_BK` are the unique tokens of each domain that a row's run could draw from, NaN where not known. Where
         some were repeated, what repeats are worth is learned; see `repetition`.
         """
+        if unique_BK is not None and not self.repeats:
+            raise TypeError(f"the law {self.name} counts no repeats: fit it without unique_BK")
         return self._fit(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK))
+
+    @abstractmethod
+    def _fit(self, table: Table) -> Self: ...
 
 
 def as_table(
@@ -195,6 +180,12 @@ def as_scales(scale_B2: ArrayLike, n_rows: int) -> Array:
     return scale
 
 
+def as_queries(mix_BK: ArrayLike, scale_B2: ArrayLike, n_domains: int) -> tuple[Array, Array]:
+    """What a law with so many domains is asked for: `as_mixtures` and `as_scales`."""
+    mix = as_mixtures(mix_BK, n_domains)
+    return mix, as_scales(scale_B2, len(mix))
+
+
 def _as_own(own_M: ArrayLike | None, n_eval: int, n_domains: int) -> Ints:
     own = np.full(n_eval, -1) if own_M is None else np.array(own_M)
     if own.shape != (n_eval,) or not np.issubdtype(own.dtype, np.integer):
@@ -240,3 +231,27 @@ def changed(law: Any, **learned: Any) -> Any:
     for key, value in learned.items():
         setattr(drawn, key, value)
     return drawn
+
+
+def saved(law: Any, learned: Sequence[str], **inside: Any) -> dict[str, Any]:
+    """Plain JSON values of a law: its settings, the laws `inside` it, notes and what else it has learned."""
+    settings = {f.name: plain(getattr(law, f.name)) for f in fields(law) if f.init and f.name not in inside}
+    values = {key: plain(getattr(law, key)) for key in (*learned, "notes_")}
+    return {"law": law.name, "settings": settings, **inside, "learned": values}
+
+
+def restore(law: Any, data: dict[str, Any], learned: Sequence[str]) -> None:
+    """Give a law what `saved` wrote of the values named, and its notes."""
+    for key in learned:
+        value = data["learned"][key]
+        setattr(law, key, np.array(value) if isinstance(value, list) else value)
+    law.notes_ = list(data["learned"]["notes_"])
+
+
+def plain(value: Any) -> Any:
+    """Arrays and tuples as lists, parts of a law as mappings, all the way in."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if is_dataclass(value):
+        return {key: plain(item) for key, item in vars(value).items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value

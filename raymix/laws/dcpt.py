@@ -7,9 +7,6 @@ eta > 0 lets the value of more tokens fall with the share already there; it may 
 nine parameters by L-BFGS on Huber from many starts; here there are priors and one start.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
@@ -22,12 +19,11 @@ SHARE_POWER, OFFSET = (np.log(0.3), 0.7), (np.log(0.02), 1.5)  # log gamma, log 
 ETA = (np.log(0.3), 1.0)
 
 
-@dataclass
 class DCPT(SeparableLaw):
     """L = E + A n^-al + B r^eta d^-be + C (r + eps)^-gamma."""
 
-    name: ClassVar[str] = "dcpt"
-    convex: ClassVar[bool] = False
+    name = "dcpt"
+    convex = False
 
     def _look_at(self, table: Table) -> None:
         if table.mix_BK.shape[1] != 2:

@@ -10,7 +10,6 @@ where an a_j is above 0, that is where a domain hurts.
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 
@@ -29,9 +28,9 @@ RIDGE_SD = 0.6  # of a_j: a ridge of 1e-3 on squared log loss at its usual noise
 class LogFeature(M4):
     """L = c + exp(b + sum_j a_j phi_j), through its value and slopes at the mean mixture as m4."""
 
-    name: ClassVar[str] = "log_feature"
-    convex: ClassVar[bool] = False
-    extra: ClassVar[tuple[str, ...]] = ("center_K_", "eps_")
+    name = "log_feature"
+    convex = False
+    extra = ("center_K_", "eps_")
 
     eps: float | None = None
     """Where phi turns from linear to logarithmic; chosen by leave-one-out if left out."""
@@ -53,9 +52,9 @@ class LogFeature(M4):
 class LogFeatureJoint(SeparableLaw):
     """L = E + A n^-al exp(sum_j u_j phi_j) + B d^-be exp(sum_j t_j phi_j)."""
 
-    name: ClassVar[str] = "log_feature_joint"
-    convex: ClassVar[bool] = False
-    extra: ClassVar[tuple[str, ...]] = ("eps_",)
+    name = "log_feature_joint"
+    convex = False
+    extra = ("eps_",)
 
     eps: float | None = None
     """Where phi turns from linear to logarithmic; chosen by leave-one-out if left out."""
@@ -94,11 +93,7 @@ def solve_with_eps(
 def features(theta_MP: Array, a: slice, at: Points, eps: float) -> Term:
     """exp(sum_j a_j phi_j)."""
     a_MK, phi_KQ = theta_MP[:, a], np.log1p(at.share_QK / eps).T
-    return Term(
-        at.rows(a_MK @ phi_KQ),
-        lambda: [(a, at.rows(phi_KQ))],
-        lambda: a_MK[:, None, :] / (at.share_QK + eps),
-    )
+    return Term(at.rows(a_MK @ phi_KQ), lambda: [(a, at.rows(phi_KQ))], lambda: a_MK[:, None, :] / (at.share_QK + eps))
 
 
 def left_out_error(problem: Problem, solution: Solution, at: Points) -> float:
