@@ -11,8 +11,6 @@ optimum is in a corner of what was seen), its variance only where the marginal l
 Letters: B points, R trials seen, K training domains, M eval domains, S draws.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -62,7 +60,7 @@ class Belief:
     """Whether the residuals are likelier under the process than as noise alone: only then draws vary by it."""
 
     @classmethod
-    def of(cls, space: SearchSpace, law: ResidualGP, sites: Sites) -> Belief:
+    def of(cls, space: SearchSpace, law: ResidualGP, sites: Sites) -> "Belief":
         """Conditioned on the sites."""
         root = _factor(law, sites)
         residual_RM = sites.left_over(law.law_)
@@ -78,7 +76,7 @@ class Belief:
         """n_params and n_tokens of the target."""
         return np.asarray(self.space.target.scale, float)
 
-    def with_pending(self, mix_BK: Array, scale_B2: Array) -> Belief:
+    def with_pending(self, mix_BK: Array, scale_B2: Array) -> "Belief":
         """As if the trials pending had ended as predicted: their variance is gone, the mean stays."""
         if not len(mix_BK):
             return self

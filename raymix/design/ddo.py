@@ -6,19 +6,15 @@ is the optimum of the per-domain power law (`laws.power`) at the target. Where w
 of tokens change with the perturbation; a rung of a ladder has one.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Proposal
+from raymix.design.base import Pending, Proposal, Rng
 from raymix.design.evidence import enough, one_scale, prior_inside
-from raymix.design.numbering import numbered
 from raymix.design.random_dirichlet import into
-from raymix.design.schedule import rungs
+from raymix.design.schedule import numbered, rungs
 from raymix.design.space_filling import n_trials
 from raymix.laws import make_law
 from raymix.observations import Observations
@@ -37,10 +33,7 @@ class Perturbations:
 
     space: SearchSpace
 
-    def suggest(
-        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
-    ) -> list[Proposal]:
-        """See `Designer.suggest`."""
+    def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         polytope = self.space.polytope()
         base_K = simplex.normalise(np.maximum(simplex.project(polytope, self.space.prior_K()), LEAST_BASE))
         quantity_BK = np.tile(base_K, (2 * len(base_K) + 1, 1))
@@ -52,7 +45,6 @@ class Perturbations:
         return numbered(self.space, mixtures, [rungs(self.space)[0]] * n, table, pending)
 
     def recommend(self, table: Observations) -> Array:
-        """See `Recommender.recommend`."""
         rows = one_scale(self.space, table)
         if not enough(rows):
             return prior_inside(self.space)

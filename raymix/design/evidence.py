@@ -3,8 +3,6 @@
 Also the answer without a model: the mixture with the least objective so far.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from raymix import simplex

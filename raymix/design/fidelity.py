@@ -9,19 +9,15 @@ With one rung there is nothing to choose and nothing is computed.
 `schedule` is the fixed alternative.
 """
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 
-from raymix.design.base import Proposal
+from raymix.design.base import Pending
 from raymix.design.information import Question
-from raymix.design.numbering import nearest_rung
 from raymix.design.promotion import Promotion, promotions
 from raymix.design.rows import Rows
-from raymix.design.schedule import rungs
+from raymix.design.schedule import nearest_rung, rungs
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
@@ -41,7 +37,7 @@ def assign(
     question: Question,
     mix_BK: Array,
     table: Observations,
-    pending: Sequence[Proposal],
+    pending: Pending,
 ) -> tuple[Array, list[Scale]]:
     """A rung for each mixture in turn: one never tried, once affordable; else the most information per FLOP.
 

@@ -8,8 +8,6 @@ memory only saves computing the same again.
 Letters: B candidates, K training domains, M eval domains, S draws.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -52,7 +50,7 @@ N_NEAR = 24  # mixtures between which a design point should decide
 N_DESIGN = 64  # of each kind of candidate for a design point
 GUARD_SLACK = 1e-6  # nats: what the optimum itself may be over a guardrail by rounding
 
-_fits: OrderedDict[bytes, Learned] = OrderedDict()
+_fits: OrderedDict[bytes, "Learned"] = OrderedDict()
 
 
 @dataclass(frozen=True)

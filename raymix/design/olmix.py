@@ -6,14 +6,9 @@ pull = .05, as in its experiments (.05 to .1). Runs are Dirichlet draws around t
 the space's epoch caps. Where we differ: the law is fitted by one MAP fit (`laws.LogLinear`).
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from raymix.design.base import Proposal
+from raymix.design.base import Pending, Proposal, Rng
 from raymix.design.evidence import enough, one_scale, prior_inside
 from raymix.design.random_dirichlet import RandomDirichlet
 from raymix.laws import make_law
@@ -31,14 +26,10 @@ class Olmix:
     space: SearchSpace
     pull: float = 0.05
 
-    def suggest(
-        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
-    ) -> list[Proposal]:
-        """See `Designer.suggest`."""
+    def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         return RandomDirichlet(self.space).suggest(table, pending, n, rng)
 
     def recommend(self, table: Observations) -> Array:
-        """See `Recommender.recommend`."""
         rows = one_scale(self.space, table)
         if not enough(rows):
             return prior_inside(self.space)

@@ -1,7 +1,5 @@
 """What a law says of runs that were not trained yet: read with the unique tokens that they could draw from."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from raymix.laws import Law
