@@ -1,7 +1,5 @@
 """Damage to the files of a small study: every truncation point, then single flipped bits."""
 
-from __future__ import annotations
-
 import logging
 import random
 from collections import Counter

@@ -7,8 +7,6 @@ best round, the efficiency of two is the median of paired rounds. Reading, token
 of the processes too. Wants an idle machine: the load it found is printed, and CPU seconds beside seconds of the clock.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

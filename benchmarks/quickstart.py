@@ -6,8 +6,6 @@ Prints seconds of each run, what was found and how well the law predicted held-o
 as long as the quickstart itself; wants an otherwise idle machine.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

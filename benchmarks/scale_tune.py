@@ -1,7 +1,5 @@
 """Tune's real controller over simulated workers: its actor manager is a heap of timers, all else as shipped."""
 
-from __future__ import annotations
-
 import heapq
 import os
 import time
@@ -30,7 +28,7 @@ class Idle(tune.Trainable):  # type: ignore[misc]
     """Never constructed: Tune only needs a class."""
 
 
-def run_tune(workers: Workers, folder: Path) -> None:
+def run_tune(workers: "Workers", folder: Path) -> None:
     """The study that `workers.ledger` has proposed, on simulated slots, through `tune.Tuner.fit`."""
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}  # as raymix.on_ray.run does
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -75,7 +73,7 @@ class Handle:
 class SimulatedActors:
     """What TuneController asks of RayActorManager, answered by timers."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: "Workers") -> None:
         self._workers, self._timer, self._patience = workers, Timer(), IDLE_SECONDS
         self._live_actors_to_ray_actors_resources: dict[TrackedActor, tuple[Any, Any]] = {}
         self._pending: list[TrackedActor] = []

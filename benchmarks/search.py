@@ -11,8 +11,6 @@ continues. The order is seed by seed, so that what is stored at any time is bala
 only the synthetic worlds are played.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import json

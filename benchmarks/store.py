@@ -8,8 +8,6 @@ cost nothing, so that everything measured is ours; `--designer default` searches
 `filling` does without. `--folder` says which disk; what fsync costs there is measured and printed beside the rest.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import resource

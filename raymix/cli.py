@@ -3,8 +3,6 @@
 Exit codes: 0 done, 1 the work failed, 2 wrong usage or config, 130/143 interrupted (what to type next is printed).
 """
 
-from __future__ import annotations
-
 import io
 import json
 import logging

@@ -6,8 +6,6 @@ scipy is imported where it is needed: half of what a command without a polytope 
 Letters: B rows, K training domains, G linear rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +34,7 @@ class Polytope:
         return len(self.lower_K)
 
     @classmethod
-    def box(cls, lower: Sequence[float], upper: Sequence[float]) -> Polytope:
+    def box(cls, lower: Sequence[float], upper: Sequence[float]) -> "Polytope":
         """A polytope with bounds alone."""
         lower_K, upper_K = np.asarray(lower, float), np.asarray(upper, float)
         return cls(lower_K, np.minimum(upper_K, 1.0), np.zeros((0, len(lower_K))), np.zeros(0))
@@ -65,7 +63,7 @@ class Polytope:
         _, size_E, direction_EK = np.linalg.svd(held, full_matrices=False)
         return np.asarray(direction_EK[size_E > 1e-9])
 
-    def floored(self, floor: float) -> Polytope:
+    def floored(self, floor: float) -> "Polytope":
         """The same set with every share at least `floor`, where its upper bound leaves room for that."""
         lower_K = np.maximum(self.lower_K, np.minimum(floor, self.upper_K))
         return Polytope(lower_K, self.upper_K, self.rows_GK, self.limit_G)

@@ -1,7 +1,5 @@
 """The derived files of a study: everything here can be deleted and written again from the records."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

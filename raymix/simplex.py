@@ -5,8 +5,6 @@ A mixture is a row of K shares that sum to 1. What a user allows is a polytope i
 Letters: B rows, K training domains, G linear rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,22 +13,9 @@ from numpy.typing import NDArray
 from raymix.polytope import ROUNDING, Array, Polytope, interior_point, project, vertex_along
 
 __all__ = [
-    "ROUNDING",
-    "SUM_TOLERANCE",
-    "Array",
-    "Polytope",
-    "as_mixture",
-    "hellinger",
-    "interior_point",
-    "normalise",
-    "project",
-    "sample",
-    "spread",
-    "temperature",
-    "total_variation",
-    "unimax",
-    "vertex_along",
-]
+    "ROUNDING", "SUM_TOLERANCE", "Array", "Polytope", "as_mixture", "hellinger", "interior_point", "normalise",
+    "project", "sample", "spread", "temperature", "total_variation", "unimax", "vertex_along",
+]  # fmt: skip
 
 SUM_TOLERANCE = 1e-6  # shares that miss 1 by less are rounding, and are renormalised
 

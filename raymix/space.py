@@ -5,13 +5,11 @@ identifies a study. A mixture has no class: inside it is an array in the order o
 edges a `dict[str, float]`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -40,18 +38,9 @@ from raymix.space_study import Budget, Confirm, Reuse, check_stacks, confirm_by_
 from raymix.yaml12 import SpaceError, apply_settings, explain, read_yaml
 
 __all__ = [
-    "Domain",
-    "EvalDomain",
-    "Metric",
-    "Recipe",
-    "Rung",
-    "Scale",
-    "SearchSpace",
-    "Source",
-    "SpaceError",
-    "Target",
+    "Domain", "EvalDomain", "Metric", "Recipe", "Rung", "Scale", "SearchSpace", "Source", "SpaceError", "Target",
     "Tokenizer",
-]
+]  # fmt: skip
 
 # Of a recipe:
 HOW_IT_IS_RUN = ("micro_batch", "compile", "checkpoint_seconds", "hang_seconds", "keep_weights", "promote")
@@ -83,7 +72,7 @@ class SearchSpace(Frozen):
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
     @classmethod
-    def load(cls, path: str | Path, settings: Sequence[str] = ()) -> SearchSpace:
+    def load(cls, path: str | Path, settings: Sequence[str] = ()) -> Self:
         """Read a YAML file; `settings` are `dotted.key=value` strings that win over it.
 
         Raises:
@@ -93,7 +82,7 @@ class SearchSpace(Frozen):
         return cls.parse(apply_settings(read_yaml(path), settings), folder=path.resolve().parent)
 
     @classmethod
-    def parse(cls, raw: Mapping[str, Any], folder: Path | None = None) -> SearchSpace:
+    def parse(cls, raw: Mapping[str, Any], folder: Path | None = None) -> Self:
         """Check plain data; `folder` is where relative file names start (default: the working directory)."""
         try:
             space = cls.model_validate(raw)
@@ -116,7 +105,7 @@ class SearchSpace(Frozen):
     _ladder = model_validator(mode="before")(at_target)
 
     @model_validator(mode="after")
-    def _consistent(self) -> SearchSpace:
+    def _consistent(self) -> Self:
         check_names(self.domains, self.eval_domains, self.metrics, self.constraints, self.recipe, self.objective)
         check_sources(self.domains, self.eval_domains)
         check_prior(self.domains)
@@ -231,12 +220,12 @@ class SearchSpace(Frozen):
         raw["target"]["max_epochs"] = self.target.max_epochs  # none is no cap, left out it is 4
         return raw
 
-    def with_available(self, available: Mapping[str, float]) -> SearchSpace:
+    def with_available(self, available: Mapping[str, float]) -> Self:
         """The resolved space: counted tokens filled in where the user gave none."""
         raw = self.plain()
         for domain in raw["domains"]:
             domain.setdefault("available_tokens", float(available[domain["name"]]))
-        return SearchSpace.parse(raw, folder=self._folder)
+        return self.parse(raw, folder=self._folder)
 
     def hash(self) -> str:
         """sha256 over what changes the meaning of an observation: all but objective, constraints and how it is run."""

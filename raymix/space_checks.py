@@ -1,7 +1,5 @@
 """Whether the parts of a space fit together: names referred to, sources, priors, trials left to search with."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from raymix.space_parts import Constraints, Domain, EvalDomain, Metric, Objective, ProxyRung
@@ -19,11 +17,7 @@ def check_names(
     recipe: Recipe,
     objective: Objective,
 ) -> None:
-    """Every name is given once, and what is referred to is there.
-
-    Raises:
-        ValueError: with the name.
-    """
+    """Every name is given once, and what is referred to is there; else ValueError with the name."""
     if len(domains) == 1:
         raise ValueError("there is only one domain, so there is nothing to search: name at least two")
     known = [domain.name for domain in domains]
@@ -50,11 +44,7 @@ def check_names(
 
 
 def check_ladder(ladder: Sequence[ProxyRung]) -> None:
-    """Every rung stands once.
-
-    Raises:
-        ValueError: with the rung that stands twice.
-    """
+    """Every rung stands once; else ValueError with the rung."""
     scales = [rung.scale for rung in ladder]
     twice = [scale for i, scale in enumerate(scales) if scale in scales[:i]]
     if twice:
@@ -66,11 +56,7 @@ def check_ladder(ladder: Sequence[ProxyRung]) -> None:
 
 
 def check_sources(domains: Sequence[Domain], eval_domains: Sequence[EvalDomain]) -> None:
-    """All domains have text to train on, or none; every eval domain then has text to be measured on.
-
-    Raises:
-        ValueError: with the domain that has none.
-    """
+    """All domains have text to train on, or none; then every eval domain has text to measure on; else ValueError."""
     if all(domain.source is None for domain in domains):
         return
     for domain in domains:
@@ -84,11 +70,7 @@ def check_sources(domains: Sequence[Domain], eval_domains: Sequence[EvalDomain])
 
 
 def check_prior(domains: Sequence[Domain]) -> None:
-    """All domains have a prior, or none.
-
-    Raises:
-        ValueError: with the domain that has none; or all are 0.
-    """
+    """All domains have a prior, or none; else ValueError, as where all are 0."""
     given = [domain for domain in domains if domain.prior is not None]
     if given and len(given) < len(domains):
         missing = next(domain.name for domain in domains if domain.prior is None)
@@ -98,11 +80,7 @@ def check_prior(domains: Sequence[Domain]) -> None:
 
 
 def check_confirm(confirm: Confirm | None, budget: Budget, domains: Sequence[Domain]) -> None:
-    """Confirmation leaves trials to search with, and its baselines can be made.
-
-    Raises:
-        ValueError: it leaves too few; a baseline needs tokens that nobody gave.
-    """
+    """Confirmation leaves trials to search with, and its baselines can be made; else ValueError."""
     trials = budget.limits().get("trials")
     if confirm is not None and trials is not None and trials < confirm.runs + LEAST_SEARCH:
         raise ValueError(

@@ -7,8 +7,6 @@ are, and gives up the order of the data, which a law over shares cannot see anyw
 Letters: K training domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

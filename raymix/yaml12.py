@@ -5,8 +5,6 @@ keys wins silently, and 010 is 8. This reader keeps `no` and `1:30` strings, rea
 and refuses duplicate keys.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Mapping, Sequence

@@ -7,8 +7,6 @@ mixture (the prior inside the caps) loses to it. Cost is counted in trials of th
 Letters: B rows, K training domains, M eval domains, T checkpoints of a run, C recorded mixtures.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import tempfile

@@ -7,8 +7,6 @@ that no such move improves, also where bounds or steep corners have stopped SLSQ
 Letters: B rows, K training domains, S starts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

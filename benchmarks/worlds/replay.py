@@ -10,8 +10,6 @@ the natural one: the one recorded nearest to 5Mix's prior is nearly the best. Wi
 regret is coarse: one mixture more or less.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path

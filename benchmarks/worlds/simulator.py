@@ -14,8 +14,6 @@ Where the runs have not been the networks know nothing, so shares are capped as 
 prior, the published generator's setting), or tighter (4 times).
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from functools import lru_cache, partial

@@ -15,8 +15,6 @@ per world, chosen so that the optimum is not the uniform mixture and moves with 
 Letters: B rows, K training domains, M eval domains.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The contract of designers: `check_designer(make)` for ours and for yours."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
