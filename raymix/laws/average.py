@@ -27,10 +27,6 @@ FOLDS = 5
 SUM_WEIGHT = 1e3  # of the row that holds the sum of weights at 1, over all other rows together
 
 
-def _two_families() -> Sequence[Law]:
-    return (TiedUnion(), LogFeatureJoint())
-
-
 @dataclass
 class Average(FromTable):
     """Weighted mean of laws; settings below, learned values end in `_`."""
@@ -39,7 +35,7 @@ class Average(FromTable):
     convex = False
     repeats = True
 
-    laws: Sequence[Law] = field(default_factory=_two_families)
+    laws: Sequence[Law] = field(default_factory=lambda: (TiedUnion(), LogFeatureJoint()))
     """The laws averaged; fresh copies are fitted."""
     weights: Sequence[float] | None = None
     """One per law, in any unit; by cross-validation if left out."""

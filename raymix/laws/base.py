@@ -146,7 +146,7 @@ def as_table(
     if empty_M.any():
         raise ValueError(f"eval domain {int(np.argmax(empty_M))} has no usable rows (all NaN)")
     own = _as_own(own_M, loss.shape[1], mix.shape[1])
-    run = _guess_runs(mix, scale, loss) if run_B is None else _as_runs(run_B, mix.shape[0])
+    run = _guess_runs(mix, scale, loss) if run_B is None else _as_integers(run_B, "run_B", len(mix), "row")
     return Table(mix, scale, loss, run, own, None if unique_BK is None else _as_unique(unique_BK, mix))
 
 
@@ -187,12 +187,10 @@ def as_queries(mix_BK: ArrayLike, scale_B2: ArrayLike, n_domains: int) -> tuple[
 
 
 def _as_own(own_M: ArrayLike | None, n_eval: int, n_domains: int) -> Ints:
-    own = np.full(n_eval, -1) if own_M is None else np.array(own_M)
-    if own.shape != (n_eval,) or not np.issubdtype(own.dtype, np.integer):
-        raise ValueError(f"own_M must be {n_eval} integers (one per eval domain), got shape {own.shape}")
+    own = _as_integers(np.full(n_eval, -1) if own_M is None else own_M, "own_M", n_eval, "eval domain")
     if (own < -1).any() or (own >= n_domains).any():
         raise ValueError(f"own_M must lie in -1..{n_domains - 1}, got {own.tolist()}")
-    return own.astype(np.int64)
+    return own
 
 
 def _as_unique(unique_BK: ArrayLike, mix_BK: Array) -> Array | None:
@@ -206,11 +204,11 @@ def _as_unique(unique_BK: ArrayLike, mix_BK: Array) -> Array | None:
     return None if np.isnan(unique).all() else np.where(unique > 0, unique, np.nan)
 
 
-def _as_runs(run_B: ArrayLike, n_rows: int) -> Ints:
-    run = np.array(run_B)
-    if run.shape != (n_rows,) or not np.issubdtype(run.dtype, np.integer):
-        raise ValueError(f"run_B must be {n_rows} integers (one per row), got shape {run.shape}")
-    return run.astype(np.int64)
+def _as_integers(value: ArrayLike, name: str, n: int, what: str) -> Ints:
+    found = np.array(value)
+    if found.shape != (n,) or not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(f"{name} must be {n} integers (one per {what}), got shape {found.shape}")
+    return found.astype(np.int64)
 
 
 def _guess_runs(mix_BK: Array, scale_B2: Array, loss_BM: Array) -> Ints:

@@ -23,11 +23,7 @@ class BiMix(SeparableLaw):
     convex = True
     reads = ("mixture", "n_tokens")
     has_floor = False  # A C takes its place
-
-    def _look_at(self, table: Table) -> None:
-        super()._look_at(table)
-        for domain in np.flatnonzero(table.own_M < 0):
-            self.notes_.append(f"eval domain {domain}: no own training domain, so the shares have no effect")
+    alone = "so the shares have no effect"
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
         rest: Normal = (log_median_M + REST[0], REST[1])

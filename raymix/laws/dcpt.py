@@ -24,13 +24,12 @@ class DCPT(SeparableLaw):
 
     name = "dcpt"
     convex = False
+    alone = "read as a function of the second share"
 
     def _look_at(self, table: Table) -> None:
         if table.mix_BK.shape[1] != 2:
             raise ValueError(f"dcpt is a law of two training domains, got {table.mix_BK.shape[1]}")
         super()._look_at(table)
-        for domain in np.flatnonzero(table.own_M < 0):
-            self.notes_.append(f"eval domain {domain}: no own training domain, read as a function of the second share")
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
         share_level: Normal = (log_median_M + SHARE_LEVEL[0], SHARE_LEVEL[1])

@@ -32,6 +32,7 @@ class FittedLaw(FromTable):
 
     reads: ClassVar[tuple[str, ...]] = ("mixture", "n_params", "n_tokens")
     extra: ClassVar[tuple[str, ...]] = ()  # learned arrays of the law's own
+    alone: ClassVar[str] = ""  # what it says of an eval domain without a training domain of its own
 
     warmup: float = field(default=WARMUP, kw_only=True)
     """Rows before this part of a run's last D are left out: no power law holds during warm-up."""
@@ -159,6 +160,9 @@ class FittedLaw(FromTable):
                 self.notes_.append(f"more than one {name}: this law has no {what} and averages over them; fit one")
             if not varies[what] and what in self.reads and not (what == "mixture" and self.n_domains_ == 1):
                 self.notes_.append(f"one {name}: the effect of {what} is prior only")
+        if self.alone:
+            without = np.flatnonzero(table.own_M < 0)
+            self.notes_ += [f"eval domain {domain}: no own training domain, {self.alone}" for domain in without]
 
     def _solve(self, problem: Problem, prior: Prior, at: Points) -> Solution:
         return fit_map(problem, prior)

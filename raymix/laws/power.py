@@ -29,11 +29,10 @@ class PerDomainPower(SeparableLaw):
     name = "autoscale"
     convex = True
     reads = ("mixture", "n_tokens")
+    alone = "so the shares have no effect"
 
     def _look_at(self, table: Table) -> None:
         super()._look_at(table)
-        for domain in np.flatnonzero(table.own_M < 0):
-            self.notes_.append(f"eval domain {domain}: no own training domain, so the shares have no effect")
         at = self._points(table.mix_BK, table.scale_B2, merge=False)
         x_MB, _ = self._own_tokens(at, np.arange(len(table.own_M)))
         for domain in np.flatnonzero((x_MB == x_MB[:, :1]).all(axis=1)):

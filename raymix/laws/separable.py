@@ -57,9 +57,7 @@ def power_law(
 def product(one: Term, other: Term) -> Term:
     """exp(z + z')."""
     return Term(
-        one.z_MB + other.z_MB,
-        lambda: [*one.by_theta(), *other.by_theta()],
-        lambda: one.by_share() + other.by_share(),
+        one.z_MB + other.z_MB, lambda: [*one.by_theta(), *other.by_theta()], lambda: one.by_share() + other.by_share()
     )
 
 
