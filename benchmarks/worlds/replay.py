@@ -98,10 +98,7 @@ def nearest(recorded_CK: Array, mix_K: Array) -> Array:
 
 def worlds(folder: Path) -> dict[str, Any]:
     """Makers of the replays."""
-    return {
-        "replay 5Mix": lambda: world(folder, "5Mix"),
-        "replay RedPajama": lambda: world(folder, "RedPajama"),
-    }
+    return {"replay 5Mix": lambda: world(folder, "5Mix"), "replay RedPajama": lambda: world(folder, "RedPajama")}
 
 
 def world(folder: Path, experiment: str) -> Replay:

@@ -10,9 +10,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import Scale, SearchSpace
+from raymix.observations import Observations as Observations
+from raymix.simplex import Array as Array
+from raymix.space import Scale as Scale
+from raymix.space import SearchSpace as SearchSpace
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from raymix.design.base import Array, SearchSpace
 from raymix.design.stock import losses, unique_at
 from raymix.laws import Law, ResidualGP
 from raymix.laws.posterior import SHARED, sample
 from raymix.laws.repetition import stocked
 from raymix.laws.robust import eigen
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 from raymix.target.objective import objective_values
 
 JITTER = 1e-9

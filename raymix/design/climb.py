@@ -12,15 +12,12 @@ from typing import Any
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Pending, Proposal, Rng
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.evidence import one_scale, prior_inside
 from raymix.design.random_dirichlet import RandomDirichlet, dirichlet
 from raymix.design.regmix import predicted
 from raymix.design.schedule import numbered, rungs
 from raymix.design.space_filling import n_trials
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 
 PUBLISHED_TRIALS = 112  # where the space has another kind of budget
 ROUNDS = (4 / 7, 6 / 7)  # parts of the budget at whose end the next round begins

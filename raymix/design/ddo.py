@@ -11,17 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Pending, Proposal, Rng
-from raymix.design.evidence import enough, one_scale, prior_inside
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
+from raymix.design.evidence import one_scale, optimum_by
 from raymix.design.random_dirichlet import into
 from raymix.design.schedule import numbered, rungs
 from raymix.design.space_filling import n_trials
 from raymix.laws import make_law
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
-from raymix.target.objective import objective_of
-from raymix.target.optimum import minimise
 
 FACTORS = (1 / 3, 3.0)
 LEAST_BASE = 1e-3  # a domain outside the prior has no quantity to multiply
@@ -46,7 +41,5 @@ class Perturbations:
 
     def recommend(self, table: Observations) -> Array:
         rows = one_scale(self.space, table)
-        if not enough(rows):
-            return prior_inside(self.space)
-        law = make_law("autoscale").fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, own_M=self.space.own_M)
-        return minimise(objective_of(self.space, law), self.space.polytope()).mixture_K
+        law, own_M = make_law("autoscale"), self.space.own_M
+        return optimum_by(self.space, rows, lambda: law.fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, own_M=own_M))

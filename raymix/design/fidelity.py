@@ -13,14 +13,11 @@ from collections import Counter
 
 import numpy as np
 
-from raymix.design.base import Pending
+from raymix.design.base import Array, Observations, Pending, Scale, SearchSpace
 from raymix.design.information import Question
 from raymix.design.promotion import Promotion, promotions
 from raymix.design.rows import Rows
 from raymix.design.schedule import nearest_rung, rungs
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import Scale, SearchSpace
 
 NOWHERE = Scale(0.0, 0.0)
 AFFORDABLE = 0.5  # part of what was spent so far that the first trial at a rung may cost
@@ -33,11 +30,7 @@ def flops(space: SearchSpace, scale: Scale) -> float:
 
 
 def assign(
-    space: SearchSpace,
-    question: Question,
-    mix_BK: Array,
-    table: Observations,
-    pending: Pending,
+    space: SearchSpace, question: Question, mix_BK: Array, table: Observations, pending: Pending
 ) -> tuple[Array, list[Scale]]:
     """A rung for each mixture in turn: one never tried, once affordable; else the most information per FLOP.
 

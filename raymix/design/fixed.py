@@ -6,11 +6,8 @@ Each proposes its one mixture again and again under new seeds and recommends it.
 
 from dataclasses import dataclass
 
-from raymix.design.base import Pending, Proposal, Rng
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.schedule import numbered, rungs
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 from raymix.target.recommend import baseline_mixtures
 
 

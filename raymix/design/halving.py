@@ -11,17 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Pending, Proposal, Rng
-from raymix.design.evidence import enough, one_scale, prior_inside
+from raymix.design.base import Observations, Pending, Proposal, Rng, SearchSpace
+from raymix.design.evidence import one_scale, optimum_by
 from raymix.design.random_dirichlet import into
 from raymix.design.schedule import numbered, rungs
 from raymix.design.space_filling import tried
 from raymix.laws import Law, make_law
-from raymix.observations import Observations
 from raymix.simplex import Array, Polytope
-from raymix.space import SearchSpace
-from raymix.target.objective import objective_of
-from raymix.target.optimum import minimise
 
 N_RUNS, N_KEPT = 40, 20
 HALVINGS = 6  # below 1/64 of the largest share: 0
@@ -52,10 +48,7 @@ class Halving:
     def recommend(self, table: Observations) -> Array:
         rows = one_scale(self.space, table)
         rows = rows.select(np.arange(min(len(rows), N_RUNS)))
-        if not enough(rows):
-            return prior_inside(self.space)
-        law = _kept(rows, np.random.default_rng(SEED))
-        return minimise(objective_of(self.space, law), self.space.polytope()).mixture_K
+        return optimum_by(self.space, rows, lambda: _kept(rows, np.random.default_rng(SEED)))
 
 
 def grid(polytope: Polytope, n: int, rng: Rng) -> Array:

@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from raymix.design.base import Array, SearchSpace
 from raymix.design.stock import losses
 from raymix.laws import Law
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 from raymix.target.objective import objective_values
 
 

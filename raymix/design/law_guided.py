@@ -21,15 +21,12 @@ import numpy as np
 
 from raymix import simplex
 from raymix.design import fidelity
-from raymix.design.base import Pending, Proposal, Rng
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.belief import Belief
 from raymix.design.evidence import prior_inside
 from raymix.design.learned import Learned, learn
 from raymix.design.schedule import numbered, scale_of
 from raymix.design.space_filling import SpaceFilling, n_trials
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 from raymix.target.recommend import NotEnoughTrialsError, mixture_for
 
 DESIGN_EVERY = 8

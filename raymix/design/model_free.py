@@ -15,13 +15,10 @@ from typing import Any
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Pending, Proposal, Rng
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.evidence import best_seen, prior_inside
 from raymix.design.schedule import numbered, scale_of
 from raymix.design.space_filling import SpaceFilling, n_trials
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 from raymix.target.objective import objective_values
 
 EDGE = 1e-6  # x stays this far from 1, where a share would be all of it

@@ -11,14 +11,11 @@ from typing import Literal
 
 import numpy as np
 
-from raymix.design.base import Pending, Proposal, Rng
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.evidence import prior_inside
 from raymix.design.learned import learn
 from raymix.design.schedule import numbered, scale_of
 from raymix.design.space_filling import SpaceFilling, candidates, n_trials
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 
 N_CANDIDATES = 128  # of each kind
 

@@ -11,11 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from raymix.design.base import Pending
+from raymix.design.base import Array, Pending, Scale, SearchSpace
 from raymix.design.schedule import TOLERANCE, longer_rungs, nearest_rung, rungs
 from raymix.observations import REUSED, Observations
-from raymix.simplex import Array
-from raymix.space import Scale, SearchSpace
 from raymix.target.objective import objective_values
 
 BEST = 0.25  # of the trials done at a rung

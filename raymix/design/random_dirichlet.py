@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Pending, Proposal, Rng
+from raymix.design.base import Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.evidence import best_seen
 from raymix.design.schedule import numbered, rungs
-from raymix.observations import Observations
 from raymix.simplex import Array, Polytope
-from raymix.space import SearchSpace
 
 TEMPERATURE = 0.5  # exponent of the prior
 STRENGTHS = np.geomspace(0.1, 5.0, 15)

@@ -12,12 +12,9 @@ from typing import Any
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Pending, Proposal, Rng
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.evidence import one_scale, prior_inside
 from raymix.design.random_dirichlet import RandomDirichlet, dirichlet
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 from raymix.target.objective import objective_values
 
 N_CANDIDATES = 100_000

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from raymix.design.base import Array, Observations
 from raymix.exchange import USABLE
-from raymix.observations import Observations
-from raymix.simplex import Array
 
 
 @dataclass(frozen=True)

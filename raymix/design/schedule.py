@@ -12,10 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from raymix.design.base import Pending, Proposal
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import Scale, SearchSpace
+from raymix.design.base import Array, Observations, Pending, Proposal, Scale, SearchSpace
 
 TOLERANCE = 1e-9  # mixtures nearer than this in every share are one
 
@@ -51,11 +48,7 @@ def scale_of(space: SearchSpace, position: int) -> Scale:
 
 
 def numbered(
-    space: SearchSpace,
-    mixtures: Iterable[Array],
-    scales: Iterable[Scale],
-    table: Observations,
-    pending: Pending,
+    space: SearchSpace, mixtures: Iterable[Array], scales: Iterable[Scale], table: Observations, pending: Pending
 ) -> list[Proposal]:
     """One proposal per mixture and scale, none of which is pending or was tried."""
     known = list(pending)

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Pending, Proposal, Rng
+from raymix.design.base import Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.evidence import best_seen
 from raymix.design.random_dirichlet import into
 from raymix.design.schedule import numbered, rungs, scale_of
-from raymix.observations import Observations
 from raymix.simplex import Array, Polytope
-from raymix.space import SearchSpace
 
 N_CANDIDATES = 512
 TOWARDS_VERTEX = 0.8  # how far a concentrated row goes from the middle to the vertex of its domain

@@ -2,10 +2,9 @@
 
 import numpy as np
 
+from raymix.design.base import Array, SearchSpace
 from raymix.laws import Law
 from raymix.laws.repetition import stocked
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 
 
 def unique_at(space: SearchSpace, scale_B2: Array) -> Array:

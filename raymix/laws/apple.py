@@ -89,7 +89,5 @@ def power_of_form(theta_MP: Array, power: int, weights: slice, at: Points) -> Te
         return [(power, at.rows(np.log(whole_MQ))), (weights, at.rows(by_weight_MKQ))]
 
     return Term(
-        at.rows(power_M1 * np.log(whole_MQ)),
-        by_theta,
-        lambda: (power_M1 / whole_MQ)[..., None] * weight_MK[:, None, :],
+        at.rows(power_M1 * np.log(whole_MQ)), by_theta, lambda: (power_M1 / whole_MQ)[..., None] * weight_MK[:, None, :]
     )

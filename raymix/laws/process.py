@@ -60,12 +60,8 @@ def mixture_kernel(one_BK: Array, other_RK: Array, hyper_H: Array) -> Array:
 
 def scale_kernel(one_B2: Array, other_R2: Array, hyper_H: Array) -> Array:
     w0 = sigmoid(hyper_H[2])
-    return np.asarray(w0 + (1 - w0) * np.exp(-0.5 * _scale_gaps(one_B2, other_R2, hyper_H).sum(axis=0)))
-
-
-def _scale_gaps(one_B2: Array, other_R2: Array, hyper_H: Array) -> Array:
-    """(dlogN / ellN)^2 and (dlogD / ellD)^2 (2, B, R)."""
-    return np.stack([((one_B2[:, None, i] - other_R2[None, :, i]) * np.exp(-hyper_H[3 + i])) ** 2 for i in range(2)])
+    gaps = [((one_B2[:, None, i] - other_R2[None, :, i]) * np.exp(-hyper_H[3 + i])) ** 2 for i in range(2)]
+    return np.asarray(w0 + (1 - w0) * np.exp(-0.5 * np.sum(gaps, axis=0)))
 
 
 @dataclass(frozen=True)
@@ -155,7 +151,9 @@ def choose_hyper(sites: Sites, residual_MR: Array, used_MR: Flags) -> Array:
 def parts_of(sites: Sites, residual_MR: Array, used_MR: Flags) -> list[tuple[Pairs, Array]]:
     """Pairs of rows, and the residuals (R, m) there of the eval domains that use just these."""
     pairs = Pairs.of(sites)
-    return [(pairs.take(rows), residual_MR[np.ix_(domains, rows)].T) for rows, domains in _patterns(used_MR)]
+    pattern_CR, which_M = patterns(used_MR)
+    groups = [(np.flatnonzero(on_R), np.flatnonzero(which_M == c)) for c, on_R in enumerate(pattern_CR)]
+    return [(pairs.take(rows), residual_MR[np.ix_(domains, rows)].T) for rows, domains in groups if len(rows)]
 
 
 def hyper_cost(hyper_H: Array, parts: Sequence[tuple[Pairs, Array]], n_eval: int) -> tuple[float, Array]:
@@ -209,13 +207,6 @@ def solve(sites: Sites, hyper_H: Array, residual_MR: Array, used_MR: Flags, stre
             chol = linalg.cho_factor(Covariance.of(Pairs.of(seen), hyper_H).whole_RR, lower=True)
             alpha_RM[rows, m] = linalg.cho_solve(chol, residual_MR[m, rows])
     return alpha_RM
-
-
-def _patterns(used_MR: Flags) -> list[tuple[Ints, Ints]]:
-    """(rows, eval domains) for every distinct set of used rows; empty sets are left out."""
-    pattern_CR, which_M = patterns(used_MR)
-    groups = [(np.flatnonzero(on_R), np.flatnonzero(which_M == c)) for c, on_R in enumerate(pattern_CR)]
-    return [(rows, domains) for rows, domains in groups if len(rows)]
 
 
 @dataclass(frozen=True)
