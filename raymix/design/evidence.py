@@ -1,6 +1,6 @@
 """What a method that knows one scale sees of a table: the last row of every trial at the scale trained most often.
 
-Also the answer without a model: the mixture with the least objective so far.
+Also the answers from that: the optimum of a law fitted to it, or the mixture with the least objective so far.
 """
 
 from collections.abc import Callable

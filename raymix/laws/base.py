@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -64,6 +64,9 @@ class Law(Protocol):
         """The law that `to_json` described."""
 
 
+AnyLaw = TypeVar("AnyLaw", bound=Law)
+
+
 @dataclass(frozen=True)
 class Table:
     """Checked observations, as matrices: every law fits from these."""
@@ -87,7 +90,7 @@ class Table:
         seen_m = np.flatnonzero(np.isfinite(self.loss_BM).any(axis=0))
         return replace(self, loss_BM=self.loss_BM[:, seen_m], own_M=self.own_M[seen_m]), seen_m
 
-    def fit(self, law: "Law") -> "Law":
+    def fit(self, law: AnyLaw) -> AnyLaw:
         """The law fitted on these rows; only some laws ask for unique tokens."""
         more = {} if self.unique_BK is None or not getattr(law, "repeats", False) else {"unique_BK": self.unique_BK}
         return law.fit(self.mix_BK, self.scale_B2, self.loss_BM, self.run_B, self.own_M, **more)

@@ -151,11 +151,11 @@ class HedgedUnion(FromTable):
 def _fit_offsets(table: Table, offset: str) -> tuple[list[TiedUnion], list[float]]:
     """The union law with either offset, and their weights; one alone where tokens do not vary or residuals tell."""
     if offset != "auto":
-        return [_fitted(TiedUnion(fixed_offset=offset == "tokens"), table)], [1.0]
-    shares = _fitted(TiedUnion(), table)
+        return [table.fit(TiedUnion(fixed_offset=offset == "tokens"))], [1.0]
+    shares = table.fit(TiedUnion())
     if len(distinct(table.scale_B2[:, 1])) == 1:
         return [shares], [1.0]
-    tokens = _fitted(TiedUnion(fixed_offset=True), table)
+    tokens = table.fit(TiedUnion(fixed_offset=True))
     runs = len(np.unique(table.run_B))
     v = float(sigmoid(runs * np.log(shares.sig_M_ / tokens.sig_M_).mean()))
     if v < NEGLIGIBLE:
@@ -168,7 +168,7 @@ def _one_factor(table: Table, two: TiedUnion) -> tuple[TiedUnion | None, float, 
     others = _beyond(table)
     if not others:
         return None, 0.0, 0.0
-    one = _fitted(TiedUnion(one_factor=True, fixed_offset=two.fixed_offset), table)
+    one = table.fit(TiedUnion(one_factor=True, fixed_offset=two.fixed_offset))
     closer = len(np.unique(table.run_B)) * np.log(two.sig_M_ / (MARGIN * one.sig_M_)).mean()
     s = float(sigmoid(np.asarray(np.log((1 - MOST) / MOST) + closer)))
     s = s if s >= NEGLIGIBLE else 0.0
@@ -185,9 +185,3 @@ def _beyond(table: Table) -> int:
     size_B = np.abs(np.log(table.scale_B2[:, :1] / sizes)).argmin(axis=1)
     runs_S = [len(np.unique(table.run_B[size_B == i])) for i in range(len(sizes))]
     return sum(runs_S) - max(runs_S)
-
-
-def _fitted(law: TiedUnion, table: Table) -> TiedUnion:
-    fitted = table.fit(law)
-    assert isinstance(fitted, TiedUnion)
-    return fitted

@@ -157,10 +157,8 @@ class Screen:
     def corpus(self, found: Corpus) -> None:
         """A prepared corpus."""
         if self.as_json:
-            print(
-                json.dumps({"path": str(found.path), "hash": found.hash, "vocab": found.vocab, "tokens": found.tokens})
-            )
-            return
+            facts = {"path": str(found.path), "hash": found.hash, "vocab": found.vocab, "tokens": found.tokens}
+            return print(json.dumps(facts))
         table = Table(named("domain"), "train tokens", title=f"{found.path}")
         for name, tokens in found.tokens.items():
             table.add_row(Text(name), human(tokens))
@@ -169,13 +167,8 @@ class Screen:
     def _start_bar(self, name: str, total: float | None) -> None:
         if self.as_json or not self.console.is_terminal:
             return
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
+        words, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+        columns = SpinnerColumn(), words, BarColumn(), TimeElapsedColumn(), note
         self._bar = Progress(*columns, console=self.console, transient=True)
         self._task = self._bar.add_task(name, total=total, note="")
         self._bar.start()
@@ -233,14 +226,9 @@ def mixture_table(found: Recommendation) -> Table:
     title = TITLES.get(found.verdict["answer"].partition(":")[0], "Optimum under the law, not recommended,")
     table = Table(named("domain"), "share", "near-optimal", "epochs", reference, title=f"{title} at {size}")
     for name, share in found.mixture.items():
-        near, epochs = found.near_optimal[name], found.epochs[name]
-        table.add_row(
-            Text(name),
-            f"{share:.1%}",
-            f"{near['low']:.1%} - {near['high']:.1%}",
-            "?" if epochs is None else f"{epochs:.2f}",
-            f"{found.baselines[reference].mixture[name]:.1%}",
-        )
+        near, today = found.near_optimal[name], found.baselines[reference].mixture[name]
+        may = f"{near['low']:.1%} - {near['high']:.1%}"
+        table.add_row(Text(name), f"{share:.1%}", may, figure(found.epochs[name]), f"{today:.1%}")
     return table
 
 
