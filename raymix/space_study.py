@@ -102,13 +102,9 @@ class Reuse(Frozen):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _consistent(self) -> Self:
         if (self.study is None) == (self.table is None):
             raise ValueError("an entry of `from` names either a study or a table")
-        return self
-
-    @model_validator(mode="after")
-    def _has_parts(self) -> Self:
         for kind, all_parts in (("split", self.split), ("merge", self.merge)):
             for name, parts in all_parts.items():
                 if not parts:
