@@ -106,11 +106,8 @@ class SearchSpace(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        check_names(self.domains, self.eval_domains, self.metrics, self.constraints, self.recipe, self.objective)
-        check_sources(self.domains, self.eval_domains)
-        check_prior(self.domains)
-        check_ladder(self.ladder)
-        check_confirm(self.confirm, self.budget, self.domains)
+        for check in (check_names, check_sources, check_prior, check_ladder, check_confirm):
+            check(self)
         check_stacks(self.ladder, self.recipe, self.budget, self.metrics)
         self.polytope()  # raises where nothing is feasible
         return self

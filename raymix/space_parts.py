@@ -160,11 +160,7 @@ class Metric(Frozen):
         return self
 
     def loss(self, value: float) -> float:
-        """What is minimised in its place; a perfect score counts as one miss in a thousand, so that it has a log.
-
-        Raises:
-            ValueError: the value is above the best there is.
-        """
+        """What is minimised; a perfect score is one miss in a thousand, which has a log; ValueError above `best`."""
         value = float(value)
         if self.better == "low":
             return value
