@@ -9,8 +9,6 @@ First every truncation point and 3,000 bit flips of a small study. Then the minu
 All kills are SIGKILL. At the end the load of `python -m benchmarks.store`: 5,000 trivial trials, every record durable.
 """
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import random
@@ -47,7 +45,7 @@ class Tally:
     differ: int = 0
     """Studies with other proposals, or another recommendation, than the one nobody killed."""
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: "Tally") -> None:
         """Count what happened elsewhere too."""
         self.kills += other.kills
         for name in ("studies", "acknowledged", "lost", "twice", "paid_twice", "differ"):

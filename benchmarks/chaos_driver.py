@@ -1,7 +1,5 @@
 """A driver to be killed: asks, trains with a synthetic trainer, tells. It says what it did, on disk and aloud."""
 
-from __future__ import annotations
-
 import os
 from multiprocessing.connection import Connection
 from pathlib import Path

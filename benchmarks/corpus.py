@@ -7,8 +7,6 @@ best round, the efficiency of two is the median of paired rounds. Reading, token
 of the processes too. Wants an idle machine: the load it found is printed, and CPU seconds beside seconds of the clock.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -32,10 +30,8 @@ PARTS = {"python": 0.6, "cpp": 0.2, "docstrings": 0.2}
 
 def cpu_seconds() -> float:
     """Of this process and of those it has waited for."""
-    return sum(
-        usage.ru_utime + usage.ru_stime
-        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    )
+    used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def some_text(folder: Path, megabytes: float) -> SearchSpace:
@@ -85,7 +81,6 @@ def cold_quickstart(cache: Path) -> float:
 
 
 def main() -> None:
-    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megabytes", type=float, default=96.0)
     parser.add_argument("--repeat", type=int, default=3)

@@ -20,15 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import (
-    laws_coverage,
-    laws_golden,
-    laws_mixtures,
-    laws_published,
-    laws_regmix,
-    laws_scale,
-    laws_speed,
-)
+from benchmarks import laws_coverage, laws_golden, laws_mixtures, laws_published, laws_regmix, laws_scale, laws_speed
 from benchmarks.laws_figures import Row, Task, markdown
 from benchmarks.machine import machine, one_thread
 from benchmarks.published import data_folder

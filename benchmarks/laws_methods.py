@@ -16,7 +16,8 @@ ONE_SCALE = (*OURS, "effective_data", "log_linear", "lightgbm")
 
 def available(names: tuple[str, ...]) -> list[str]:
     """Those of `names` that can be made here, in that order."""
-    return [name for name in names if name in LAWS or _found(name)]
+    others = {"auto": "raymix.tables.choose", "lightgbm": "lightgbm"}
+    return [name for name in names if name in LAWS or (name in others and importlib.util.find_spec(others[name]))]
 
 
 def make(name: str) -> Any:
@@ -45,8 +46,3 @@ def observations(runs: Runs) -> Observations:
     columns |= {f"mixture/{name}": runs.mix_BK[:, k] for k, name in enumerate(domains)}
     columns |= {f"loss/{name}": runs.loss_BM[:, m] for m, name in enumerate(eval_domains)}
     return Observations.from_rows(pyarrow.table(columns).to_pylist(), domains, eval_domains)
-
-
-def _found(name: str) -> bool:
-    module = {"auto": "raymix.tables.choose", "lightgbm": "lightgbm"}.get(name)
-    return module is not None and importlib.util.find_spec(module) is not None

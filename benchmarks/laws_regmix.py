@@ -31,7 +31,7 @@ REFERENCE = {
 }
 SEEDS, MANY_SEEDS = range(5), range(100, 130)
 MANY = ("union", "residual_gp", "effective_data")  # the automatic choice would take twenty times as long
-TARGET, TARGET_NAME = "the_pile_pile_cc", "Pile-CC"
+TARGET, OBJECTIVES = "the_pile_pile_cc", ("Pile-CC", "mean of 13")
 
 
 def tasks(folder: Path) -> list[Task]:
@@ -62,11 +62,8 @@ def spread(n: int, folder: Path) -> list[Row]:
 def paired(rho_S2: Any, other_S2: Any, goals: Pair, ours: bool) -> tuple[Figure, ...]:
     """Mean, sd of a subset, gain over another law on the same subsets and its standard error, for both objectives."""
     gain_S2, root = rho_S2 - other_S2, float(np.sqrt(len(rho_S2)))
-    figures = [
-        Figure(f"Spearman {what}", float(rho), least=least if ours else None)
-        for what, rho, least in zip((TARGET_NAME, "mean of 13"), rho_S2.mean(axis=0), goals, strict=True)
-    ]
-    for i, what in enumerate((TARGET_NAME, "mean of 13")):
+    figures = spearman(rho_S2.mean(axis=0), goals if ours else NONE)
+    for i, what in enumerate(OBJECTIVES):
         figures.append(Figure(f"sd {what}", float(rho_S2[:, i].std(ddof=1))))
         if ours:
             figures.append(Figure(f"gain {what}", float(gain_S2[:, i].mean())))
@@ -97,12 +94,14 @@ def compare(
     for name in methods:
         rho_2 = np.mean([ranks(name, runs, split, target) for split in splits], axis=0)
         least_2, beside_2 = goals if name in OURS else NONE, (references or {}).get(name, NONE)
-        figures = [
-            Figure(f"Spearman {what}", float(rho), least=least, reference=beside)
-            for what, rho, least, beside in zip((TARGET_NAME, "mean of 13"), rho_2, least_2, beside_2, strict=True)
-        ]
-        found.append(Row(case, name, tuple(figures)))
+        found.append(Row(case, name, tuple(spearman(rho_2, least_2, beside_2))))
     return found
+
+
+def spearman(rho_2: Any, least_2: Pair, beside_2: Pair = NONE) -> list[Figure]:
+    """Both rank correlations beside their goals and what was measured elsewhere."""
+    of = zip(OBJECTIVES, rho_2, least_2, beside_2, strict=True)
+    return [Figure(f"Spearman {what}", float(rho), least, reference=beside) for what, rho, least, beside in of]
 
 
 def ranks(name: str, runs: Runs, split: Split, target: int) -> tuple[float, float]:

@@ -103,13 +103,9 @@ def fit_seconds(case: str, runs: Runs, goals: dict[str, float | None]) -> list[R
     took: dict[str, list[float]] = {name: [] for name in goals}
     for _ in range(REPEATS):
         for name, own in took.items():
-            own.append(seconds(partial(_fit_and_read, name, runs)))
+            own.append(seconds(lambda name=name: fitted(name, runs).predict(runs.mix_BK[-1:], runs.scale_B2[-1:])))
     median = {name: float(np.median(own)) for name, own in took.items()}
     return [Row(case, name, (Figure("CPU s", median[name], most=most),)) for name, most in goals.items()]
-
-
-def _fit_and_read(name: str, runs: Runs) -> None:
-    fitted(name, runs).predict(runs.mix_BK[-1:], runs.scale_B2[-1:])
 
 
 def optima(folder: Path) -> list[Row]:

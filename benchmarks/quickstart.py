@@ -6,8 +6,6 @@ Prints seconds of each run, what was found and how well the law predicted held-o
 as long as the quickstart itself; wants an otherwise idle machine.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -37,7 +35,6 @@ def timed(space: Path, study: Path, cache: Path, *settings: str) -> tuple[float,
 
 
 def main() -> None:
-    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--space", type=Path, default=ROOT / "search_spaces" / "quickstart.yaml")
     parser.add_argument("--more", type=int, default=4, help="trials added to the budget in the last run")

@@ -14,8 +14,6 @@ differ in length, so the last slots wait).
 Seconds count from the first pending trial. All of it runs on this machine's cores: the load average stands beside.
 """
 
-from __future__ import annotations
-
 import argparse
 import heapq
 import json

@@ -1,7 +1,5 @@
 """Nodes that come and go, as raylets of this machine: how fast a round's nodes come, how soon a late one trains."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,12 +1,11 @@
 """Tune's real controller over simulated workers: its actor manager is a heap of timers, all else as shipped."""
 
-from __future__ import annotations
-
 import heapq
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 from uuid import uuid4
@@ -30,7 +29,7 @@ class Idle(tune.Trainable):  # type: ignore[misc]
     """Never constructed: Tune only needs a class."""
 
 
-def run_tune(workers: Workers, folder: Path) -> None:
+def run_tune(workers: "Workers", folder: Path) -> None:
     """The study that `workers.ledger` has proposed, on simulated slots, through `tune.Tuner.fit`."""
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}  # as raymix.on_ray.run does
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -61,21 +60,15 @@ def run_tune(workers: Workers, folder: Path) -> None:
         ray.shutdown()
 
 
-class Handle:
-    """Stands for an actor handle, of which Tune asks where it runs."""
-
-    def __init__(self) -> None:
-        self.get_auto_filled_metrics = self
-
-    def remote(self, **details: Any) -> dict[str, Any]:
-        """Nowhere."""
-        return {"hostname": "simulated", "pid": 0, "node_ip": "127.0.0.1"}
+NOWHERE = {"hostname": "simulated", "pid": 0, "node_ip": "127.0.0.1"}
+HANDLE = SimpleNamespace(get_auto_filled_metrics=SimpleNamespace(remote=lambda **details: dict(NOWHERE)))
+"""Stands for an actor handle, of which Tune asks where it runs."""
 
 
 class SimulatedActors:
     """What TuneController asks of RayActorManager, answered by timers."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: "Workers") -> None:
         self._workers, self._timer, self._patience = workers, Timer(), IDLE_SECONDS
         self._live_actors_to_ray_actors_resources: dict[TrackedActor, tuple[Any, Any]] = {}
         self._pending: list[TrackedActor] = []
@@ -99,7 +92,7 @@ class SimulatedActors:
     def _start_some(self) -> None:
         while self._pending and len(self._live_actors_to_ray_actors_resources) < self._workers.slots:
             actor = self._pending.pop(0)
-            self._live_actors_to_ray_actors_resources[actor] = (Handle(), None)
+            self._live_actors_to_ray_actors_resources[actor] = (HANDLE, None)
             self._workers.first_start = self._workers.first_start or time.monotonic()
             actor._on_start(actor)
 

@@ -11,8 +11,6 @@ continues. The order is seed by seed, so that what is stored at any time is bala
 only the synthetic worlds are played.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import json
@@ -64,7 +62,9 @@ def main() -> None:
     folder = published(given.data)
     methods = chosen_methods(given, parser)
     names = chosen_worlds(given, folder, parser)
-    store = given.results or (quick_store() if given.quick else HERE / "results" / "search.jsonl")
+    store = given.results or HERE / "results" / "search.jsonl"
+    if given.quick and not given.results:  # a new file: a quick look is about the code as it is now
+        store = Path(tempfile.mkdtemp(prefix="raymix-search-")) / "search.jsonl"
     seeds = given.seeds or (QUICK_SEEDS if given.quick else 10)
     began = time.perf_counter()
     drop(store, [word.strip() for word in given.redo.split(",")])
@@ -236,11 +236,6 @@ def shorter(records: Sequence[dict[str, Any]]) -> list[str]:
         last[record["method"]] = max(last.get(record["method"], 0), *map(int, record["regret"]), 0)
     found = [f"`{name}` to {budget}" for name, budget in last.items() if budget < USUAL]
     return [f"Played to less than {USUAL} trials: {', '.join(found)}."] if found else []
-
-
-def quick_store() -> Path:
-    """A new file: a quick look is about the code as it is now."""
-    return Path(tempfile.mkdtemp(prefix="raymix-search-")) / "search.jsonl"
 
 
 if __name__ == "__main__":

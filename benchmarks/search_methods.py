@@ -7,8 +7,6 @@ process takes seconds by then. `regmix` is asked for its answer three times only
 100,000 mixtures with 1000 trees per eval domain.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from benchmarks.worlds.base import World

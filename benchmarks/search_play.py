@@ -5,8 +5,6 @@ the world's noise. Before the first trial that would pass one of `BUDGETS`, the 
 from what is known so far; that is scored on the truth at the target.
 """
 
-from __future__ import annotations
-
 import time
 import traceback
 from collections.abc import Iterator

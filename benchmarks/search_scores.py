@@ -7,8 +7,6 @@ default held to one rung in the same way.
 Differences are paired by seed: two methods meet the same noise.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -38,7 +36,7 @@ class Cell:
     seeds: int
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Cell:
+    def of(cls, values: Iterable[float]) -> "Cell":
         """From one value per seed; the error of a single seed is unknown."""
         found = np.asarray(list(values), float)
         error = float(found.std(ddof=1) / math.sqrt(len(found))) if len(found) > 1 else math.nan

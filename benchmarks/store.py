@@ -8,8 +8,6 @@ cost nothing, so that everything measured is ours; `--designer default` searches
 `filling` does without. `--folder` says which disk; what fsync costs there is measured and printed beside the rest.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import resource
@@ -53,13 +51,11 @@ def events(of: SearchSpace, n_trials: int) -> Iterator[list[tuple[str, dict[str,
         about = {"trial_id": f"{i:012x}", "seed": 0, "n_params": scale.n_params}
         shares = of.shares(mix_K)
         mixture = {f"mixture/{name}": share for name, share in shares.items()}
-        out = [
-            ("proposed", about | {"mixture": shares, "n_tokens": scale.n_tokens, "purpose": "search", "round": i // 8})
-        ]
+        proposed = {"mixture": shares, "n_tokens": scale.n_tokens, "purpose": "search", "round": i // 8}
+        out = [("proposed", about | proposed)]
         for c in range(1, CHECKPOINTS + 1):
-            losses = {
-                f"loss/{name}": float(loss) for name, loss in zip(of.eval_names, rng.uniform(2, 4, EVALS), strict=True)
-            }
+            drawn = zip(of.eval_names, rng.uniform(2, 4, EVALS).tolist(), strict=True)
+            losses = {f"loss/{name}": loss for name, loss in drawn}
             row = {"n_tokens": scale.n_tokens * c / CHECKPOINTS, "status": "done" if c == CHECKPOINTS else "checkpoint"}
             out.append(("row", about | mixture | losses | row | {"seconds": 60.0 * c, "flops": 1e15 * c}))
         yield out

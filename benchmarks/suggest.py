@@ -7,8 +7,6 @@ than about 50 ms). Trials end one by one and each time Tune asks for another, as
 run in a thread beside that; what they take is printed too, and a call that finds no proposal ready says so at once.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Iterator

@@ -7,8 +7,6 @@ machine does hits all of them, and the ratios are paired within a round. Tokens 
 throughput.md. Needs `pip install -e '.[bench]'` (accelerate, for HF Trainer).
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -6,8 +6,6 @@ Reads a number of seconds per line, trains for as many CPU seconds, answers with
 CPU seconds. One thread.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

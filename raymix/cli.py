@@ -3,8 +3,6 @@
 Exit codes: 0 done, 1 the work failed, 2 wrong usage or config, 130/143 interrupted (what to type next is printed).
 """
 
-from __future__ import annotations
-
 import io
 import json
 import logging
@@ -158,7 +156,10 @@ def plan(
         corpus = prepared(wanted, screen)
         resolved = wanted.with_available(corpus.tokens)
         seen = Noise(noise, "as given") if noise is not None else noise_of(resolved, study or _default_study(wanted))
-        add_costs(screen, resolved, make_plan(resolved, corpus, _slots()), cloud, gpu, max_workers, prices, seen)
+        from torch import cuda  # here: it takes seconds
+
+        slots = cuda.device_count() or len(os.sched_getaffinity(0))  # one trial a GPU, or one a core
+        add_costs(screen, resolved, make_plan(resolved, corpus, slots), cloud, gpu, max_workers, prices, seen)
 
 
 @app.command()
@@ -273,10 +274,3 @@ def _search(wanted: SearchSpace, where: str, seed: int | None, fork: str | None,
         with screen.working("reading the law at the target"):
             found = results(work)
         screen.recommendation(work, found)
-
-
-def _slots() -> int:
-    """Trials at a time on this machine: one a GPU, or one a core."""
-    import torch
-
-    return torch.cuda.device_count() or len(os.sched_getaffinity(0))

@@ -5,8 +5,6 @@ seeds. Where they do, somebody gave a table twice, or a trainer ignores its seed
 and, as replicates without noise, make every interval too narrow.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any

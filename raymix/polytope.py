@@ -6,8 +6,6 @@ scipy is imported where it is needed: half of what a command without a polytope 
 Letters: B rows, K training domains, G linear rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +34,7 @@ class Polytope:
         return len(self.lower_K)
 
     @classmethod
-    def box(cls, lower: Sequence[float], upper: Sequence[float]) -> Polytope:
+    def box(cls, lower: Sequence[float], upper: Sequence[float]) -> "Polytope":
         """A polytope with bounds alone."""
         lower_K, upper_K = np.asarray(lower, float), np.asarray(upper, float)
         return cls(lower_K, np.minimum(upper_K, 1.0), np.zeros((0, len(lower_K))), np.zeros(0))
@@ -71,18 +69,14 @@ class Polytope:
         cost_K = np.sqrt(np.arange(2.0, self.n_domains + 2))
         return bool(cost_K @ (vertex_along(self, -cost_K) - vertex_along(self, cost_K)) < TOUCHES)
 
-    def floored(self, floor: float) -> Polytope:
+    def floored(self, floor: float) -> "Polytope":
         """The same set with every share at least `floor`, where its upper bound leaves room for that."""
         lower_K = np.maximum(self.lower_K, np.minimum(floor, self.upper_K))
         return Polytope(lower_K, self.upper_K, self.rows_GK, self.limit_G)
 
 
 def vertex_along(polytope: Polytope, cost_K: Array) -> Array:
-    """The point of the polytope that minimises cost_K . w (the linear oracle of Frank-Wolfe).
-
-    Raises:
-        ValueError: the polytope is empty.
-    """
+    """The point that minimises cost_K . w (Frank-Wolfe's linear oracle); ValueError where the polytope is empty."""
     if len(polytope.limit_G) == 0:
         return _fill(polytope, np.argsort(cost_K, kind="stable"))
     from scipy.optimize import linprog
@@ -116,11 +110,7 @@ def _fill(polytope: Polytope, order: NDArray[np.int64]) -> Array:
 
 
 def interior_point(polytope: Polytope) -> Array:
-    """A point as far from every inequality as the polytope allows (largest common slack; a linear programme).
-
-    Raises:
-        ValueError: the polytope is empty.
-    """
+    """A point as far from every inequality as can be (a linear programme); ValueError where the polytope is empty."""
     from scipy.optimize import linprog
 
     K = polytope.n_domains

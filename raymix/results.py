@@ -1,7 +1,5 @@
 """The derived files of a study: everything here can be deleted and written again from the records."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -14,7 +12,6 @@ from pydantic import TypeAdapter
 from raymix import __version__
 from raymix.laws import law_from_json
 from raymix.laws.reach import Reach
-from raymix.observations import Observations
 from raymix.report import render
 from raymix.space import SearchSpace
 from raymix.study import Study
@@ -50,24 +47,13 @@ def fitted_on(study: Study) -> str:
         __version__,
         study.seed,
         study.space.model_dump(mode="json"),
-        {name: _null_for_nan(rows[name]) for name in rows},
+        {name: [None if value != value else value for value in rows[name]] for name in rows},  # JSON has no NaN
     ]
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
-def _null_for_nan(values: list[object]) -> list[object]:
-    """NaN as null: it has no place in JSON."""
-    return [None if value != value else value for value in values]
-
-
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _parquet(table: Observations) -> bytes:
-    sink = io.BytesIO()
-    pyarrow.parquet.write_table(table.table, sink)
-    return sink.getvalue()
 
 
 def write_results(study: Study) -> Recommendation:
@@ -79,7 +65,9 @@ def write_results(study: Study) -> Recommendation:
         NotEnoughTrialsError: as `fit_law`; it names the page.
     """
     store, space, table = study.store, study.space, study.table()
-    store.write("observations.parquet", _parquet(table))
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(table.table, sink)
+    store.write("observations.parquet", sink.getvalue())
     rounds = {trial.trial_id: trial.round for trial in study.ledger.trials.values()}
     state = {**store.read_json("study.json"), "study": store.where, "command": study.command(), "rounds": rounds}
     try:

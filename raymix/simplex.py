@@ -5,8 +5,6 @@ A mixture is a row of K shares that sum to 1. What a user allows is a polytope i
 Letters: B rows, K training domains, G linear rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,32 +13,15 @@ from numpy.typing import NDArray
 from raymix.polytope import ROUNDING, Array, Polytope, interior_point, project, vertex_along
 
 __all__ = [
-    "ROUNDING",
-    "SUM_TOLERANCE",
-    "Array",
-    "Polytope",
-    "as_mixture",
-    "hellinger",
-    "interior_point",
-    "normalise",
-    "project",
-    "sample",
-    "spread",
-    "temperature",
-    "total_variation",
-    "unimax",
-    "vertex_along",
-]
+    "ROUNDING", "SUM_TOLERANCE", "Array", "Polytope", "as_mixture", "hellinger", "interior_point", "normalise",
+    "project", "sample", "spread", "temperature", "total_variation", "unimax", "vertex_along",
+]  # fmt: skip
 
 SUM_TOLERANCE = 1e-6  # shares that miss 1 by less are rounding, and are renormalised
 
 
 def as_mixture(shares: Sequence[float] | Array, names: Sequence[str]) -> Array:
-    """A checked mixture (K,) that sums to 1 exactly up to rounding.
-
-    Raises:
-        ValueError: a share is not finite or negative, or the sum misses 1 by more than 1e-6.
-    """
+    """A checked mixture (K,); ValueError where a share is not finite or below 0, or the sum misses 1 by over 1e-6."""
     mix_K = np.asarray(shares, float)
     for name, share in zip(names, mix_K, strict=True):
         if not np.isfinite(share) or share < 0:

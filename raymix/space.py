@@ -5,13 +5,11 @@ identifies a study. A mixture has no class: inside it is an array in the order o
 edges a `dict[str, float]`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -40,18 +38,9 @@ from raymix.space_study import Budget, Confirm, Reuse, check_stacks, confirm_by_
 from raymix.yaml12 import SpaceError, apply_settings, explain, read_yaml
 
 __all__ = [
-    "Domain",
-    "EvalDomain",
-    "Metric",
-    "Recipe",
-    "Rung",
-    "Scale",
-    "SearchSpace",
-    "Source",
-    "SpaceError",
-    "Target",
+    "Domain", "EvalDomain", "Metric", "Recipe", "Rung", "Scale", "SearchSpace", "Source", "SpaceError", "Target",
     "Tokenizer",
-]
+]  # fmt: skip
 
 # Of a recipe:
 HOW_IT_IS_RUN = ("micro_batch", "compile", "checkpoint_seconds", "hang_seconds", "keep_weights", "promote")
@@ -83,7 +72,7 @@ class SearchSpace(Frozen):
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
     @classmethod
-    def load(cls, path: str | Path, settings: Sequence[str] = ()) -> SearchSpace:
+    def load(cls, path: str | Path, settings: Sequence[str] = ()) -> Self:
         """Read a YAML file; `settings` are `dotted.key=value` strings that win over it.
 
         Raises:
@@ -93,7 +82,7 @@ class SearchSpace(Frozen):
         return cls.parse(apply_settings(read_yaml(path), settings), folder=path.resolve().parent)
 
     @classmethod
-    def parse(cls, raw: Mapping[str, Any], folder: Path | None = None) -> SearchSpace:
+    def parse(cls, raw: Mapping[str, Any], folder: Path | None = None) -> Self:
         """Check plain data; `folder` is where relative file names start (default: the working directory)."""
         try:
             space = cls.model_validate(raw)
@@ -116,12 +105,9 @@ class SearchSpace(Frozen):
     _ladder = model_validator(mode="before")(at_target)
 
     @model_validator(mode="after")
-    def _consistent(self) -> SearchSpace:
-        check_names(self.domains, self.eval_domains, self.metrics, self.constraints, self.recipe, self.objective)
-        check_sources(self.domains, self.eval_domains)
-        check_prior(self.domains)
-        check_ladder(self.ladder)
-        check_confirm(self.confirm, self.budget, self.domains)
+    def _consistent(self) -> Self:
+        for check in (check_names, check_sources, check_prior, check_ladder, check_confirm):
+            check(self)
         check_stacks(self.ladder, self.recipe, self.budget, self.metrics)
         self.polytope()  # raises where nothing is feasible
         return self
@@ -180,11 +166,7 @@ class SearchSpace(Frozen):
         return np.full(len(self.domains), 1 / len(self.domains))
 
     def polytope(self, target: Rung | None = None) -> Polytope:
-        """The mixtures allowed: bounds, groups, and epoch caps at the target scale.
-
-        Raises:
-            ValueError: nothing is feasible; the message says which constraints clash.
-        """
+        """The mixtures allowed: bounds, groups, epoch caps at the target; ValueError says which constraints clash."""
         target = target or self.target
         max_epochs = getattr(target, "max_epochs", None) or self.target.max_epochs
         return allowed(self.domains, self.constraints.groups, self._fixed(), max_epochs, target.n_tokens)
@@ -216,11 +198,7 @@ class SearchSpace(Frozen):
         return fixed_K, 1 - sum(tokens for tokens, _ in parts)
 
     def mixture(self, shares: Mapping[str, float]) -> Array:
-        """A `{domain: share}` mapping as a checked array (K,); domains left out are 0.
-
-        Raises:
-            ValueError: an unknown domain, a negative or non-finite share, or a sum other than 1.
-        """
+        """A `{domain: share}` mapping as an array (K,); domains left out are 0; ValueError where it is no mixture."""
         for name in shares:
             if name not in self.domain_names:
                 raise ValueError(f"{name!r} is not a domain of {self.name!r} ({', '.join(self.domain_names)})")
@@ -246,12 +224,12 @@ class SearchSpace(Frozen):
         raw["target"]["max_epochs"] = self.target.max_epochs  # none is no cap, left out it is 4
         return raw
 
-    def with_available(self, available: Mapping[str, float]) -> SearchSpace:
+    def with_available(self, available: Mapping[str, float]) -> Self:
         """The resolved space: counted tokens filled in where the user gave none."""
         raw = self.plain()
         for domain in raw["domains"]:
             domain.setdefault("available_tokens", float(available[domain["name"]]))
-        return SearchSpace.parse(raw, folder=self._folder)
+        return self.parse(raw, folder=self._folder)
 
     def hash(self) -> str:
         """sha256 over what changes the meaning of an observation: all but objective, constraints and how it is run."""

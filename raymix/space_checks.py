@@ -1,42 +1,27 @@
 """Whether the parts of a space fit together: names referred to, sources, priors, trials left to search with."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from collections.abc import Sequence
-
-from raymix.space_parts import Constraints, Domain, EvalDomain, Metric, Objective, ProxyRung
-from raymix.space_recipe import Recipe
-from raymix.space_study import Budget, Confirm
+if TYPE_CHECKING:
+    from raymix.space import SearchSpace
 
 LEAST_SEARCH = 4  # trials without which there is no law, and so no proposal to confirm
 
 
-def check_names(
-    domains: Sequence[Domain],
-    eval_domains: Sequence[EvalDomain],
-    metrics: Sequence[Metric],
-    constraints: Constraints,
-    recipe: Recipe,
-    objective: Objective,
-) -> None:
-    """Every name is given once, and what is referred to is there.
-
-    Raises:
-        ValueError: with the name.
-    """
-    if len(domains) == 1:
+def check_names(space: "SearchSpace") -> None:
+    """Every name is given once, and what is referred to is there; else ValueError with the name."""
+    known, measured = space.domain_names, space.eval_names
+    if len(known) == 1:
         raise ValueError("there is only one domain, so there is nothing to search: name at least two")
-    known = [domain.name for domain in domains]
-    measured = [*(eval_domain.name for eval_domain in eval_domains), *(metric.name for metric in metrics)]
     for kind, names in (("domains", known), ("eval_domains and metrics", measured)):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"{kind}: {twice[0]!r} is named twice")
-    weights = objective.weights or {}
-    of_domains = [(f"eval domain {e.name!r}: own", e.own) for e in eval_domains if e.own is not None]
-    of_domains += [("constraints.groups:", name) for group in constraints.groups for name in group.domains]
-    of_domains += [("recipe.stages:", name) for part in recipe.stages for name in part.mixture or ()]
-    of_measured = [("objective.guardrails:", name) for name in objective.guardrails]
+    weights = space.objective.weights or {}
+    of_domains = [(f"eval domain {e.name!r}: own", e.own) for e in space.eval_domains if e.own is not None]
+    of_domains += [("constraints.groups:", name) for group in space.constraints.groups for name in group.domains]
+    of_domains += [("recipe.stages:", name) for part in space.recipe.stages for name in part.mixture or ()]
+    of_measured = [("objective.guardrails:", name) for name in space.objective.guardrails]
     of_measured += [("objective.weights:", name) for name in weights]
     for kind, names, referred in (("a domain", known, of_domains), ("an eval domain or metric", measured, of_measured)):
         for where, name in referred:
@@ -45,17 +30,13 @@ def check_names(
     for name, weight in weights.items():
         if not weight >= 0:
             raise ValueError(f"objective.weights: the weight of {name!r} is {weight}, it must be >= 0")
-    if objective.weights is not None and sum(weights.values()) <= 0:
+    if space.objective.weights is not None and sum(weights.values()) <= 0:
         raise ValueError("objective.weights: at least one weight must be above 0")
 
 
-def check_ladder(ladder: Sequence[ProxyRung]) -> None:
-    """Every rung stands once.
-
-    Raises:
-        ValueError: with the rung that stands twice.
-    """
-    scales = [rung.scale for rung in ladder]
+def check_ladder(space: "SearchSpace") -> None:
+    """Every rung stands once; else ValueError with the rung."""
+    scales = [rung.scale for rung in space.ladder]
     twice = [scale for i, scale in enumerate(scales) if scale in scales[:i]]
     if twice:
         n_params, n_tokens = twice[0]
@@ -65,51 +46,39 @@ def check_ladder(ladder: Sequence[ProxyRung]) -> None:
         )
 
 
-def check_sources(domains: Sequence[Domain], eval_domains: Sequence[EvalDomain]) -> None:
-    """All domains have text to train on, or none; every eval domain then has text to be measured on.
-
-    Raises:
-        ValueError: with the domain that has none.
-    """
-    if all(domain.source is None for domain in domains):
+def check_sources(space: "SearchSpace") -> None:
+    """All domains have text to train on, or none; then every eval domain has text to measure on; else ValueError."""
+    if all(domain.source is None for domain in space.domains):
         return
-    for domain in domains:
+    for domain in space.domains:
         if domain.source is None:
             raise ValueError(f"domain {domain.name!r} has no source, the others have: give it one")
-    for eval_domain in eval_domains:
+    for eval_domain in space.eval_domains:
         if eval_domain.own is None and eval_domain.source is None:
             raise ValueError(
                 f"eval domain {eval_domain.name!r} needs `own` (the domain it is held out from) or a `source`"
             )
 
 
-def check_prior(domains: Sequence[Domain]) -> None:
-    """All domains have a prior, or none.
-
-    Raises:
-        ValueError: with the domain that has none; or all are 0.
-    """
-    given = [domain for domain in domains if domain.prior is not None]
-    if given and len(given) < len(domains):
-        missing = next(domain.name for domain in domains if domain.prior is None)
+def check_prior(space: "SearchSpace") -> None:
+    """All domains have a prior, or none; else ValueError, as where all are 0."""
+    given = [domain for domain in space.domains if domain.prior is not None]
+    if given and len(given) < len(space.domains):
+        missing = next(domain.name for domain in space.domains if domain.prior is None)
         raise ValueError(f"domain {missing!r} has no prior, others have: give all of them one, or none")
     if given and sum(domain.prior or 0.0 for domain in given) <= 0:
         raise ValueError("the priors are all 0: at least one must be above 0")
 
 
-def check_confirm(confirm: Confirm | None, budget: Budget, domains: Sequence[Domain]) -> None:
-    """Confirmation leaves trials to search with, and its baselines can be made.
-
-    Raises:
-        ValueError: it leaves too few; a baseline needs tokens that nobody gave.
-    """
-    trials = budget.limits().get("trials")
+def check_confirm(space: "SearchSpace") -> None:
+    """Confirmation leaves trials to search with, and its baselines can be made; else ValueError."""
+    confirm, trials = space.confirm, space.budget.limits().get("trials")
     if confirm is not None and trials is not None and trials < confirm.runs + LEAST_SEARCH:
         raise ValueError(
             f"confirm takes {confirm.runs} of the {trials:.0f} trials and leaves fewer than {LEAST_SEARCH} "
             "for the search: raise budget.trials or lower confirm.seeds"
         )
     given = confirm.baselines if confirm is not None else ()
-    unknown = [domain.name for domain in domains if domain.available_tokens is None and domain.source is None]
+    unknown = [domain.name for domain in space.domains if domain.available_tokens is None and domain.source is None]
     if unknown and not {"prior", "uniform"}.issuperset(given):
         raise ValueError(f"confirm.baselines: all but prior and uniform need available_tokens of {unknown[0]!r}")

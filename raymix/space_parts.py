@@ -1,9 +1,7 @@
 """The parts of a search space: frozen pydantic models, a sentence under each field that needs one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -74,7 +72,7 @@ class Source(Frozen):
     """Take at most about this many tokens: the document that reaches them is the last."""
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Source:
+    def _one_kind(self) -> Self:
         given = [kind for kind in ("files", "dataset", "builtin", "tokens") if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(f"a source names exactly one of files, dataset, builtin, tokens; this one names {given}")
@@ -117,7 +115,7 @@ class Domain(Frozen):
     max_share: float = Field(default=1.0, ge=0, le=1)
 
     @model_validator(mode="after")
-    def _ordered(self) -> Domain:
+    def _ordered(self) -> Self:
         if self.min_share > self.max_share:
             raise ValueError(f"domain {self.name!r}: min_share {self.min_share} > max_share {self.max_share}")
         return self
@@ -153,7 +151,7 @@ class Metric(Frozen):
     """Ask the first so many questions alone."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Metric:
+    def _consistent(self) -> Self:
         for key in ("measure", "shots", "limit"):
             if self.task is None and getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"metric {self.name!r}: {key} belongs to a task, and none is named")
@@ -162,11 +160,7 @@ class Metric(Frozen):
         return self
 
     def loss(self, value: float) -> float:
-        """What is minimised in its place; a perfect score counts as one miss in a thousand, so that it has a log.
-
-        Raises:
-            ValueError: the value is above the best there is.
-        """
+        """What is minimised; a perfect score is one miss in a thousand, which has a log; ValueError above `best`."""
         value = float(value)
         if self.better == "low":
             return value
@@ -225,7 +219,7 @@ class Resources(Frozen):
     """Resources that nodes were started with by name: `{fast_disk: 1}`."""
 
     @model_validator(mode="after")
-    def _possible(self) -> Resources:
+    def _possible(self) -> Self:
         if self.gpu > 1 and self.gpu != int(self.gpu):
             raise ValueError(f"resources: gpu {self.gpu} is neither below 1 nor whole")
         if not (self.cpu or self.gpu or self.custom):

@@ -1,7 +1,5 @@
 """The mixtures that a space allows: bounds of the domains, groups, and epoch caps at a scale."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,11 +59,7 @@ def allowed(
 
 
 def _largest_K(domains: Sequence[Domain], fixed_K: Array, free: float, max_epochs: float, n_tokens: float) -> Array:
-    """The largest shares with which no domain is repeated more often in the whole of a run.
-
-    Raises:
-        ValueError: what stages fix alone repeats one more often.
-    """
+    """The largest shares with which no domain is repeated more often in a run; ValueError where stages alone do so."""
     available_K = np.asarray([d.available_tokens or np.inf for d in domains])
     epochs_K = fixed_K * n_tokens / available_K
     if (epochs_K > max_epochs * (1 + 1e-9)).any():

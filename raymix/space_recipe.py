@@ -1,8 +1,6 @@
 """How proxies of a search space are trained, and the tokenizer of their text."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -67,7 +65,7 @@ class Recipe(Frozen):
         return self.promote and fixed and self.schedule != "cosine" and not self.stages
 
     @model_validator(mode="after")
-    def _consistent(self) -> Recipe:
+    def _consistent(self) -> Self:
         if self.batch == "auto" and self.rates == "width":
             raise ValueError("batch: auto needs a rule for it: rates: step-law or rates: deepseek")
         if self.stages and abs(sum(part.tokens for part in self.stages) - 1) > 1e-6:
@@ -90,7 +88,7 @@ class Tokenizer(Frozen):
     train: TrainTokenizer | None = None
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Tokenizer:
+    def _one_kind(self) -> Self:
         if (self.name is None) == (self.train is None):
             raise ValueError("a tokenizer has either a name or {train: {vocab: ...}}")
         return self

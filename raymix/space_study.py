@@ -1,11 +1,9 @@
 """The parts of a search space that say how a study is run: what it may spend, confirm, and take from others."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -69,7 +67,7 @@ class Confirm(Frozen):
         return self.seeds * (1 + len(self.baselines))
 
     @model_validator(mode="after")
-    def _has_baselines(self) -> Confirm:
+    def _has_baselines(self) -> Self:
         if not self.baselines or len(set(self.baselines)) < len(self.baselines):
             raise ValueError("confirm.baselines names at least one baseline, and none twice")
         return self
@@ -104,13 +102,9 @@ class Reuse(Frozen):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
     @model_validator(mode="after")
-    def _one_source(self) -> Reuse:
+    def _consistent(self) -> Self:
         if (self.study is None) == (self.table is None):
             raise ValueError("an entry of `from` names either a study or a table")
-        return self
-
-    @model_validator(mode="after")
-    def _has_parts(self) -> Reuse:
         for kind, all_parts in (("split", self.split), ("merge", self.merge)):
             for name, parts in all_parts.items():
                 if not parts:
@@ -150,11 +144,7 @@ def alone_because(
 
 
 def check_stacks(ladder: Sequence[ProxyRung], recipe: Recipe, budget: Budget, metrics: Sequence[Metric]) -> None:
-    """Refuse a stack that was asked for and cannot be.
-
-    Raises:
-        ValueError: the rung's number, and why.
-    """
+    """No stack is asked for that cannot be; else ValueError with its number, and why."""
     for rung in ladder:
         why = alone_because(rung, ladder, recipe, budget, metrics)
         if rung.stack not in ("auto", 1) and why is not None:

@@ -7,8 +7,6 @@ are, and gives up the order of the data, which a law over shares cannot see anyw
 Letters: K training domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -41,11 +39,7 @@ def seen(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def stages(rows: Sequence[Stage]) -> list[Stage]:
-    """The stages behind cumulative rows: `seen`, backwards.
-
-    Raises:
-        ValueError: as `this_stage`.
-    """
+    """The stages behind cumulative rows: `seen`, backwards; ValueError as `this_stage`."""
     before = [Stage(np.zeros_like(row.mixture_K), 0.0) for row in rows[:1]]
     return [this_stage(start, end) for start, end in zip([*before, *rows[:-1]], rows, strict=True)]
 

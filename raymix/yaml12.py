@@ -5,8 +5,6 @@ keys wins silently, and 010 is 8. This reader keeps `no` and `1:30` strings, rea
 and refuses duplicate keys.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Mapping, Sequence
@@ -76,11 +74,7 @@ for _type, _pattern, _first in (
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a mapping.
-
-    Raises:
-        SpaceError: the file is missing, not YAML, or not a mapping.
-    """
+    """A YAML file as a mapping; SpaceError where it is missing, not YAML, or not a mapping."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

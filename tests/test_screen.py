@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from raymix.on_ray.progress import Progress
-from raymix.screens.cost import show_costs
-from raymix.screens.screen import Screen, baseline_table, mixture_table
+from raymix.screens.screen import Screen, baseline_table, mixture_table, show_costs
 from raymix.target.reading import Baseline, Interval
 from raymix.target.recommend import Recommendation
 

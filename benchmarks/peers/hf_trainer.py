@@ -1,7 +1,5 @@
 """`transformers.Trainer` as shipped around GPT-2 as shipped (dropout .1), of the size asked for."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 import tempfile

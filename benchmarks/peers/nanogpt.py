@@ -5,8 +5,6 @@ head, batches drawn at random from a memory-mapped file of uint16, AdamW .9/.95 
 not fused (it fuses on CUDA alone), clipping at 1, the learning rate set every step, the loss read every 10 steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

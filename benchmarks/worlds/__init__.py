@@ -1,7 +1,5 @@
 """Worlds: places to search in whose truth is known. One file per kind: `simulator`, `replay`, `zoo`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -7,13 +7,11 @@ mixture (the prior inside the caps) loses to it. Cost is counted in trials of th
 Letters: B rows, K training domains, M eval domains, T checkpoints of a run, C recorded mixtures.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +33,7 @@ CORRELATION = 0.5  # of the noise of two eval domains of one run (measured on pu
 
 AVAILABLE = 1e16  # unique tokens in all, split as the prior: enough that no epoch cap binds in a world
 
+Pair = tuple[float, float]  # n_params, n_tokens
 Surface = Callable[[Array, Array], Array]  # mix_BK, scale_B2 -> loss_BM
 
 
@@ -130,6 +129,29 @@ class World:
             return 0.0
         best_K = many_starts(lambda mix_BK: self.values(mix_BK, small), self.space.polytope(), self.natural_K)
         return self.regret(best_K)
+
+
+def space_of(
+    name: str, prior: Mapping[str, float], own: Mapping[str, str | None], scales: Sequence[Pair], target: Pair,
+    weights: Mapping[str, float] | None = None, cap: float = np.inf,
+) -> SearchSpace:  # fmt: skip
+    """Domains with shares up to `cap` times their prior, eval domains with their `own`, no cap on epochs."""
+    total = sum(prior.values())
+    ladder = [{"n_params": n_params, "n_tokens": n_tokens} for n_params, n_tokens in scales]
+    return SearchSpace.parse(
+        {
+            "name": name,
+            "domains": [
+                {"name": k, "prior": p, "available_tokens": p * AVAILABLE, "max_share": min(1.0, cap * p / total)}
+                for k, p in prior.items()
+            ],
+            "eval_domains": [{"name": m, "own": k} for m, k in own.items()],
+            "objective": {"weights": weights},
+            "ladder": ladder,
+            "target": {"n_params": target[0], "n_tokens": target[1], "max_epochs": None},
+            "budget": {"trials": 128, "per_round": 8},
+        }
+    )
 
 
 def even_noise(sd: float, n_eval: int) -> Array:

@@ -10,8 +10,6 @@ the natural one: the one recorded nearest to 5Mix's prior is nearly the best. Wi
 regret is coarse: one mixture more or less.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.published import Runs, mixing_laws
-from benchmarks.worlds.base import AVAILABLE, World
+from benchmarks.worlds.base import World, space_of
 from raymix.laws.base import Ints
 from raymix.simplex import Array
-from raymix.space import Scale, SearchSpace
+from raymix.space import Scale
 
 RUNGS, TARGET = (18915328.0, 85056000.0, 201541632.0), 302311424.0
 STEP, TOKENS_PER_STEP = 27000, 2**20
@@ -100,10 +98,7 @@ def nearest(recorded_CK: Array, mix_K: Array) -> Array:
 
 def worlds(folder: Path) -> dict[str, Any]:
     """Makers of the replays."""
-    return {
-        "replay 5Mix": lambda: world(folder, "5Mix"),
-        "replay RedPajama": lambda: world(folder, "RedPajama"),
-    }
+    return {"replay 5Mix": lambda: world(folder, "5Mix"), "replay RedPajama": lambda: world(folder, "RedPajama")}
 
 
 def world(folder: Path, experiment: str) -> Replay:
@@ -112,27 +107,14 @@ def world(folder: Path, experiment: str) -> Replay:
     evals = [f"e{m}" for m in range(runs.loss_BM.shape[1])]
     n_tokens = STEP * TOKENS_PER_STEP
     names = DOMAINS[experiment]
-    space = SearchSpace.parse(
-        {
-            "name": f"replay {experiment}",
-            "domains": [
-                {"name": k, "prior": p, "available_tokens": p * AVAILABLE}
-                for k, p in zip(names, PRIOR[experiment], strict=True)
-            ],
-            "eval_domains": [
-                {"name": m, "own": names[own]} if own >= 0 else {"name": m}
-                for m, own in zip(evals, runs.own_M, strict=True)
-            ],
-            "objective": {"weights": dict(zip(evals, runs.weight_M.tolist(), strict=True))},
-            "ladder": [{"n_params": n, "n_tokens": n_tokens} for n in RUNGS],
-            "target": {"n_params": TARGET, "n_tokens": n_tokens, "max_epochs": None},
-            "budget": {"trials": 128, "per_round": 8},
-        }
-    )
+    prior = dict(zip(names, PRIOR[experiment], strict=True))
+    own = {m: names[k] if k >= 0 else None for m, k in zip(evals, runs.own_M, strict=True)}
+    weights = dict(zip(evals, runs.weight_M.tolist(), strict=True))
+    scales = [(n_params, n_tokens) for n_params in RUNGS]
+    space = space_of(f"replay {experiment}", prior, own, scales, (TARGET, n_tokens), weights)
     about = f"recorded runs of Data Mixing Laws, {experiment}: 19M, 85M, 202M to step {STEP}, target 302M"
     about += "; 100% is the median mixture"
-    surface = _none
-    return Replay(space.name, space, surface, np.zeros((len(evals), len(evals))), about, runs=runs)
+    return Replay(space.name, space, _none, np.zeros((len(evals), len(evals))), about, runs=runs)
 
 
 def _none(mix_BK: Array, scale_B2: Array) -> Array:

@@ -14,8 +14,6 @@ Where the runs have not been the networks know nothing, so shares are capped as 
 prior, the published generator's setting), or tighter (4 times).
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from functools import lru_cache, partial
@@ -25,10 +23,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.published import regmix
-from benchmarks.worlds.base import AVAILABLE, SINGLE, World, kept_folder
+from benchmarks.worlds.base import SINGLE, World, kept_folder, space_of
 from raymix.laws.select import rank_correlation
 from raymix.simplex import Array
-from raymix.space import SearchSpace
 
 # Token shares of the 17 domains in the copyright-cleaned Pile, as RegMix's generator of mixtures has them.
 PRIOR = {
@@ -42,6 +39,7 @@ EVALS = (
     "arxiv", "freelaw", "pubmed_central", "wikipedia_en", "dm_mathematics", "github", "stackexchange",
     "gutenberg_pg_19", "pile_cc", "ubuntu_irc", "hackernews", "pubmed_abstracts", "uspto_backgrounds",
 )  # fmt: skip
+SCALE = (1e6, 1e9)
 RUNS_CAP, TIGHT_CAP = 15.0, 4.0  # times the prior
 
 OFFSETS = (0.0005, 0.004, 0.03, 0.2)  # of shares, inside the logarithm
@@ -89,22 +87,8 @@ def worlds(folder: Path) -> dict[str, Any]:
 def world(folder: Path, name: str, only: str | None, cap: float) -> World:
     """A simulator with the mean of 13 losses as objective, or one of them."""
     networks, noise_MM, facts = simulator(folder)
-    scale = {"n_params": 1e6, "n_tokens": 1e9}
-    total = sum(PRIOR.values())
-    space = SearchSpace.parse(
-        {
-            "name": name,
-            "domains": [
-                {"name": k, "prior": v, "available_tokens": v * AVAILABLE, "max_share": min(1.0, cap * v / total)}
-                for k, v in PRIOR.items()
-            ],
-            "eval_domains": [{"name": m, "own": m} for m in EVALS],
-            "objective": {"weights": {only: 1.0}} if only else {},
-            "ladder": [scale],
-            "target": {**scale, "max_epochs": None},
-            "budget": {"trials": 128, "per_round": 8},
-        }
-    )
+    weights = None if only is None else {only: 1.0}
+    space = space_of(name, PRIOR, {m: m for m in EVALS}, [SCALE], SCALE, weights, cap)
     what = f"mean of {len(EVALS)} losses" if only is None else f"loss on {only}"
     about = f"neural networks fitted on 512 runs of RegMix, {what}, shares up to {cap:g} times the prior"
     return World(name, space, networks.surface, noise_MM, about, facts=facts)

@@ -15,16 +15,13 @@ per world, chosen so that the optimum is not the uniform mixture and moves with 
 Letters: B rows, K training domains, M eval domains.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.worlds.base import AVAILABLE, CHECKPOINTS, Surface, World, even_noise
+from benchmarks.worlds.base import CHECKPOINTS, Surface, World, even_noise, space_of
 from raymix.simplex import Array
-from raymix.space import SearchSpace
 
 N0, D0 = 2e7, 4e8
 LADDER = ((N0, D0), (2 * N0, 2 * D0), (4 * N0, 4 * D0))
@@ -109,21 +106,8 @@ def world(
     n_eval = n_eval or k
     domains, evals = [f"d{j}" for j in range(k)], [f"e{m}" for m in range(n_eval)]
     prior_K = 0.5 ** (np.arange(k)[::-1] * 6 / k)  # 64 to 1; the first domains are the scarce ones
-    ladder = [dict(zip(("n_params", "n_tokens"), rung, strict=True)) for rung in (LADDER if scales else LADDER[:1])]
-    target = TARGET if scales else LADDER[0]
-    space = SearchSpace.parse(
-        {
-            "name": name,
-            "domains": [
-                {"name": d, "prior": float(p), "available_tokens": float(p) * AVAILABLE}
-                for d, p in zip(domains, prior_K, strict=True)
-            ],
-            "eval_domains": [{"name": e, "own": d} for e, d in zip(evals, domains, strict=False)],
-            "objective": {"weights": {evals[only]: 1.0}} if only is not None else {},
-            "ladder": ladder,
-            "target": {"n_params": target[0], "n_tokens": target[1], "max_epochs": None},
-            "budget": {"trials": 128, "per_round": 8},
-        }
-    )
+    prior, own = dict(zip(domains, prior_K.tolist(), strict=True)), dict(zip(evals, domains, strict=False))
+    ladder, target = (LADDER, TARGET) if scales else (LADDER[:1], LADDER[0])
+    space = space_of(name, prior, own, ladder, target, {evals[only]: 1.0} if only is not None else None)
     about = f"{name.split()[0]}, {k} domains, " + (f"one of {n_eval} losses" if only is not None else "mean of losses")
     return World(name, space, surface, even_noise(NOISE, n_eval), about, CHECKPOINTS if scales else (1.0,))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from raymix.commands.arguments import Json, Prices, Settings, SpacePath
-from raymix.screens.screen import Screen, named
+from raymix.screens.screen import Screen, named, show_costs
 
 if TYPE_CHECKING:
     from raymix.clusters.request import ClusterRequest
@@ -167,7 +167,6 @@ def add_costs(
     """Show a plan with its money (where a cloud is named) and what this and other budgets resolve."""
     from raymix.clusters.money import price
     from raymix.clusters.prices import read_prices
-    from raymix.screens.cost import show_costs
     from raymix.study.resolution import compare_budgets
     from raymix.target.objective import unit_of, with_unit
 

@@ -44,7 +44,7 @@ def critical_share(
 ) -> None:
     """The least share of original data that keeps its loss in continual pre-training, by tokens trained."""
     from raymix.formats import import_runs
-    from raymix.screens.published import show_critical_share
+    from raymix.screens.law import show_critical_share
     from raymix.target.continual import critical_share_of
 
     with usage(), Screen(as_json) as screen:
@@ -74,7 +74,7 @@ def autoscale(
     as_json: Json = False,
 ) -> None:
     """Carry the best tokens per domain at two scales to a larger one, as AutoScale does."""
-    from raymix.screens.published import show_carried
+    from raymix.screens.law import show_carried
     from raymix.tables.two_scales import carried
 
     with usage(), Screen(as_json) as screen:

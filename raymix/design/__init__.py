@@ -48,34 +48,14 @@ DESIGNERS: dict[str, Callable[[SearchSpace], Designer]] = {
 
 
 def make_designer(name: str, space: SearchSpace) -> Designer:
-    """The designer `name` for a space.
-
-    Raises:
-        ValueError: there is no designer of that name.
-    """
+    """The designer `name` for a space; ValueError for an unknown one."""
     if name not in DESIGNERS:
         raise ValueError(f"unknown designer {name!r}; known: {', '.join(DESIGNERS)}")
     return DESIGNERS[name](space)
 
 
 __all__ = [
-    "DESIGNERS",
-    "Climb",
-    "Designer",
-    "Fixed",
-    "Halving",
-    "LawGuided",
-    "ModelFree",
-    "Olmix",
-    "Optimal",
-    "Perturbations",
-    "Proposal",
-    "RandomDirichlet",
-    "Recommender",
-    "RegMix",
-    "SpaceFilling",
-    "cost",
-    "make_designer",
-    "rungs",
-    "scale_of",
-]
+    "DESIGNERS", "Climb", "Designer", "Fixed", "Halving", "LawGuided", "ModelFree", "Olmix", "Optimal",
+    "Perturbations", "Proposal", "RandomDirichlet", "Recommender", "RegMix", "SpaceFilling", "cost", "make_designer",
+    "rungs", "scale_of",
+]  # fmt: skip

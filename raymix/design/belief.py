@@ -11,8 +11,6 @@ optimum is in a corner of what was seen), its variance only where the marginal l
 Letters: B points, R trials seen, K training domains, M eval domains, S draws.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,13 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from raymix.design.base import Array, SearchSpace
 from raymix.design.stock import losses, unique_at
 from raymix.laws import Law, ResidualGP
 from raymix.laws.posterior import SHARED, sample
 from raymix.laws.repetition import stocked
 from raymix.laws.robust import eigen
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 from raymix.target.objective import objective_values
 
 JITTER = 1e-9
@@ -62,7 +59,7 @@ class Belief:
     """Whether the residuals are likelier under the process than as noise alone: only then draws vary by it."""
 
     @classmethod
-    def of(cls, space: SearchSpace, law: ResidualGP, sites: Sites) -> Belief:
+    def of(cls, space: SearchSpace, law: ResidualGP, sites: Sites) -> "Belief":
         """Conditioned on the sites."""
         root = _factor(law, sites)
         residual_RM = sites.left_over(law.law_)
@@ -78,7 +75,7 @@ class Belief:
         """n_params and n_tokens of the target."""
         return np.asarray(self.space.target.scale, float)
 
-    def with_pending(self, mix_BK: Array, scale_B2: Array) -> Belief:
+    def with_pending(self, mix_BK: Array, scale_B2: Array) -> "Belief":
         """As if the trials pending had ended as predicted: their variance is gone, the mean stays."""
         if not len(mix_BK):
             return self

@@ -6,25 +6,18 @@ many candidates, and the runs are drawn at random from the best of them. The ans
 regression likes best.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Proposal
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.evidence import one_scale, prior_inside
-from raymix.design.numbering import numbered
 from raymix.design.random_dirichlet import RandomDirichlet, dirichlet
 from raymix.design.regmix import predicted
-from raymix.design.schedule import rungs
+from raymix.design.schedule import numbered, rungs
 from raymix.design.space_filling import n_trials
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 
 PUBLISHED_TRIALS = 112  # where the space has another kind of budget
 ROUNDS = (4 / 7, 6 / 7)  # parts of the budget at whose end the next round begins
@@ -47,10 +40,7 @@ class Climb:
 
     space: SearchSpace
 
-    def suggest(
-        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
-    ) -> list[Proposal]:
-        """See `Designer.suggest`."""
+    def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         start, trials = n_trials(table, pending), self._trials
         rows = self._before(table, start)
         if start < ROUNDS[0] * trials or len(rows) < 2:
@@ -73,7 +63,6 @@ class Climb:
         return one_scale(self.space, table.select(table.run_B < known))
 
     def recommend(self, table: Observations) -> Array:
-        """See `Recommender.recommend`."""
         rows = one_scale(self.space, table)
         if len(rows) < 2:
             return prior_inside(self.space)

@@ -6,26 +6,17 @@ is the optimum of the per-domain power law (`laws.power`) at the target. Where w
 of tokens change with the perturbation; a rung of a ladder has one.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Proposal
-from raymix.design.evidence import enough, one_scale, prior_inside
-from raymix.design.numbering import numbered
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
+from raymix.design.evidence import one_scale, optimum_by
 from raymix.design.random_dirichlet import into
-from raymix.design.schedule import rungs
+from raymix.design.schedule import numbered, rungs
 from raymix.design.space_filling import n_trials
 from raymix.laws import make_law
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
-from raymix.target.objective import objective_of
-from raymix.target.optimum import minimise
 
 FACTORS = (1 / 3, 3.0)
 LEAST_BASE = 1e-3  # a domain outside the prior has no quantity to multiply
@@ -37,10 +28,7 @@ class Perturbations:
 
     space: SearchSpace
 
-    def suggest(
-        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
-    ) -> list[Proposal]:
-        """See `Designer.suggest`."""
+    def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         polytope = self.space.polytope()
         base_K = simplex.normalise(np.maximum(simplex.project(polytope, self.space.prior_K()), LEAST_BASE))
         quantity_BK = np.tile(base_K, (2 * len(base_K) + 1, 1))
@@ -52,9 +40,6 @@ class Perturbations:
         return numbered(self.space, mixtures, [rungs(self.space)[0]] * n, table, pending)
 
     def recommend(self, table: Observations) -> Array:
-        """See `Recommender.recommend`."""
         rows = one_scale(self.space, table)
-        if not enough(rows):
-            return prior_inside(self.space)
-        law = make_law("autoscale").fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, own_M=self.space.own_M)
-        return minimise(objective_of(self.space, law), self.space.polytope()).mixture_K
+        law, own_M = make_law("autoscale"), self.space.own_M
+        return optimum_by(self.space, rows, lambda: law.fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, own_M=own_M))

@@ -1,18 +1,19 @@
 """What a method that knows one scale sees of a table: the last row of every trial at the scale trained most often.
 
-Also the answer without a model: the mixture with the least objective so far.
+Also the answers from that: the optimum of a law fitted to it, or the mixture with the least objective so far.
 """
 
-from __future__ import annotations
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from raymix import simplex
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
+from raymix.design.base import Array, Observations, SearchSpace
+from raymix.laws import Law
 from raymix.target.answer import MIN_TRIALS
-from raymix.target.objective import objective_values
+from raymix.target.objective import objective_of, objective_values
+from raymix.target.optimum import minimise
 
 
 def one_scale(space: SearchSpace, table: Observations) -> Observations:
@@ -29,6 +30,14 @@ def one_scale(space: SearchSpace, table: Observations) -> Observations:
 def enough(rows: Observations) -> bool:
     """Whether a law can be fitted on these rows: there are a few, and every eval domain was measured in some."""
     return len(rows) >= MIN_TRIALS and bool(np.isfinite(rows.loss_BM).any(axis=0).all())
+
+
+def optimum_by(space: SearchSpace, rows: Observations, fit: Callable[[], Law], pull: float | None = None) -> Array:
+    """The optimum (K,) at the target of a law fitted on these rows; the prior where they are too few."""
+    if not enough(rows):
+        return prior_inside(space)
+    objective = objective_of(space, fit())
+    return minimise(objective if pull is None else replace(objective, pull=pull), space.polytope()).mixture_K
 
 
 def best_seen(space: SearchSpace, table: Observations) -> Array:

@@ -9,22 +9,15 @@ With one rung there is nothing to choose and nothing is computed.
 `schedule` is the fixed alternative.
 """
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 
-from raymix.design.base import Proposal
+from raymix.design.base import Array, Observations, Pending, Scale, SearchSpace
 from raymix.design.information import Question
-from raymix.design.numbering import nearest_rung
 from raymix.design.promotion import Promotion, promotions
 from raymix.design.rows import Rows
-from raymix.design.schedule import rungs
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import Scale, SearchSpace
+from raymix.design.schedule import nearest_rung, rungs
 
 NOWHERE = Scale(0.0, 0.0)
 AFFORDABLE = 0.5  # part of what was spent so far that the first trial at a rung may cost
@@ -37,11 +30,7 @@ def flops(space: SearchSpace, scale: Scale) -> float:
 
 
 def assign(
-    space: SearchSpace,
-    question: Question,
-    mix_BK: Array,
-    table: Observations,
-    pending: Sequence[Proposal],
+    space: SearchSpace, question: Question, mix_BK: Array, table: Observations, pending: Pending
 ) -> tuple[Array, list[Scale]]:
     """A rung for each mixture in turn: one never tried, once affordable; else the most information per FLOP.
 

@@ -4,19 +4,10 @@ Each proposes its one mixture again and again under new seeds and recommends it.
 `target.recommend.baseline_mixtures`; where a size is unknown, proportional, temperature and UniMax are the prior.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from raymix.design.base import Proposal
-from raymix.design.numbering import numbered
-from raymix.design.schedule import rungs
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
+from raymix.design.schedule import numbered, rungs
 from raymix.target.recommend import baseline_mixtures
 
 
@@ -27,13 +18,9 @@ class Fixed:
     space: SearchSpace
     name: str = "prior"
 
-    def suggest(
-        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
-    ) -> list[Proposal]:
-        """See `Designer.suggest`."""
+    def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         return numbered(self.space, [self.recommend(table)] * n, [rungs(self.space)[0]] * n, table, pending)
 
     def recommend(self, table: Observations) -> Array:
-        """See `Recommender.recommend`."""
         found = baseline_mixtures(self.space, self.space.target)
         return found.get(self.name, found["prior"])

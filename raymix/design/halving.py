@@ -6,26 +6,18 @@ are trained. The law is fitted to groups of 20, and the group with the least err
 Where we differ: groups are drawn at random; the domain that takes the rest changes from candidate to candidate.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Proposal
-from raymix.design.evidence import enough, one_scale, prior_inside
-from raymix.design.numbering import numbered
+from raymix.design.base import Observations, Pending, Proposal, Rng, SearchSpace
+from raymix.design.evidence import one_scale, optimum_by
 from raymix.design.random_dirichlet import into
-from raymix.design.schedule import rungs
+from raymix.design.schedule import numbered, rungs
 from raymix.design.space_filling import tried
 from raymix.laws import Law, make_law
-from raymix.observations import Observations
 from raymix.simplex import Array, Polytope
-from raymix.space import SearchSpace
-from raymix.target.objective import objective_of
-from raymix.target.optimum import minimise
 
 N_RUNS, N_KEPT = 40, 20
 HALVINGS = 6  # below 1/64 of the largest share: 0
@@ -40,10 +32,7 @@ class Halving:
 
     space: SearchSpace
 
-    def suggest(
-        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
-    ) -> list[Proposal]:
-        """See `Designer.suggest`."""
+    def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         polytope = self.space.polytope()
         grid_BK = grid(polytope, N_GRID, np.random.default_rng(SEED))
         runs_BK = grid_BK[simplex.spread(grid_BK, N_RUNS, np.zeros((0, polytope.n_domains)))]
@@ -57,16 +46,12 @@ class Halving:
         return numbered(self.space, mixtures, [rungs(self.space)[0]] * n, table, pending)
 
     def recommend(self, table: Observations) -> Array:
-        """See `Recommender.recommend`."""
         rows = one_scale(self.space, table)
         rows = rows.select(np.arange(min(len(rows), N_RUNS)))
-        if not enough(rows):
-            return prior_inside(self.space)
-        law = _kept(rows, np.random.default_rng(SEED))
-        return minimise(objective_of(self.space, law), self.space.polytope()).mixture_K
+        return optimum_by(self.space, rows, lambda: _kept(rows, np.random.default_rng(SEED)))
 
 
-def grid(polytope: Polytope, n: int, rng: np.random.Generator) -> Array:
+def grid(polytope: Polytope, n: int, rng: Rng) -> Array:
     """Candidates (up to n, K) inside the polytope, all different."""
     K = polytope.n_domains
     halves_KH = polytope.upper_K[:, None] * np.append(0.5 ** np.arange(HALVINGS + 1), 0.0)
@@ -89,7 +74,7 @@ def grid(polytope: Polytope, n: int, rng: np.random.Generator) -> Array:
     return np.unique(np.round(into(polytope, out_BK), 12), axis=0) if K > 1 else out_BK
 
 
-def _kept(rows: Observations, rng: np.random.Generator) -> Law:
+def _kept(rows: Observations, rng: Rng) -> Law:
     """M4 on the group of 20 whose fit errs least on all runs."""
     if len(rows) <= N_KEPT:
         return make_law("m4").fit(rows.mix_BK, rows.scale_B2, rows.loss_BM)

@@ -10,17 +10,14 @@ is a rank-one update (Rasmussen and Williams 2006, eq. 2.8), whatever the law, m
 Letters: B trials that could be run, Q near-optimal mixtures, M eval domains, S draws.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from raymix.design.base import Array, SearchSpace
 from raymix.design.stock import losses
 from raymix.laws import Law
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 from raymix.target.objective import objective_values
 
 
@@ -38,7 +35,7 @@ class Question:
     """Posterior covariance of z given the trials chosen so far."""
 
     @classmethod
-    def of(cls, space: SearchSpace, laws: Sequence[Law], near_QK: Array, noise_M: Array) -> Question:
+    def of(cls, space: SearchSpace, laws: Sequence[Law], near_QK: Array, noise_M: Array) -> "Question":
         """Which of `near_QK` is best at the target?"""
         target_Q2 = np.tile(np.asarray(space.target.scale, float), (len(near_QK), 1))
         loss_SQM = np.stack([losses(space, law, near_QK, target_Q2) for law in laws])
@@ -69,7 +66,7 @@ class Question:
         inner_BMM = feature_BMS @ self.known_SS @ feature_BMS.transpose(0, 2, 1) + np.eye(feature_BMS.shape[1])
         return np.asarray(0.5 * np.linalg.slogdet(inner_BMM)[1])
 
-    def after(self, feature_MS: Array) -> Question:
+    def after(self, feature_MS: Array) -> "Question":
         """The question once a trial was run: its mean outcome is not needed, its precision is."""
         half_MS = feature_MS @ self.known_SS
         inner_MM = half_MS @ feature_MS.T + np.eye(len(feature_MS))

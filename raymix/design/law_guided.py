@@ -13,8 +13,6 @@
 The answer is that of a study (`target.answer`), from every trial of the table.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -23,16 +21,12 @@ import numpy as np
 
 from raymix import simplex
 from raymix.design import fidelity
-from raymix.design.base import Proposal
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.belief import Belief
 from raymix.design.evidence import prior_inside
 from raymix.design.learned import Learned, learn
-from raymix.design.numbering import numbered
-from raymix.design.schedule import scale_of
+from raymix.design.schedule import numbered, scale_of
 from raymix.design.space_filling import SpaceFilling, n_trials
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 from raymix.target.recommend import NotEnoughTrialsError, mixture_for
 
 DESIGN_EVERY = 8
@@ -47,10 +41,7 @@ class LawGuided:
     space: SearchSpace
     scales: Literal["information", "schedule"] = "information"
 
-    def suggest(
-        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
-    ) -> list[Proposal]:
-        """See `Designer.suggest`."""
+    def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         known = learn(self.space, table)
         start = n_trials(table, pending)
         if known is None or start < filling(self.space):
@@ -74,7 +65,6 @@ class LawGuided:
         return numbered(self.space, mix_BK, scales, table, pending)
 
     def recommend(self, table: Observations) -> Array:
-        """See `Recommender.recommend`."""
         try:
             return mixture_for(self.space, table)
         except NotEnoughTrialsError:
@@ -87,7 +77,7 @@ def filling(space: SearchSpace) -> int:
     return per_round * min(max(len(space.domains) // per_round, 1), FILLING_ROUNDS)
 
 
-def thompson(learned: Learned, belief: Belief, unlike_S: Sequence[bool], rng: np.random.Generator) -> Array:
+def thompson(learned: Learned, belief: Belief, unlike_S: Sequence[bool], rng: Rng) -> Array:
     """The best candidate of each draw (S, K), no candidate twice where there are enough.
 
     Where `unlike_S` says so, the best of those UNLIKE all trained, pending or chosen before, if there are any.
@@ -106,7 +96,7 @@ def thompson(learned: Learned, belief: Belief, unlike_S: Sequence[bool], rng: np
     return np.array(mix_BK[chosen])
 
 
-def _as_matrices(pending: Sequence[Proposal], n_domains: int) -> tuple[Array, Array]:
+def _as_matrices(pending: Pending, n_domains: int) -> tuple[Array, Array]:
     """Mixtures (B, K) and scales (B, 2) of proposals."""
     mix_BK = np.array([proposal.mixture_K for proposal in pending], float).reshape(-1, n_domains)
     return mix_BK, np.array([proposal.scale for proposal in pending], float).reshape(-1, 2)

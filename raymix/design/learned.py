@@ -8,8 +8,6 @@ memory only saves computing the same again.
 Letters: B candidates, K training domains, M eval domains, S draws.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,6 +19,7 @@ from scipy.optimize import minimize
 
 from raymix import simplex
 from raymix.design import space_filling
+from raymix.design.base import Observations, SearchSpace
 from raymix.design.belief import Belief, Sites
 from raymix.design.evidence import prior_inside
 from raymix.design.information import Question
@@ -28,9 +27,7 @@ from raymix.design.rows import Rows
 from raymix.design.schedule import rungs
 from raymix.laws import HedgedUnion, Law, ResidualGP
 from raymix.laws.posterior import sample
-from raymix.observations import Observations
 from raymix.simplex import Array, Polytope
-from raymix.space import SearchSpace
 from raymix.target.answer import MIN_TRIALS
 from raymix.target.objective import ObjectiveAtScale, objective_of
 from raymix.target.optimum import constraints_of, minimise, on_simplex
@@ -52,7 +49,7 @@ N_NEAR = 24  # mixtures between which a design point should decide
 N_DESIGN = 64  # of each kind of candidate for a design point
 GUARD_SLACK = 1e-6  # nats: what the optimum itself may be over a guardrail by rounding
 
-_fits: OrderedDict[bytes, Learned] = OrderedDict()
+_fits: OrderedDict[bytes, "Learned"] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -132,16 +129,11 @@ def _fit(space: SearchSpace, rows: Rows) -> Learned:
     candidates_BK = _candidates(polytope, objective, corners_BK, rng)
     near = np.argsort(objective.values(candidates_BK), kind="stable")[:N_NEAR]
     laws: Sequence[Law] = sample(law.law_, N_ASKED, rng) or [law.law_]
-    question = Question.of(space, laws, candidates_BK[near], _noise(law.law_))
+    assert isinstance(law.law_, HedgedUnion)
+    question = Question.of(space, laws, candidates_BK[near], law.law_.sig_M_)
     design_BK = space_filling.candidates(polytope, prior_inside(space), rng, N_DESIGN)
     design_BMS = question.features(design_BK, np.tile(rungs(space)[0], (len(design_BK), 1)))
     return Learned(law, optimum_K, candidates_BK, question, design_BK, design_BMS)
-
-
-def _noise(law: Law) -> Array:
-    """sd of log loss per eval domain (M,)."""
-    assert isinstance(law, HedgedUnion)
-    return law.sig_M_
 
 
 def _candidates(polytope: Polytope, objective: ObjectiveAtScale, corners_BK: Array, rng: np.random.Generator) -> Array:

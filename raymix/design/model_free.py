@@ -8,24 +8,17 @@ beside its trials; here it is `cmaes`, on which Optuna's sampler is built, told 
 that sampler's settings. The answer is the best mixture seen.
 """
 
-from __future__ import annotations
-
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Proposal
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.evidence import best_seen, prior_inside
-from raymix.design.numbering import numbered
-from raymix.design.schedule import scale_of
+from raymix.design.schedule import numbered, scale_of
 from raymix.design.space_filling import SpaceFilling, n_trials
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 from raymix.target.objective import objective_values
 
 EDGE = 1e-6  # x stays this far from 1, where a share would be all of it
@@ -50,10 +43,7 @@ class ModelFree:
         if self.sampler not in SAMPLERS:
             raise ValueError(f"unknown sampler {self.sampler!r}: {', '.join(SAMPLERS)}")
 
-    def suggest(
-        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
-    ) -> list[Proposal]:
-        """See `Designer.suggest`."""
+    def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         start = n_trials(table, pending)
         last = table.usable().last()
         polytope = self.space.polytope()
@@ -69,10 +59,9 @@ class ModelFree:
         return numbered(self.space, mixtures, [scale_of(self.space, start + i) for i in range(n)], table, pending)
 
     def recommend(self, table: Observations) -> Array:
-        """See `Recommender.recommend`."""
         return best_seen(self.space, table)
 
-    def _ask(self, last: Observations, pending: Sequence[Proposal], n: int, seed: int) -> Array:
+    def _ask(self, last: Observations, pending: Pending, n: int, seed: int) -> Array:
         """n points x (n, K) from an Optuna study of the finished and the running trials."""
         import optuna
         from optuna.distributions import FloatDistribution

@@ -6,22 +6,12 @@ pull = .05, as in its experiments (.05 to .1). Runs are Dirichlet draws around t
 the space's epoch caps. Where we differ: the law is fitted by one MAP fit (`laws.LogLinear`).
 """
 
-from __future__ import annotations
+from dataclasses import dataclass
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
-
-from raymix.design.base import Proposal
-from raymix.design.evidence import enough, one_scale, prior_inside
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
+from raymix.design.evidence import one_scale, optimum_by
 from raymix.design.random_dirichlet import RandomDirichlet
 from raymix.laws import make_law
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
-from raymix.target.objective import objective_of
-from raymix.target.optimum import minimise
 
 
 @dataclass(frozen=True)
@@ -31,17 +21,10 @@ class Olmix:
     space: SearchSpace
     pull: float = 0.05
 
-    def suggest(
-        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
-    ) -> list[Proposal]:
-        """See `Designer.suggest`."""
+    def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         return RandomDirichlet(self.space).suggest(table, pending, n, rng)
 
     def recommend(self, table: Observations) -> Array:
-        """See `Recommender.recommend`."""
         rows = one_scale(self.space, table)
-        if not enough(rows):
-            return prior_inside(self.space)
-        law = make_law("log_linear").fit(rows.mix_BK, rows.scale_B2, rows.loss_BM)
-        objective = replace(objective_of(self.space, law), pull=self.pull)
-        return minimise(objective, self.space.polytope()).mixture_K
+        law = make_law("log_linear")
+        return optimum_by(self.space, rows, lambda: law.fit(rows.mix_BK, rows.scale_B2, rows.loss_BM), self.pull)

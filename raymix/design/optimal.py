@@ -6,23 +6,16 @@ fall in variance of the objective between near-optimal mixtures at the target (A
 it is that of the default (`learned`), whose fits it shares.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from raymix.design.base import Proposal
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.evidence import prior_inside
 from raymix.design.learned import learn
-from raymix.design.numbering import numbered
-from raymix.design.schedule import scale_of
+from raymix.design.schedule import numbered, scale_of
 from raymix.design.space_filling import SpaceFilling, candidates, n_trials
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 
 N_CANDIDATES = 128  # of each kind
 
@@ -34,10 +27,7 @@ class Optimal:
     space: SearchSpace
     criterion: Literal["D", "I"] = "I"
 
-    def suggest(
-        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
-    ) -> list[Proposal]:
-        """See `Designer.suggest`."""
+    def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         known = learn(self.space, table)
         if known is None:
             return SpaceFilling(self.space).suggest(table, pending, n, rng)
@@ -57,6 +47,5 @@ class Optimal:
         return numbered(self.space, chosen, scales, table, pending)
 
     def recommend(self, table: Observations) -> Array:
-        """See `Recommender.recommend`."""
         known = learn(self.space, table)
         return prior_inside(self.space) if known is None else known[0].optimum_K

@@ -5,21 +5,15 @@ quarter, by the objective as it was measured there, each once. Whether one goes 
 matter of what it tells per FLOP (`fidelity`).
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from raymix.design.base import Proposal
-from raymix.design.numbering import TOLERANCE, nearest_rung
-from raymix.design.schedule import longer_rungs, rungs
+from raymix.design.base import Array, Pending, Scale, SearchSpace
+from raymix.design.schedule import TOLERANCE, longer_rungs, nearest_rung, rungs
 from raymix.observations import REUSED, Observations
-from raymix.simplex import Array
-from raymix.space import Scale, SearchSpace
 from raymix.target.objective import objective_values
 
 BEST = 0.25  # of the trials done at a rung
@@ -36,9 +30,7 @@ class Promotion(NamedTuple):
     """Where it would end."""
 
 
-def promotions(
-    space: SearchSpace, table: Observations, pending: Sequence[Proposal], best: float = BEST
-) -> list[Promotion]:
+def promotions(space: SearchSpace, table: Observations, pending: Pending, best: float = BEST) -> list[Promotion]:
     """Those of the best part of each rung whose mixture is not at a longer one yet, best first within a rung."""
     ladder = [(rung, behind[0]) for rung in rungs(space) if (behind := longer_rungs(space, rung))]
     if not ladder or not len(table):

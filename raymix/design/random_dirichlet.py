@@ -7,21 +7,15 @@ drawn again; where caps are so tight that this fails (most realistic ones), the 
 original does not do.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Proposal
+from raymix.design.base import Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.evidence import best_seen
-from raymix.design.numbering import numbered
-from raymix.design.schedule import rungs
-from raymix.observations import Observations
+from raymix.design.schedule import numbered, rungs
 from raymix.simplex import Array, Polytope
-from raymix.space import SearchSpace
 
 TEMPERATURE = 0.5  # exponent of the prior
 STRENGTHS = np.geomspace(0.1, 5.0, 15)
@@ -36,10 +30,7 @@ class RandomDirichlet:
 
     space: SearchSpace
 
-    def suggest(
-        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
-    ) -> list[Proposal]:
-        """See `Designer.suggest`."""
+    def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         return numbered(self.space, dirichlet(self.space, n, rng), [rungs(self.space)[0]] * n, table, pending)
 
     def recommend(self, table: Observations) -> Array:
@@ -47,7 +38,7 @@ class RandomDirichlet:
         return best_seen(self.space, table)
 
 
-def dirichlet(space: SearchSpace, n: int, rng: np.random.Generator) -> Array:
+def dirichlet(space: SearchSpace, n: int, rng: Rng) -> Array:
     """n draws (n, K) inside the polytope."""
     polytope = released_caps(space)
     prior_K = space.prior_K() ** TEMPERATURE
@@ -62,7 +53,7 @@ def dirichlet(space: SearchSpace, n: int, rng: np.random.Generator) -> Array:
     return np.concatenate([kept_BK, into(polytope, drawn_BK[~inside_B])])
 
 
-def _draw(alpha_K: Array, n: int, rng: np.random.Generator) -> Array:
+def _draw(alpha_K: Array, n: int, rng: Rng) -> Array:
     part_BK = rng.standard_gamma(rng.choice(STRENGTHS, size=n)[:, None] * alpha_K)
     part_BK[part_BK.sum(axis=1) <= 0, int(np.argmax(alpha_K))] = 1.0  # all parts underflowed
     mix_BK = simplex.normalise(part_BK)

@@ -6,21 +6,15 @@ paper's section 3.2), 100,000 candidates drawn like the runs, and as answer the 
 default of 20 rows per leaf it splits nothing below 40 runs; the released settings are kept.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Proposal
+from raymix.design.base import Array, Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.evidence import one_scale, prior_inside
 from raymix.design.random_dirichlet import RandomDirichlet, dirichlet
-from raymix.observations import Observations
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 from raymix.target.objective import objective_values
 
 N_CANDIDATES = 100_000
@@ -36,14 +30,10 @@ class RegMix:
     space: SearchSpace
     n_candidates: int = N_CANDIDATES
 
-    def suggest(
-        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
-    ) -> list[Proposal]:
-        """See `Designer.suggest`."""
+    def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         return RandomDirichlet(self.space).suggest(table, pending, n, rng)
 
     def recommend(self, table: Observations) -> Array:
-        """See `Recommender.recommend`."""
         rows = one_scale(self.space, table)
         if len(rows) < 2:
             return prior_inside(self.space)

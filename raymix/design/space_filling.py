@@ -7,22 +7,16 @@ priors: where domains stand in for each other an answer from sixteen of them was
 none twice; the prior and its replicates take the first places.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from raymix import simplex
-from raymix.design.base import Proposal
+from raymix.design.base import Observations, Pending, Proposal, Rng, SearchSpace
 from raymix.design.evidence import best_seen
-from raymix.design.numbering import numbered
 from raymix.design.random_dirichlet import into
-from raymix.design.schedule import rungs, scale_of
-from raymix.observations import Observations
+from raymix.design.schedule import numbered, rungs, scale_of
 from raymix.simplex import Array, Polytope
-from raymix.space import SearchSpace
 
 N_CANDIDATES = 512
 TOWARDS_VERTEX = 0.8  # how far a concentrated row goes from the middle to the vertex of its domain
@@ -37,10 +31,7 @@ class SpaceFilling:
     smallest: bool = False
     """All on the smallest rung; else every second trial after the first round on a larger one (`schedule`)."""
 
-    def suggest(
-        self, table: Observations, pending: Sequence[Proposal], n: int, rng: np.random.Generator
-    ) -> list[Proposal]:
-        """See `Designer.suggest`."""
+    def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         polytope = self.space.polytope()
         prior_K = simplex.project(polytope, self.space.prior_K())
         start = n_trials(table, pending)
@@ -62,20 +53,20 @@ class SpaceFilling:
         return best_seen(self.space, table)
 
 
-def n_trials(table: Observations, pending: Sequence[Proposal]) -> int:
+def n_trials(table: Observations, pending: Pending) -> int:
     """How many trials there are: those with rows, and those pending without."""
     seen = set(table.trial_ids)
     return len(seen) + sum(proposal.trial_id not in seen for proposal in pending)
 
 
-def tried(table: Observations, pending: Sequence[Proposal], n_domains: int) -> Array:
+def tried(table: Observations, pending: Pending, n_domains: int) -> Array:
     """All mixtures tried or pending (B, K)."""
     rows = [table.last().mix_BK] if len(table) else []
     rows += [proposal.mixture_K[None] for proposal in pending]
     return np.concatenate(rows) if rows else np.zeros((0, n_domains))
 
 
-def candidates(polytope: Polytope, prior_K: Array, rng: np.random.Generator, n: int = N_CANDIDATES) -> Array:
+def candidates(polytope: Polytope, prior_K: Array, rng: Rng, n: int = N_CANDIDATES) -> Array:
     """One concentrated row per domain, n uniform points, and n between those and the prior."""
     uniform_BK = simplex.sample(polytope, n, rng)
     pull_B = rng.uniform(0, 1, size=(n, 1))
@@ -90,7 +81,7 @@ def concentrated(polytope: Polytope) -> Array:
     return np.asarray((1 - TOWARDS_VERTEX) * middle + TOWARDS_VERTEX * vertices_KK)
 
 
-def scattered(polytope: Polytope, prior_K: Array, rng: np.random.Generator, n: int) -> Array:
+def scattered(polytope: Polytope, prior_K: Array, rng: Rng, n: int) -> Array:
     """n Dirichlet draws (n, K) about halfway between the prior and equal shares, moved into the polytope."""
     middle_K = 0.5 * prior_K + 0.5 / polytope.n_domains
     return into(polytope, rng.dirichlet(SCATTER * polytope.n_domains * middle_K, size=n))

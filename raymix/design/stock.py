@@ -1,13 +1,10 @@
 """What a law says of runs that were not trained yet: read with the unique tokens that they could draw from."""
 
-from __future__ import annotations
-
 import numpy as np
 
+from raymix.design.base import Array, SearchSpace
 from raymix.laws import Law
 from raymix.laws.repetition import stocked
-from raymix.simplex import Array
-from raymix.space import SearchSpace
 
 
 def unique_at(space: SearchSpace, scale_B2: Array) -> Array:

@@ -2,11 +2,11 @@
 
 Read in this order: `base` (what a law is), `union` (the default), `union_forms` and `exposure` (its formula), `fitted`
 (rows in, predictions out), `fit` (the solver all laws share), `intervals` (how sure a fit is), `hedged` (the default
-where sizes vary), `residual` (the Gaussian process on top, `process` and `process_mean` its parts), then `bootstrap`,
-`select` and `reach` (how far to believe it). The published families are `separable` (what they share) and a file each:
-`exponential`, `log_linear`, `log_feature`, `effective_data`, `joint_exposure`, `chinchilla`, `bimix`, `apple`, `dcpt`,
-`power` (AutoScale's; `ddo` and `autoscale` are its method); `nested` is a pipeline of step, size and mixing laws,
-`average` blends any laws.
+where sizes vary), `residual` (the Gaussian process on top, `process` its parts), then `bootstrap`, `select` and `reach`
+(how far to believe it). The published families are `separable` (what they share) and a file each: `exponential` (m1 to
+m4, `log_linear`), `log_feature`, `effective_data`, `joint_exposure`, `chinchilla`, `bimix`, `apple`, `dcpt`, `power`
+(AutoScale's; `ddo` and `autoscale` are its method); `nested` is a pipeline of step, size and mixing laws, `average`
+blends any laws.
 """
 
 from typing import Any
@@ -19,11 +19,10 @@ from raymix.laws.bootstrap import bootstrap, draws
 from raymix.laws.chinchilla import Chinchilla
 from raymix.laws.dcpt import DCPT
 from raymix.laws.effective_data import EffectiveData
-from raymix.laws.exponential import M1, M2, M3, M4, Implicit, M4Published
+from raymix.laws.exponential import M1, M2, M3, M4, Implicit, LogLinear, M4Published
 from raymix.laws.hedged import HedgedUnion
 from raymix.laws.joint_exposure import JointExposure
 from raymix.laws.log_feature import LogFeature, LogFeatureJoint
-from raymix.laws.log_linear import LogLinear
 from raymix.laws.nested import Nested
 from raymix.laws.power import PerDomainPower
 from raymix.laws.residual import ResidualGP
@@ -57,36 +56,8 @@ def _family(name: str) -> type[Law]:
 
 
 __all__ = [
-    "DCPT",
-    "FAMILIES",
-    "LAWS",
-    "M1",
-    "M2",
-    "M3",
-    "M4",
-    "AppleAdditive",
-    "AppleJoint",
-    "Average",
-    "BiMix",
-    "CVResult",
-    "Chinchilla",
-    "EffectiveData",
-    "HedgedUnion",
-    "Implicit",
-    "JointExposure",
-    "Law",
-    "LogFeature",
-    "LogFeatureJoint",
-    "LogLinear",
-    "M4Published",
-    "ResidualGP",
-    "TiedUnion",
-    "bootstrap",
-    "cross_validate",
-    "cross_validate_sizes",
-    "draws",
-    "law_from_json",
-    "make_law",
-    "noise_level",
-    "rank_correlation",
-]
+    "DCPT", "FAMILIES", "LAWS", "M1", "M2", "M3", "M4", "AppleAdditive", "AppleJoint", "Average", "BiMix", "CVResult",
+    "Chinchilla", "EffectiveData", "HedgedUnion", "Implicit", "JointExposure", "Law", "LogFeature", "LogFeatureJoint",
+    "LogLinear", "M4Published", "ResidualGP", "TiedUnion", "bootstrap", "cross_validate", "cross_validate_sizes",
+    "draws", "law_from_json", "make_law", "noise_level", "rank_correlation",
+]  # fmt: skip

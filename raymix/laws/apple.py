@@ -9,9 +9,6 @@ kept in (0, 1), so that the additive law is convex in r (the paper leaves it fre
 the linear forms, and priors replace the paper's search over starts. gA and gB take either sign.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
@@ -23,12 +20,11 @@ MIX_LEVEL = np.log(0.2)  # of 1 / sum_j C_j r_j^g_j over median L, where the C_j
 FORM_POWER = (-0.3, 0.5)  # gA, gB: useful shares lower the loss about as N and D do
 
 
-@dataclass
 class AppleAdditive(SeparableLaw):
     """L = E + 1 / sum_j C_j r_j^g_j + A n^-al + B d^-be."""
 
-    name: ClassVar[str] = "apple_additive"
-    convex: ClassVar[bool] = True
+    name = "apple_additive"
+    convex = True
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
         weight_MK = own_weights(table.own_M, self.n_domains_, OTHER_WEIGHT, ANY_WEIGHT)
@@ -43,12 +39,11 @@ class AppleAdditive(SeparableLaw):
         return [size, data, inverse_sum(theta_MP, slice(4, 4 + k), slice(4 + k, 4 + 2 * k), at)]
 
 
-@dataclass
 class AppleJoint(AppleAdditive):
     """L = E + 1 / sum_j C_j r_j^g_j + A (sum_j a_j r_j)^gA n^-al + B (sum_j b_j r_j)^gB d^-be."""
 
-    name: ClassVar[str] = "apple_joint"
-    convex: ClassVar[bool] = False
+    name = "apple_joint"
+    convex = False
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
         weight_MK = own_weights(table.own_M, self.n_domains_, OTHER_WEIGHT, ANY_WEIGHT)
@@ -94,7 +89,5 @@ def power_of_form(theta_MP: Array, power: int, weights: slice, at: Points) -> Te
         return [(power, at.rows(np.log(whole_MQ))), (weights, at.rows(by_weight_MKQ))]
 
     return Term(
-        at.rows(power_M1 * np.log(whole_MQ)),
-        by_theta,
-        lambda: (power_M1 / whole_MQ)[..., None] * weight_MK[:, None, :],
+        at.rows(power_M1 * np.log(whole_MQ)), by_theta, lambda: (power_M1 / whole_MQ)[..., None] * weight_MK[:, None, :]
     )

@@ -1,8 +1,7 @@
 """AutoScale (arXiv 2407.20177): optimal quantities of data at two scales, carried to a larger one.
 
-    autoscale      N(t) = N1 (N2 / N1)^t: t = 0 and 1 are the two scales, t = 2 is the paper's N2 N1^-1 N2
-    autoscale_to   the same at a given total, by a real t (the paper repeats steps and takes what comes out)
-    check          sentences on where the formula does not hold, for the quantities at hand
+N(t) = N1 (N2 / N1)^t: t = 0 and 1 are the two scales, t = 2 is the paper's N2 N1^-1 N2; it repeats steps and takes the
+total that comes out, here t may be real (`autoscale_to`). `check` says where that does not hold.
 
 Why it holds: for L = sum_i beta_i N_i^-gamma_i every log N_i* is affine in -log(multiplier), slope 1 / (1 + gamma_i).
 What it gives up: no transfer between domains, no model size, no predicted loss, no interval. The union law has all
@@ -10,8 +9,6 @@ of these and is the default; this is the published method, with guards. Quantiti
 
 Letters: K training domains.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 

@@ -10,13 +10,13 @@ Letters: F laws averaged, R held-out losses.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import nnls
 
-from raymix.laws.base import Array, Ints, Law, Table, WithRepeats
+from raymix.laws.base import Array, FromTable, Ints, Law, Table, restore, saved
 from raymix.laws.bootstrap import fresh
 from raymix.laws.log_feature import LogFeatureJoint
 from raymix.laws.repetition import at_rows
@@ -27,18 +27,15 @@ FOLDS = 5
 SUM_WEIGHT = 1e3  # of the row that holds the sum of weights at 1, over all other rows together
 
 
-def _two_families() -> Sequence[Law]:
-    return (TiedUnion(), LogFeatureJoint())
-
-
 @dataclass
-class Average(WithRepeats):
+class Average(FromTable):
     """Weighted mean of laws; settings below, learned values end in `_`."""
 
-    name: ClassVar[str] = "average"
-    convex: ClassVar[bool] = False
+    name = "average"
+    convex = False
+    repeats = True
 
-    laws: Sequence[Law] = field(default_factory=_two_families)
+    laws: Sequence[Law] = field(default_factory=lambda: (TiedUnion(), LogFeatureJoint()))
     """The laws averaged; fresh copies are fitted."""
     weights: Sequence[float] | None = None
     """One per law, in any unit; by cross-validation if left out."""
@@ -85,23 +82,16 @@ class Average(WithRepeats):
         return np.sqrt(np.tensordot(self.weight_F_, sd_FBM**2 + apart_FBM**2, axes=1))
 
     def to_json(self) -> dict[str, Any]:
-        """Settings and learned values as plain JSON values."""
-        weights = None if self.weights is None else [float(weight) for weight in self.weights]
-        return {
-            "law": self.name,
-            "settings": {"weights": weights, "mean": self.mean},
-            "laws": [law.to_json() for law in self.laws_],
-            "learned": {"weight_F_": self.weight_F_.tolist(), "notes_": list(self.notes_)},
-        }
+        return saved(self, ["weight_F_"], laws=[law.to_json() for law in self.laws_])
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The law that `to_json` described."""
         from raymix.laws import law_from_json  # here, because the registry lists this class
 
-        laws, learned = [law_from_json(law) for law in data["laws"]], data["learned"]
+        laws = [law_from_json(law) for law in data["laws"]]
         law = cls([fresh(part) for part in laws], **data["settings"])
-        law.laws_, law.weight_F_, law.notes_ = laws, np.array(learned["weight_F_"]), list(learned["notes_"])
+        law.laws_ = laws
+        restore(law, data, ["weight_F_"])
         return law
 
     def _blend(self, loss_FBM: Array) -> Array:

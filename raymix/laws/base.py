@@ -7,9 +7,10 @@ values end in `_`, and `predict` is pure (the contract of scikit-learn).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,28 +46,25 @@ class Law(Protocol):
         Rows with the same `run_B` (integers) are checkpoints of one run, so their errors are correlated.
         `own_M` is the training domain from which each eval domain was held out, or -1.
         """
-        ...
 
     def predict(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """Losses (B, M) in nats per token."""
-        ...
 
     def gradient(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """dL/dr (B, M, K), meaningful along the simplex (directions that sum to 0)."""
-        ...
 
     def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """Standard deviation (B, M) of log loss for a new run: 90% interval = L exp(+-1.645 sd)."""
-        ...
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values from which `from_json` makes an equal law, to the last bit."""
-        ...
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The law that `to_json` described."""
-        ...
+
+
+AnyLaw = TypeVar("AnyLaw", bound=Law)
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class Table:
         seen_m = np.flatnonzero(np.isfinite(self.loss_BM).any(axis=0))
         return replace(self, loss_BM=self.loss_BM[:, seen_m], own_M=self.own_M[seen_m]), seen_m
 
-    def fit(self, law: "Law") -> "Law":
+    def fit(self, law: AnyLaw) -> AnyLaw:
         """The law fitted on these rows; only some laws ask for unique tokens."""
         more = {} if self.unique_BK is None or not getattr(law, "repeats", False) else {"unique_BK": self.unique_BK}
         return law.fit(self.mix_BK, self.scale_B2, self.loss_BM, self.run_B, self.own_M, **more)
@@ -101,25 +99,10 @@ class Table:
 class FromTable(ABC):
     """What a law's `fit` does first: its rows, checked, as a table."""
 
-    def fit(
-        self,
-        mix_BK: ArrayLike,
-        scale_B2: ArrayLike,
-        loss_BM: ArrayLike,
-        run_B: ArrayLike | None = None,
-        own_M: ArrayLike | None = None,
-    ) -> Self:
-        """Learn from losses (nats; NaN where not measured) and return self; see `Law.fit`."""
-        return self._fit(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M))
-
-    @abstractmethod
-    def _fit(self, table: Table) -> Self: ...
-
-
-class WithRepeats(FromTable):
-    """The same of a law that counts repeated tokens."""
-
-    repeats: ClassVar[bool] = True  # `fit` takes unique tokens
+    name: ClassVar[str]
+    convex: ClassVar[bool]
+    repeats: ClassVar[bool] = False
+    """Whether it counts repeated tokens: only then `fit` takes unique tokens."""
 
     def fit(
         self,
@@ -135,7 +118,12 @@ class WithRepeats(FromTable):
         `unique_BK` are the unique tokens of each domain that a row's run could draw from, NaN where not known. Where
         some were repeated, what repeats are worth is learned; see `repetition`.
         """
+        if unique_BK is not None and not self.repeats:
+            raise TypeError(f"the law {self.name} counts no repeats: fit it without unique_BK")
         return self._fit(as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK))
+
+    @abstractmethod
+    def _fit(self, table: Table) -> Self: ...
 
 
 def as_table(
@@ -161,7 +149,7 @@ def as_table(
     if empty_M.any():
         raise ValueError(f"eval domain {int(np.argmax(empty_M))} has no usable rows (all NaN)")
     own = _as_own(own_M, loss.shape[1], mix.shape[1])
-    run = _guess_runs(mix, scale, loss) if run_B is None else _as_runs(run_B, mix.shape[0])
+    run = _guess_runs(mix, scale, loss) if run_B is None else _as_integers(run_B, "run_B", len(mix), "row")
     return Table(mix, scale, loss, run, own, None if unique_BK is None else _as_unique(unique_BK, mix))
 
 
@@ -195,13 +183,17 @@ def as_scales(scale_B2: ArrayLike, n_rows: int) -> Array:
     return scale
 
 
+def as_queries(mix_BK: ArrayLike, scale_B2: ArrayLike, n_domains: int) -> tuple[Array, Array]:
+    """What a law with so many domains is asked for: `as_mixtures` and `as_scales`."""
+    mix = as_mixtures(mix_BK, n_domains)
+    return mix, as_scales(scale_B2, len(mix))
+
+
 def _as_own(own_M: ArrayLike | None, n_eval: int, n_domains: int) -> Ints:
-    own = np.full(n_eval, -1) if own_M is None else np.array(own_M)
-    if own.shape != (n_eval,) or not np.issubdtype(own.dtype, np.integer):
-        raise ValueError(f"own_M must be {n_eval} integers (one per eval domain), got shape {own.shape}")
+    own = _as_integers(np.full(n_eval, -1) if own_M is None else own_M, "own_M", n_eval, "eval domain")
     if (own < -1).any() or (own >= n_domains).any():
         raise ValueError(f"own_M must lie in -1..{n_domains - 1}, got {own.tolist()}")
-    return own.astype(np.int64)
+    return own
 
 
 def _as_unique(unique_BK: ArrayLike, mix_BK: Array) -> Array | None:
@@ -215,11 +207,11 @@ def _as_unique(unique_BK: ArrayLike, mix_BK: Array) -> Array | None:
     return None if np.isnan(unique).all() else np.where(unique > 0, unique, np.nan)
 
 
-def _as_runs(run_B: ArrayLike, n_rows: int) -> Ints:
-    run = np.array(run_B)
-    if run.shape != (n_rows,) or not np.issubdtype(run.dtype, np.integer):
-        raise ValueError(f"run_B must be {n_rows} integers (one per row), got shape {run.shape}")
-    return run.astype(np.int64)
+def _as_integers(value: ArrayLike, name: str, n: int, what: str) -> Ints:
+    found = np.array(value)
+    if found.shape != (n,) or not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(f"{name} must be {n} integers (one per {what}), got shape {found.shape}")
+    return found.astype(np.int64)
 
 
 def _guess_runs(mix_BK: Array, scale_B2: Array, loss_BM: Array) -> Ints:
@@ -240,3 +232,27 @@ def changed(law: Any, **learned: Any) -> Any:
     for key, value in learned.items():
         setattr(drawn, key, value)
     return drawn
+
+
+def saved(law: Any, learned: Sequence[str], **inside: Any) -> dict[str, Any]:
+    """Plain JSON values of a law: its settings, the laws `inside` it, notes and what else it has learned."""
+    settings = {f.name: plain(getattr(law, f.name)) for f in fields(law) if f.init and f.name not in inside}
+    values = {key: plain(getattr(law, key)) for key in (*learned, "notes_")}
+    return {"law": law.name, "settings": settings, **inside, "learned": values}
+
+
+def restore(law: Any, data: dict[str, Any], learned: Sequence[str]) -> None:
+    """Give a law what `saved` wrote of the values named, and its notes."""
+    for key in learned:
+        value = data["learned"][key]
+        setattr(law, key, np.array(value) if isinstance(value, list) else value)
+    law.notes_ = list(data["learned"]["notes_"])
+
+
+def plain(value: Any) -> Any:
+    """Arrays and tuples as lists, parts of a law as mappings, all the way in."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if is_dataclass(value):
+        return {key: plain(item) for key, item in vars(value).items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -6,9 +6,6 @@ in r. Where we differ: r + e with a fitted offset e, because the paper's law is 
 domain without a known own domain keeps the law in D alone, with a note.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
@@ -19,23 +16,14 @@ SHARE_POWER, OFFSET = (np.log(0.15), 0.7), (np.log(0.02), 1.5)  # log alpha, log
 REST = (np.log(0.7), 0.5)  # log A C, added to log median L: the part no D removes
 
 
-@dataclass
 class BiMix(SeparableLaw):
     """L = A (r_own + e)^-alpha (B d^-beta + C)."""
 
-    name: ClassVar[str] = "bimix"
-    convex: ClassVar[bool] = True
-    reads: ClassVar[tuple[str, ...]] = ("mixture", "n_tokens")
-
-    @property
-    def has_floor(self) -> bool:
-        """A C takes its place."""
-        return False
-
-    def _look_at(self, table: Table) -> None:
-        super()._look_at(table)
-        for domain in np.flatnonzero(table.own_M < 0):
-            self.notes_.append(f"eval domain {domain}: no own training domain, so the shares have no effect")
+    name = "bimix"
+    convex = True
+    reads = ("mixture", "n_tokens")
+    has_floor = False  # A C takes its place
+    alone = "so the shares have no effect"
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
         rest: Normal = (log_median_M + REST[0], REST[1])

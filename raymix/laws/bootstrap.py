@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from raymix.laws.base import Array, Ints, Law, Table, as_table
+from raymix.laws.rows import rows_of
 
 MAX_REDRAWS = 100  # of a resample that leaves an eval domain without a row
 
@@ -47,13 +48,12 @@ def draws(laws: Sequence[Law], mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
 
 def resample_runs(table: Table, rng: np.random.Generator) -> Table:
     """As many runs as there are, drawn with replacement; every eval domain keeps at least one row."""
-    runs, run_B = np.unique(table.run_B, return_inverse=True)
-    rows_of = [np.flatnonzero(run_B == run) for run in range(len(runs))]
+    runs = rows_of(table.run_B)
     for _ in range(MAX_REDRAWS):
         chosen = rng.integers(len(runs), size=len(runs))
-        rows_B = np.concatenate([rows_of[run] for run in chosen])
+        rows_B = np.concatenate([runs[run] for run in chosen])
         if np.isfinite(table.loss_BM[rows_B]).any(axis=0).all():
-            copy_B: Ints = np.repeat(np.arange(len(chosen)), [len(rows_of[run]) for run in chosen])
+            copy_B: Ints = np.repeat(np.arange(len(chosen)), [len(runs[run]) for run in chosen])
             return replace(table.take(rows_B), run_B=copy_B)
     raise ValueError("an eval domain is measured in too few runs to resample them")
 

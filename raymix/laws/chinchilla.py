@@ -9,21 +9,17 @@ the whole table where mixtures hardly matter. Where we differ: Huber at 1.5 nois
 loss), priors, and one start. Trivially convex in the mixture.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 from raymix.laws.base import Array, Ints, Table
 from raymix.laws.exposure import Points
 from raymix.laws.separable import Normal, SeparableLaw, Term, power_law
 
 
-@dataclass
 class Chinchilla(SeparableLaw):
     """L = E + A n^-al + B d^-be."""
 
-    name: ClassVar[str] = "chinchilla"
-    convex: ClassVar[bool] = True
-    reads: ClassVar[tuple[str, ...]] = ("n_params", "n_tokens")
+    name = "chinchilla"
+    convex = True
+    reads = ("n_params", "n_tokens")
 
     @property
     def has_size_term_(self) -> bool:

@@ -6,6 +6,7 @@ Letters: G curves, C points of a curve, Q points asked for.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -38,6 +39,11 @@ class Curves:
     covariance_G33: Array
     cap_G: Array
 
+    @classmethod
+    def without_points(cls, n: int) -> Self:
+        """n of them."""
+        return cls(np.full((n, 3), np.nan), np.full((n, 3, 3), np.nan), np.full(n, np.nan))
+
     def predict(self, log_x_GQ: Array) -> Array:
         """Losses (G, Q); `log_x_GQ` may broadcast."""
         return np.exp(_log_loss(self.params_G3, self.cap_G, log_x_GQ, False)[0])
@@ -52,7 +58,7 @@ class Curves:
 def fit_curves(log_x_GC: Array, loss_GC: Array, kind_G: Ints, habit: Habit) -> Curves:
     """One curve per row; losses are NaN where there is no point. Curves of one kind may lean on each other."""
     count_G = _distinct_points(log_x_GC, loss_GC)
-    curves = _empty(len(loss_GC))
+    curves = Curves.without_points(len(loss_GC))
     enough_G = count_G >= habit.enough
     few = np.flatnonzero((count_G > 0) & ~enough_G)
     if not enough_G.any():
@@ -62,10 +68,6 @@ def fit_curves(log_x_GC: Array, loss_GC: Array, kind_G: Ints, habit: Habit) -> C
     if len(few):
         _lean(curves, few, enough_G, kind_G, log_x_GC, loss_GC, habit)
     return curves
-
-
-def _empty(n: int) -> Curves:
-    return Curves(np.full((n, 3), np.nan), np.full((n, 3, 3), np.nan), np.full(n, np.nan))
 
 
 def _distinct_points(log_x_GC: Array, loss_GC: Array) -> Ints:
@@ -110,7 +112,7 @@ def _lean(
     log_GC = np.log(curves.predict(grid_1C))
     like = [enough_G & (kind_G == kind) for kind in kinds]
     like = [mask_G if mask_G.any() else enough_G for mask_G in like]
-    mean = _empty(len(kinds))
+    mean = Curves.without_points(len(kinds))
     mean_log_kC = np.stack([log_GC[mask_G].mean(axis=0) for mask_G in like])
     _fit_into(mean, np.arange(len(kinds)), np.broadcast_to(grid_1C, mean_log_kC.shape), np.exp(mean_log_kC), habit)
     own = Curves(mean.params_G3[kind_f], mean.covariance_G33[kind_f], mean.cap_G[kind_f])

@@ -7,9 +7,6 @@ eta > 0 lets the value of more tokens fall with the share already there; it may 
 nine parameters by L-BFGS on Huber from many starts; here there are priors and one start.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
@@ -22,19 +19,17 @@ SHARE_POWER, OFFSET = (np.log(0.3), 0.7), (np.log(0.02), 1.5)  # log gamma, log 
 ETA = (np.log(0.3), 1.0)
 
 
-@dataclass
 class DCPT(SeparableLaw):
     """L = E + A n^-al + B r^eta d^-be + C (r + eps)^-gamma."""
 
-    name: ClassVar[str] = "dcpt"
-    convex: ClassVar[bool] = False
+    name = "dcpt"
+    convex = False
+    alone = "read as a function of the second share"
 
     def _look_at(self, table: Table) -> None:
         if table.mix_BK.shape[1] != 2:
             raise ValueError(f"dcpt is a law of two training domains, got {table.mix_BK.shape[1]}")
         super()._look_at(table)
-        for domain in np.flatnonzero(table.own_M < 0):
-            self.notes_.append(f"eval domain {domain}: no own training domain, read as a function of the second share")
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
         share_level: Normal = (log_median_M + SHARE_LEVEL[0], SHARE_LEVEL[1])

@@ -11,8 +11,6 @@ perplexities, which domains of high perplexity dominate. `autoscale` carries two
 Letters: B runs, K training domains, X quantities per domain at which a run was made.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -5,9 +5,6 @@ a power law of the sum. s, e, A, g > 0, so L is convex in r: one optimum, and a 
 one size and one D, without its pooling and without its reserve of N and D; found for this project.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
@@ -21,13 +18,12 @@ SHARE_POWER, OFFSET = (1.0, 1.5), (np.log(0.02), 1.5)  # logit b, log e
 OTHER_WEIGHT, WEIGHT_SD = np.log(0.05), 2.0  # log s; 0 for the own training domain
 
 
-@dataclass
 class EffectiveData(SeparableLaw):
     """L = c + A (e + sum_j s_j r_j^b)^-g."""
 
-    name: ClassVar[str] = "effective_data"
-    convex: ClassVar[bool] = True
-    reads: ClassVar[tuple[str, ...]] = ("mixture",)
+    name = "effective_data"
+    convex = True
+    reads = ("mixture",)
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
         weight_MK = own_weights(table.own_M, self.n_domains_, OTHER_WEIGHT, OTHER_WEIGHT)

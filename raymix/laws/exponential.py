@@ -5,6 +5,7 @@
     m3   L = c + k exp(T prod_j K r_j)            (the paper's prod_j t_j r_j: only the product of the t_j matters)
     m4   L = c + k exp(sum_j t_j r_j)             the paper's choice
     m4_published                                  the same law, fitted by the paper's objective
+    log_linear   L = c + exp(sum_j a_j r_j)       of Olmix (arXiv 2602.12237)
     implicit   L = c + sum_h k_h exp(sum_j t_hj r_j), h hidden domains (its section 3.3)
 
 c, k > 0, t of any sign. All but m3 are convex in r. On the simplex k and the t_j of m4 are degenerate (a constant added
@@ -23,7 +24,7 @@ import numpy as np
 from raymix.laws.base import Array, Ints, Table
 from raymix.laws.exposure import Points, sigmoid
 from raymix.laws.fit import HUBER, Prior, Problem, Solution, noise, solve, with_curvature
-from raymix.laws.separable import ONE, Normal, SeparableLaw, Slopes, Term, level
+from raymix.laws.separable import ONE, Normal, SeparableLaw, Slopes, Term, level, product
 
 LEVEL, LEVEL_SD = np.log(0.5), 1.0  # of the floor, and of all terms together, over median L
 SLOPE_SD = 5.0  # of t: weak; fits of published runs reach -10 where a domain is an eval domain's own
@@ -72,24 +73,18 @@ def one_share(theta_MP: Array, k: int, t: int, j: int, at: Points) -> Term:
     )
 
 
-@dataclass
 class MixingLaw(SeparableLaw):
     """Base of the families here: the mixture alone, and a floor c that is free to lie anywhere."""
 
-    reads: ClassVar[tuple[str, ...]] = ("mixture",)
-
-    @property
-    def has_floor(self) -> bool:
-        """c is a term."""
-        return False
+    reads = ("mixture",)
+    has_floor = False  # c is a term
 
 
-@dataclass
 class M1(MixingLaw):
     """L = c + sum_j k_j exp(t_j r_j)."""
 
-    name: ClassVar[str] = "m1"
-    convex: ClassVar[bool] = True
+    name = "m1"
+    convex = True
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
         n_domains = self.n_domains_
@@ -101,12 +96,11 @@ class M1(MixingLaw):
         return [level(theta_MP, 0), *(one_share(theta_MP, 1 + j, 1 + k + j, j, at) for j in range(k))]
 
 
-@dataclass
 class M2(MixingLaw):
     """L = c + k sum_j exp(t_j r_j)."""
 
-    name: ClassVar[str] = "m2"
-    convex: ClassVar[bool] = True
+    name = "m2"
+    convex = True
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
         slopes_MK = np.zeros((len(log_median_M), self.n_domains_))
@@ -117,12 +111,11 @@ class M2(MixingLaw):
         return [level(theta_MP, 0), *(one_share(theta_MP, 1, 2 + j, j, at) for j in range(self.n_domains_))]
 
 
-@dataclass
 class M3(MixingLaw):
     """L = c + k exp(T prod_j K r_j); blind to any mixture with a share of 0, as in the paper."""
 
-    name: ClassVar[str] = "m3"
-    convex: ClassVar[bool] = False
+    name = "m3"
+    convex = False
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
         return [(log_median_M + LEVEL, LEVEL_SD), (log_median_M + LEVEL, LEVEL_SD), (0.0, SLOPE_SD)]
@@ -143,15 +136,14 @@ class M3(MixingLaw):
         return [level(theta_MP, 0), Term(theta_MP[:, 1:2] + slope_M1 * product_B, by_theta, by_share)]
 
 
-@dataclass
 class M4(MixingLaw):
     """L = c + k exp(sum_j t_j r_j)."""
 
-    name: ClassVar[str] = "m4"
-    convex: ClassVar[bool] = True
+    name = "m4"
+    convex = True
     extra: ClassVar[tuple[str, ...]] = ("center_K_",)
 
-    center_K_: Array = field(init=False, repr=False)
+    center_K_: Array
 
     def _look_at(self, table: Table) -> None:
         super()._look_at(table)
@@ -173,7 +165,7 @@ class M4Published(M4):
     what the objective leaves open. `m4` predicts better where runs are few; this is for comparison with the paper.
     """
 
-    name: ClassVar[str] = "m4_published"
+    name = "m4_published"
 
     huber: float = field(default=0.02, kw_only=True)
     """Residual in nats (the paper's delta) from which on it counts linearly."""
@@ -195,6 +187,32 @@ class M4Published(M4):
 
 
 @dataclass
+class LogLinear(M4):
+    """L = c + exp(sum_j a_j r_j), the function of m4: k lies inside the a_j, which on the simplex is no restriction.
+
+    Where we differ from Olmix: one MAP fit on log loss; Olmix fits Huber on loss from 300 starts.
+    """
+
+    name = "log_linear"
+    convex = True
+
+    floor: bool = True
+    """Whether there is a c, as in the released code; without, log L = m + sum_j a_j (r_j - mean r_j), a ridge on a."""
+
+    def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
+        if self.floor:
+            return super()._prior(log_median_M, table)
+        return [(log_median_M, MEAN_SD), (np.zeros((len(log_median_M), self.n_domains_)), MEAN_SLOPE_SD)]
+
+    def _terms(self, theta_MP: Array, at: Points, active_A: Ints) -> list[Term]:
+        if self.floor:
+            return super()._terms(theta_MP, at, active_A)
+        a_MK, off_KB = theta_MP[:, 1:], at.rows((at.share_QK - self.center_K_).T)
+        slopes = Term(a_MK @ off_KB, lambda: [(slice(1, None), off_KB)], lambda: a_MK[:, None, :])
+        return [product(level(theta_MP, 0), slopes)]
+
+
+@dataclass
 class Implicit(MixingLaw):
     """L = sum_h s_h [c_h + k_h exp(sum_j t_hj r_j)] for an eval set that is a blend of hidden domains.
 
@@ -204,8 +222,8 @@ class Implicit(MixingLaw):
     kept: on published runs the best of 12 others gains less than 3 in log posterior (measured, 2 and 5 hidden).
     """
 
-    name: ClassVar[str] = "implicit"
-    convex: ClassVar[bool] = True
+    name = "implicit"
+    convex = True
 
     hidden: int | None = None
     """Number of hidden domains; as many as training domains, up to MAX_HIDDEN, if left out."""

@@ -6,7 +6,7 @@ the laws built on it one optimum. A share of exactly 0 contributes exactly 0: fl
 Q distinct mixtures, U distinct shares in them; the other letters as in `base`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -44,15 +44,8 @@ class Points:
 
     def apart(self) -> "Points":
         """Every row as a mixture of its own: rows of one mixture may have been repeated differently."""
-        log_share_KB, present_KB = self.rows(self.log_share_KQ), self.rows(self.present_KQ)
-        return replace(
-            self,
-            share_QK=self.rows(self.share_QK.T).T,
-            log_share_KQ=log_share_KB,
-            present_KQ=present_KB,
-            mixture_B=None,
-            equal=None,
-        )
+        share_KB, log_share_KB, present_KB = map(self.rows, (self.share_QK.T, self.log_share_KQ, self.present_KQ))
+        return Points(share_KB.T, log_share_KB, present_KB, None, self.log_n_B, self.log_d_B, self.epochs_BK)
 
 
 @dataclass(frozen=True)
@@ -113,16 +106,9 @@ def points(mix_BK: Array, scale_B2: Array, n0: float, d0: float, merge: bool, ep
         if len(distinct_QK) < len(mix_BK):
             share_QK, mixture_B = distinct_QK, which_B.ravel()
     log_share_KQ, present_KQ = _log_shares(np.ascontiguousarray(share_QK.T))
-    return Points(
-        share_QK,
-        log_share_KQ,
-        present_KQ,
-        mixture_B,
-        np.log(scale_B2[:, 0] / n0),
-        np.log(scale_B2[:, 1] / d0),
-        epochs_BK,
-        _equal(share_QK) if merge else None,
-    )
+    log_n_B, log_d_B = np.log(scale_B2[:, 0] / n0), np.log(scale_B2[:, 1] / d0)
+    equal = _equal(share_QK) if merge else None
+    return Points(share_QK, log_share_KQ, present_KQ, mixture_B, log_n_B, log_d_B, epochs_BK, equal)
 
 
 def _log_shares(share: Array) -> tuple[Array, Array]:

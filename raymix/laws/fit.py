@@ -81,11 +81,7 @@ class Solution:
 
 
 def fit_map(
-    problem: Problem,
-    prior: Prior,
-    pooled_P: Ints | None = None,
-    pooled_first_P: Ints | None = None,
-    few: bool = False,
+    problem: Problem, prior: Prior, pooled_P: Ints | None = None, pooled_first_P: Ints | None = None, few: bool = False
 ) -> Solution:
     """The optimum with the noise level re-estimated, twice, each time from the last point, and with pooled priors.
 

@@ -5,18 +5,16 @@ which rows, units of N and D, notes on what the data cannot tell, predictions, i
 Letters: theta_MP the parameters, A of M eval domains still being fitted.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from raymix.laws import intervals
-from raymix.laws.base import Array, FromTable, Ints, Table, as_mixtures, as_scales
+from raymix.laws.base import Array, FromTable, Ints, Table, as_queries, restore, saved
 from raymix.laws.exposure import Points, points
 from raymix.laws.fit import Expand, Prior, Problem, Solution, fit_map
 from raymix.laws.repetition import at_rows, epochs
@@ -32,10 +30,9 @@ DIGITS = 1e-6  # least rms of log residuals in an evidence: what is written of a
 class FittedLaw(FromTable):
     """Base of the laws of one solve; settings below, learned values end in `_`."""
 
-    name: ClassVar[str]
-    convex: ClassVar[bool]
     reads: ClassVar[tuple[str, ...]] = ("mixture", "n_params", "n_tokens")
     extra: ClassVar[tuple[str, ...]] = ()  # learned arrays of the law's own
+    alone: ClassVar[str] = ""  # what it says of an eval domain without a training domain of its own
 
     warmup: float = field(default=WARMUP, kw_only=True)
     """Rows before this part of a run's last D are left out: no power law holds during warm-up."""
@@ -94,11 +91,11 @@ class FittedLaw(FromTable):
 
     def predict(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """Losses (B, M) in nats per token."""
-        return self.losses(*self._queries(mix_BK, scale_B2))
+        return self.losses(*as_queries(mix_BK, scale_B2, self.n_domains_))
 
     def gradient(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """dL/dr (B, M, K); a slope that is infinite at r = 0 is read at a share of 1e-9."""
-        return self.slopes(*self._queries(mix_BK, scale_B2))
+        return self.slopes(*as_queries(mix_BK, scale_B2, self.n_domains_))
 
     def losses(self, mix_BK: Array, scale_B2: Array) -> Array:
         """`predict`, of mixtures and scales that were checked already."""
@@ -116,7 +113,7 @@ class FittedLaw(FromTable):
 
     def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """sd of log loss (B, M) for a new run, of which 90% lie within 1.645 sd; see `intervals`."""
-        mix, scale = self._queries(mix_BK, scale_B2)
+        mix, scale = as_queries(mix_BK, scale_B2, self.n_domains_)
         everyone, sd_BM = np.arange(len(self.params_MP_)), np.empty((len(mix), len(self.params_MP_)))
         for rows, at in self._read(mix, scale):
             _, jac_MPB = self._evaluate(self.params_MP_, at, everyone, True)
@@ -142,20 +139,12 @@ class FittedLaw(FromTable):
         return np.asarray(occam_M - (z_MP**2).sum(axis=1) / 2 - runs_M * np.log(np.maximum(rms_M, DIGITS)))
 
     def to_json(self) -> dict[str, Any]:
-        """Settings and learned values as plain JSON values."""
-        settings = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.init}
-        learned = {key: getattr(self, key).tolist() for key in (*_ARRAYS, *self.extra)}
-        scalars = {"n_domains_": self.n_domains_, "widen_": self.widen_, "notes_": list(self.notes_)}
-        return {"law": self.name, "settings": settings, "learned": {**learned, **scalars}}
+        return saved(self, (*_ARRAYS, *self.extra, "n_domains_", "widen_"))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The law that `to_json` described."""
-        law, learned = cls(**data["settings"]), data["learned"]
-        for key in (*_ARRAYS, *cls.extra):
-            setattr(law, key, np.array(learned[key]))
-        law.n_domains_, law.widen_ = int(learned["n_domains_"]), float(learned["widen_"])
-        law.notes_ = list(learned["notes_"])
+        law = cls(**data["settings"])
+        restore(law, data, (*_ARRAYS, *cls.extra, "n_domains_", "widen_"))
         return law
 
     def _look_at(self, table: Table) -> None:
@@ -171,6 +160,9 @@ class FittedLaw(FromTable):
                 self.notes_.append(f"more than one {name}: this law has no {what} and averages over them; fit one")
             if not varies[what] and what in self.reads and not (what == "mixture" and self.n_domains_ == 1):
                 self.notes_.append(f"one {name}: the effect of {what} is prior only")
+        if self.alone:
+            without = np.flatnonzero(table.own_M < 0)
+            self.notes_ += [f"eval domain {domain}: no own training domain, {self.alone}" for domain in without]
 
     def _solve(self, problem: Problem, prior: Prior, at: Points) -> Solution:
         return fit_map(problem, prior)
@@ -198,10 +190,6 @@ class FittedLaw(FromTable):
             some = self.unique_ if self.unique_ is None or self.unique_.ndim == 1 else self.unique_[rows]
             yield rows, self._points(mix_BK[rows], scale_B2[rows], merge=False, unique=some)
 
-    def _queries(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> tuple[Array, Array]:
-        mix = as_mixtures(mix_BK, self.n_domains_)
-        return mix, as_scales(scale_B2, len(mix))
-
 
 _ARRAYS = (
     *("params_MP_", "covariance_MPP_", "sig_M_", "cap_M_", "own_M_"),
@@ -212,7 +200,3 @@ _ARRAYS = (
 def chunks(n_rows: int, size: int = CHUNK) -> list[slice]:
     """Slices of at most `size` rows."""
     return [slice(start, start + size) for start in range(0, n_rows, size)]
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, tuple | list | np.ndarray) else value

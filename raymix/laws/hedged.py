@@ -23,15 +23,13 @@ Each part is convex in the mixture, and so is the whole. At one scale it is the 
 in benchmarks/LOG.md ("Few trials beyond one size", "An offset that does not grow with the tokens", "By evidence").
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from raymix.laws.base import Array, Table, WithRepeats, as_mixtures, as_scales
+from raymix.laws.base import Array, FromTable, Table, as_queries, restore, saved
 from raymix.laws.exposure import sigmoid
 from raymix.laws.intervals import outside
 from raymix.laws.rows import canonical_order, distinct
@@ -40,15 +38,17 @@ from raymix.laws.union import TiedUnion
 TRIALS = 2  # with so many beyond the commonest size one factor is as likely as two beforehand
 MOST = 0.99  # that it may count by evidence alone, and that its level is the others' beforehand
 MARGIN = 1.1  # how much closer it must follow the runs for its own level: many runs alone must not decide
+LEARNED = ("weight_F_", "middle_K_", "one_factor_", "own_level_")
 NEGLIGIBLE = 0.05  # a weight below which a shape is left out: a fit of it costs more than it tells
 
 
 @dataclass
-class HedgedUnion(WithRepeats):
+class HedgedUnion(FromTable):
     """Tied union laws of up to three shapes; learned values end in `_`."""
 
-    name: ClassVar[str] = "hedged_union"
-    convex: ClassVar[bool] = True
+    name = "hedged_union"
+    convex = True
+    repeats = True
 
     offset: Literal["auto", "shares", "tokens"] = "auto"
     """What the offset is of; auto: as the runs tell."""
@@ -82,12 +82,12 @@ class HedgedUnion(WithRepeats):
 
     def predict(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """Losses (B, M) in nats per token."""
-        mix, scale = self._queries(mix_BK, scale_B2)
+        mix, scale = as_queries(mix_BK, scale_B2, len(self.middle_K_))
         return np.tensordot(self.weight_F_, self._levelled(mix, scale), axes=1)
 
     def gradient(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """dL/dr (B, M, K); the level does not depend on the mixture."""
-        mix, scale = self._queries(mix_BK, scale_B2)
+        mix, scale = as_queries(mix_BK, scale_B2, len(self.middle_K_))
         slope_FBMK = np.stack([law.slopes(mix, scale) for law in self.laws_])
         if self.one_factor_:
             slope_FBMK[-1] *= self._level(scale)[..., None]
@@ -98,7 +98,7 @@ class HedgedUnion(WithRepeats):
 
         The second term counts outside the scales seen; within them each shape's sd holds its own misfit already.
         """
-        mix, scale = self._queries(mix_BK, scale_B2)
+        mix, scale = as_queries(mix_BK, scale_B2, len(self.middle_K_))
         loss_FBM = self._levelled(mix, scale)
         apart_FBM = np.log(loss_FBM / np.tensordot(self.weight_F_, loss_FBM, axes=1))
         apart_FBM *= outside(scale, self.laws_[0].seen_22_)[:, None]
@@ -106,28 +106,16 @@ class HedgedUnion(WithRepeats):
         return np.sqrt(np.tensordot(self.weight_F_, sd_FBM**2 + apart_FBM**2, axes=1))
 
     def to_json(self) -> dict[str, Any]:
-        """Learned values as plain JSON values."""
-        learned = {"weight_F_": self.weight_F_.tolist(), "middle_K_": self.middle_K_.tolist()}
-        learned |= {"one_factor_": self.one_factor_, "own_level_": self.own_level_, "notes_": list(self.notes_)}
-        settings = {"offset": self.offset}
-        return {
-            "law": self.name,
-            "settings": settings,
-            "laws": [law.to_json() for law in self.laws_],
-            "learned": learned,
-        }
+        return saved(self, LEARNED, laws=[law.to_json() for law in self.laws_])
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The law that `to_json` described."""
-        law, learned = cls(**data["settings"]), data["learned"]
+        law = cls(**data["settings"])
         law.laws_ = [TiedUnion.from_json(part) for part in data["laws"]]
-        law.weight_F_, law.middle_K_ = np.array(learned["weight_F_"]), np.array(learned["middle_K_"])
-        law.one_factor_, law.notes_ = bool(learned["one_factor_"]), list(learned["notes_"])
-        law.own_level_ = float(learned["own_level_"])
+        restore(law, data, LEARNED)
         return law
 
-    def resampled(self, rng: np.random.Generator) -> HedgedUnion:
+    def resampled(self, rng: np.random.Generator) -> "HedgedUnion":
         """An unfitted law with one of the offsets, each as often as it counts: for fits to resampled runs."""
         weight_f = self.weight_F_[: len(self._by_offset)] / self.weight_F_[: len(self._by_offset)].sum()
         chosen = self._by_offset[int(rng.choice(len(weight_f), p=weight_f))]
@@ -159,19 +147,15 @@ class HedgedUnion(WithRepeats):
         others_BM = sum(w * law.losses(middle_BK, scale) for w, law in zip(weight_f, self._by_offset, strict=True))
         return np.asarray((others_BM / self.laws_[-1].losses(middle_BK, scale)) ** (1 - self.own_level_))
 
-    def _queries(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> tuple[Array, Array]:
-        mix = as_mixtures(mix_BK, len(self.middle_K_))
-        return mix, as_scales(scale_B2, len(mix))
-
 
 def _fit_offsets(table: Table, offset: str) -> tuple[list[TiedUnion], list[float]]:
     """The union law with either offset, and their weights; one alone where tokens do not vary or residuals tell."""
     if offset != "auto":
-        return [_fitted(TiedUnion(fixed_offset=offset == "tokens"), table)], [1.0]
-    shares = _fitted(TiedUnion(), table)
+        return [table.fit(TiedUnion(fixed_offset=offset == "tokens"))], [1.0]
+    shares = table.fit(TiedUnion())
     if len(distinct(table.scale_B2[:, 1])) == 1:
         return [shares], [1.0]
-    tokens = _fitted(TiedUnion(fixed_offset=True), table)
+    tokens = table.fit(TiedUnion(fixed_offset=True))
     runs = len(np.unique(table.run_B))
     v = float(sigmoid(runs * np.log(shares.sig_M_ / tokens.sig_M_).mean()))
     if v < NEGLIGIBLE:
@@ -184,7 +168,7 @@ def _one_factor(table: Table, two: TiedUnion) -> tuple[TiedUnion | None, float, 
     others = _beyond(table)
     if not others:
         return None, 0.0, 0.0
-    one = _fitted(TiedUnion(one_factor=True, fixed_offset=two.fixed_offset), table)
+    one = table.fit(TiedUnion(one_factor=True, fixed_offset=two.fixed_offset))
     closer = len(np.unique(table.run_B)) * np.log(two.sig_M_ / (MARGIN * one.sig_M_)).mean()
     s = float(sigmoid(np.asarray(np.log((1 - MOST) / MOST) + closer)))
     s = s if s >= NEGLIGIBLE else 0.0
@@ -201,9 +185,3 @@ def _beyond(table: Table) -> int:
     size_B = np.abs(np.log(table.scale_B2[:, :1] / sizes)).argmin(axis=1)
     runs_S = [len(np.unique(table.run_B[size_B == i])) for i in range(len(sizes))]
     return sum(runs_S) - max(runs_S)
-
-
-def _fitted(law: TiedUnion, table: Table) -> TiedUnion:
-    fitted = table.fit(law)
-    assert isinstance(fitted, TiedUnion)
-    return fitted

@@ -10,8 +10,6 @@ for the normal because sig itself is estimated, from nu = runs - P / 2 residuals
 can be left out: there the factor is 1.5, chosen on published runs. Letters: C mixtures with r rows each.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import stats
 

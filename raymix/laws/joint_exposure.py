@@ -8,7 +8,6 @@ Shares count linearly; where r is often exactly 0 the saturating shares of the u
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -23,8 +22,8 @@ from raymix.laws.union_forms import ANY_WEIGHT, OTHER_WEIGHT, WEIGHT_SD, own_wei
 class JointExposure(SeparableLaw):
     """L = E + A (n sum_j u_j r_j)^-al + B (sum_j tau_j D'_j / D0)^-be."""
 
-    name: ClassVar[str] = "joint"
-    convex: ClassVar[bool] = True
+    name = "joint"
+    convex = True
 
     unique_K: tuple[float, ...] | None = None
     """Unique tokens of each training domain that a run can draw from; without it no token is a repeat."""

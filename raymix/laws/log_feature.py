@@ -10,7 +10,6 @@ where an a_j is above 0, that is where a domain hurts.
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 
@@ -26,16 +25,32 @@ RIDGE_SD = 0.6  # of a_j: a ridge of 1e-3 on squared log loss at its usual noise
 
 
 @dataclass
-class LogFeature(M4):
-    """L = c + exp(b + sum_j a_j phi_j), through its value and slopes at the mean mixture as m4."""
-
-    name: ClassVar[str] = "log_feature"
-    convex: ClassVar[bool] = False
-    extra: ClassVar[tuple[str, ...]] = ("center_K_", "eps_")
+class ChosenEps(SeparableLaw):
+    """A law with features phi at an eps."""
 
     eps: float | None = None
     """Where phi turns from linear to logarithmic; chosen by leave-one-out if left out."""
     eps_: Array = field(init=False, repr=False)
+
+    def _solve(self, problem: Problem, prior: Prior, at: Points) -> Solution:
+        """The optimum at the given eps, or at the one whose left-out error is least."""
+        tried = []
+        for value in EPS_GRID if self.eps is None else (self.eps,):
+            self.eps_ = np.array(value)
+            solution = fit_map(problem, prior)
+            tried.append((left_out_error(problem, solution, at), value, solution))
+        _, best, solution = min(tried, key=lambda one: one[:2])
+        self.eps_ = np.array(best)
+        return solution
+
+
+@dataclass
+class LogFeature(M4, ChosenEps):
+    """L = c + exp(b + sum_j a_j phi_j), through its value and slopes at the mean mixture as m4."""
+
+    name = "log_feature"
+    convex = False
+    extra = ("center_K_", "eps_")
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
         return [(log_median_M, MEAN_SD), PART, (np.zeros((len(log_median_M), self.n_domains_)), RIDGE_SD)]
@@ -45,21 +60,13 @@ class LogFeature(M4):
         phi_KQ = (np.log(at.share_QK + eps) - np.log(self.center_K_ + eps)).T
         return bent(theta_MP, at.rows(phi_KQ), lambda: 1 / (at.share_QK + eps))
 
-    def _solve(self, problem: Problem, prior: Prior, at: Points) -> Solution:
-        return solve_with_eps(self, self.eps, problem, prior, at)
 
-
-@dataclass
-class LogFeatureJoint(SeparableLaw):
+class LogFeatureJoint(ChosenEps):
     """L = E + A n^-al exp(sum_j u_j phi_j) + B d^-be exp(sum_j t_j phi_j)."""
 
-    name: ClassVar[str] = "log_feature_joint"
-    convex: ClassVar[bool] = False
-    extra: ClassVar[tuple[str, ...]] = ("eps_",)
-
-    eps: float | None = None
-    """Where phi turns from linear to logarithmic; chosen by leave-one-out if left out."""
-    eps_: Array = field(init=False, repr=False)
+    name = "log_feature_joint"
+    convex = False
+    extra = ("eps_",)
 
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
         scalars = self._size_prior(log_median_M) + self._data_prior(log_median_M)
@@ -73,32 +80,11 @@ class LogFeatureJoint(SeparableLaw):
             product(power_law(theta_MP, 2, at.log_d_B[None]), features(theta_MP, slice(4 + k, 4 + 2 * k), at, eps)),
         ]
 
-    def _solve(self, problem: Problem, prior: Prior, at: Points) -> Solution:
-        return solve_with_eps(self, self.eps, problem, prior, at)
-
-
-def solve_with_eps(
-    law: LogFeature | LogFeatureJoint, eps: float | None, problem: Problem, prior: Prior, at: Points
-) -> Solution:
-    """The optimum at the given eps, or at the one whose left-out error is least; sets `law.eps_`."""
-    tried = []
-    for value in EPS_GRID if eps is None else (eps,):
-        law.eps_ = np.array(value)
-        solution = fit_map(problem, prior)
-        tried.append((left_out_error(problem, solution, at), value, solution))
-    _, best, solution = min(tried, key=lambda one: one[:2])
-    law.eps_ = np.array(best)
-    return solution
-
 
 def features(theta_MP: Array, a: slice, at: Points, eps: float) -> Term:
     """exp(sum_j a_j phi_j)."""
     a_MK, phi_KQ = theta_MP[:, a], np.log1p(at.share_QK / eps).T
-    return Term(
-        at.rows(a_MK @ phi_KQ),
-        lambda: [(a, at.rows(phi_KQ))],
-        lambda: a_MK[:, None, :] / (at.share_QK + eps),
-    )
+    return Term(at.rows(a_MK @ phi_KQ), lambda: [(a, at.rows(phi_KQ))], lambda: a_MK[:, None, :] / (at.share_QK + eps))
 
 
 def left_out_error(problem: Problem, solution: Solution, at: Points) -> float:

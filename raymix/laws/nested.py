@@ -14,29 +14,20 @@ Letters: R runs, C checkpoints or sizes, Q distinct mixtures, U token counts ask
 
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from raymix.laws.base import Array, FromTable, Ints, Table, as_mixtures, as_scales
+from raymix.laws.base import Array, FromTable, Ints, Table, as_queries, plain, restore, saved
 from raymix.laws.curves import Curves, Habit, fit_curves
 from raymix.laws.exponential import M4
 from raymix.laws.intervals import beyond
 from raymix.laws.rows import ROWS_PER_RUN, WARMUP, canonical_order, distinct, rows_of, scales_seen, usable_rows
-from raymix.laws.union_forms import (
-    DATA_LEVEL,
-    DATA_POWER,
-    ONE_D_LEVEL,
-    ONE_D_POWER,
-    ONE_SIZE_LEVEL,
-    ONE_SIZE_POWER,
-    SIZE_LEVEL,
-    SIZE_POWER,
-)
+from raymix.laws.union_forms import DATA, ONE_D, ONE_SIZE, SIZE
 
-STEPS = Habit(DATA_LEVEL, DATA_POWER, ONE_D_LEVEL, ONE_D_POWER, enough=3)  # 3 parameters
-SIZES = Habit(SIZE_LEVEL, SIZE_POWER, ONE_SIZE_LEVEL, ONE_SIZE_POWER, enough=2)  # the prior settles the third
+STEPS = Habit(*DATA, *ONE_D, enough=3)  # 3 parameters
+SIZES = Habit(*SIZE, *ONE_SIZE, enough=2)  # the prior settles the third
 
 SD_SEEN = 1.1  # widening at the scales seen: what is left out of one stage says nothing of the others
 Scales = tuple[float, float]
@@ -46,8 +37,8 @@ Scales = tuple[float, float]
 class Nested(FromTable):
     """Step laws, size laws and m4, one after the other; settings below, learned values end in `_`."""
 
-    name: ClassVar[str] = "nested"
-    convex: ClassVar[bool] = True
+    name = "nested"
+    convex = True
 
     warmup: float = WARMUP
     """Rows before this part of a run's last D are left out: no power law holds during warm-up."""
@@ -83,7 +74,7 @@ class Nested(FromTable):
 
     def predict(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """Losses (B, M) in nats per token."""
-        mix, scale = self._queries(mix_BK, scale_B2)
+        mix, scale = as_queries(mix_BK, scale_B2, self.mix_QK_.shape[1])
         loss_BM = np.empty((len(mix), self._n_eval))
         for rows, at, law, _ in self._at(scale):
             loss_BM[rows] = law.predict(mix[rows], at)
@@ -91,7 +82,7 @@ class Nested(FromTable):
 
     def gradient(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """dL/dr (B, M, K), that of m4 at each scale."""
-        mix, scale = self._queries(mix_BK, scale_B2)
+        mix, scale = as_queries(mix_BK, scale_B2, self.mix_QK_.shape[1])
         slope_BMK = np.empty((len(mix), self._n_eval, mix.shape[1]))
         for rows, at, law, _ in self._at(scale):
             slope_BMK[rows] = law.gradient(mix[rows], at)
@@ -99,7 +90,7 @@ class Nested(FromTable):
 
     def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """sd of log loss (B, M): m4's, and what steps and sizes leave open; wider outside the scales seen."""
-        mix, scale = self._queries(mix_BK, scale_B2)
+        mix, scale = as_queries(mix_BK, scale_B2, self.mix_QK_.shape[1])
         sd_BM = np.empty((len(mix), self._n_eval))
         for rows, at, law, open_M in self._at(scale):
             sd_BM[rows] = np.sqrt(law.sd(mix[rows], at) ** 2 + open_M)
@@ -107,30 +98,18 @@ class Nested(FromTable):
 
     def to_json(self) -> dict[str, Any]:
         """Settings and learned values as plain JSON values; a step law without points is null."""
-        learned = {key: getattr(self, key).tolist() for key in _ARRAYS}
         known_G = np.isfinite(self.steps_.cap_G)
-        steps = {key: getattr(self.steps_, key)[known_G].tolist() for key in _CURVES}
-        return {
-            "law": self.name,
-            "settings": {"warmup": self.warmup, "rows_per_run": self.rows_per_run},
-            "learned": {**learned, "notes_": list(self.notes_)},
-            "steps": {"known_G": known_G.tolist(), **steps},
-        }
+        steps = {key: plain(curves[known_G]) for key, curves in vars(self.steps_).items()}
+        return {**saved(self, _ARRAYS), "steps": {"known_G": plain(known_G), **steps}}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The law that `to_json` described."""
         law = cls(**data["settings"])
-        for key in _ARRAYS:
-            setattr(law, key, np.array(data["learned"][key]))
+        restore(law, data, _ARRAYS)
         known_G = np.array(data["steps"]["known_G"])
-        parts = []
-        for key in _CURVES:
-            value = np.array(data["steps"][key])
-            whole = np.full((len(known_G), *value.shape[1:]), np.nan)
-            whole[known_G] = value
-            parts.append(whole)
-        law.steps_, law.notes_, law._read = Curves(*parts), list(data["learned"]["notes_"]), {}
+        law.steps_, law._read = Curves.without_points(len(known_G)), {}
+        for key, curves in vars(law.steps_).items():
+            curves[known_G] = data["steps"][key]
         return law
 
     @property
@@ -165,10 +144,6 @@ class Nested(FromTable):
         if single and single < n_mixtures:
             self.notes_.append(f"{single} of {n_mixtures} mixtures were trained at one size: they lean on the size "
                                "laws of the others")  # fmt: skip
-
-    def _queries(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> tuple[Array, Array]:
-        mix = as_mixtures(mix_BK, self.mix_QK_.shape[1])
-        return mix, as_scales(scale_B2, len(mix))
 
     def _at(self, scale_B2: Array) -> list[tuple[Ints, Array, M4, Array]]:
         """(rows, scale, m4 there, variance left open by steps and sizes (M,)) for every distinct scale."""
@@ -209,7 +184,6 @@ class Nested(FromTable):
 
 
 _ARRAYS = ("mix_QK_", "mixture_R_", "size_R_", "origin_2_", "seen_22_")
-_CURVES = ("params_G3", "covariance_G33", "cap_G")
 
 
 def _by_run(run_B: Ints, x_B: Array, value_BX: Array) -> tuple[Array, Array]:

@@ -32,9 +32,8 @@ def sample(law: Law, n: int, rng: np.random.Generator) -> list[Law] | None:
     if isinstance(law, Average | HedgedUnion):
         parts = [sample(part, n, rng) for part in law.laws_]
         known = [part for part in parts if part is not None]
-        return (
-            None if len(known) < len(parts) else [changed(law, laws_=list(laws)) for laws in zip(*known, strict=True)]
-        )
+        blends = [changed(law, laws_=list(laws)) for laws in zip(*known, strict=True)]
+        return blends if len(known) == len(parts) else None
     if not hasattr(law, "params_MP_") or not hasattr(law, "covariance_MPP_"):
         return None
     params_SMP = draw_params(law.params_MP_, law.covariance_MPP_, n, rng)

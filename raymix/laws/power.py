@@ -11,9 +11,6 @@ Where we differ: an amplitude B per domain, and a fit to any runs by maximum a p
 2K+1 perturbations; x counts tokens drawn where the paper counts unique tokens, trained for 3 epochs.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
@@ -26,18 +23,16 @@ POWER = (np.log(0.35), 0.7)  # log gamma; .35 is the data exponent of Chinchilla
 OFFSET = (np.log(0.1), 2.0)  # log a, in D0; published DDO fits of 7 domains have a of .35-.95
 
 
-@dataclass
 class PerDomainPower(SeparableLaw):
     """L = E + B (x + a)^-gamma, x the own tokens in D0."""
 
-    name: ClassVar[str] = "autoscale"
-    convex: ClassVar[bool] = True
-    reads: ClassVar[tuple[str, ...]] = ("mixture", "n_tokens")
+    name = "autoscale"
+    convex = True
+    reads = ("mixture", "n_tokens")
+    alone = "so the shares have no effect"
 
     def _look_at(self, table: Table) -> None:
         super()._look_at(table)
-        for domain in np.flatnonzero(table.own_M < 0):
-            self.notes_.append(f"eval domain {domain}: no own training domain, so the shares have no effect")
         at = self._points(table.mix_BK, table.scale_B2, merge=False)
         x_MB, _ = self._own_tokens(at, np.arange(len(table.own_M)))
         for domain in np.flatnonzero((x_MB == x_MB[:, :1]).all(axis=1)):

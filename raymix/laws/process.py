@@ -13,6 +13,7 @@ from scipy import linalg, optimize
 
 from raymix.laws.base import Array, Flags, Ints
 from raymix.laws.exposure import sigmoid
+from raymix.laws.fitted import chunks
 from raymix.laws.rows import patterns
 
 SHARE_SCALE = 0.02  # phi is linear in shares below, logarithmic above: where published curves bend
@@ -24,6 +25,7 @@ LEAST = 0.1  # of the usual effect, added to that of every domain: a law may ove
 ITERATIONS = 8  # of L-BFGS: the prior mean is near, and more changes predictions by less than the noise
 MIN_VARIANCE = 1e-12  # of R: a perfect fit (one row) has nothing left over
 ROOT5 = float(np.sqrt(5.0))
+AT_ONCE = 2**16  # numbers of a work array: half a megabyte
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,8 @@ def mixture_kernel(one_BK: Array, other_RK: Array, hyper_H: Array) -> Array:
 
 def scale_kernel(one_B2: Array, other_R2: Array, hyper_H: Array) -> Array:
     w0 = sigmoid(hyper_H[2])
-    return np.asarray(w0 + (1 - w0) * np.exp(-0.5 * _scale_gaps(one_B2, other_R2, hyper_H).sum(axis=0)))
-
-
-def _scale_gaps(one_B2: Array, other_R2: Array, hyper_H: Array) -> Array:
-    """(dlogN / ellN)^2 and (dlogD / ellD)^2 (2, B, R)."""
-    return np.stack([((one_B2[:, None, i] - other_R2[None, :, i]) * np.exp(-hyper_H[3 + i])) ** 2 for i in range(2)])
+    gaps = [((one_B2[:, None, i] - other_R2[None, :, i]) * np.exp(-hyper_H[3 + i])) ** 2 for i in range(2)]
+    return np.asarray(w0 + (1 - w0) * np.exp(-0.5 * np.sum(gaps, axis=0)))
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,9 @@ def choose_hyper(sites: Sites, residual_MR: Array, used_MR: Flags) -> Array:
 def parts_of(sites: Sites, residual_MR: Array, used_MR: Flags) -> list[tuple[Pairs, Array]]:
     """Pairs of rows, and the residuals (R, m) there of the eval domains that use just these."""
     pairs = Pairs.of(sites)
-    return [(pairs.take(rows), residual_MR[np.ix_(domains, rows)].T) for rows, domains in _patterns(used_MR)]
+    pattern_CR, which_M = patterns(used_MR)
+    groups = [(np.flatnonzero(on_R), np.flatnonzero(which_M == c)) for c, on_R in enumerate(pattern_CR)]
+    return [(pairs.take(rows), residual_MR[np.ix_(domains, rows)].T) for rows, domains in groups if len(rows)]
 
 
 def hyper_cost(hyper_H: Array, parts: Sequence[tuple[Pairs, Array]], n_eval: int) -> tuple[float, Array]:
@@ -209,8 +209,70 @@ def solve(sites: Sites, hyper_H: Array, residual_MR: Array, used_MR: Flags, stre
     return alpha_RM
 
 
-def _patterns(used_MR: Flags) -> list[tuple[Ints, Ints]]:
-    """(rows, eval domains) for every distinct set of used rows; empty sets are left out."""
-    pattern_CR, which_M = patterns(used_MR)
-    groups = [(np.flatnonzero(on_R), np.flatnonzero(which_M == c)) for c, on_R in enumerate(pattern_CR)]
-    return [(rows, domains) for rows, domains in groups if len(rows)]
+@dataclass(frozen=True)
+class Mean:
+    """What the process expects, g = k alpha, and its slope, for all eval domains at once.
+
+    Each eval domain m stretches phi by v_m, so it has a kernel of its own; but all inner products come of one product
+    of matrices, (v_m^2 phi) . phi', and where all stretch alike one kernel serves all of them. Only so many queries are
+    read at a time as stay near the processor. Letters: C kernels (M, or 1 where all stretch alike).
+    """
+
+    sites: Sites
+    hyper_H: Array
+    stretch_MK: Array
+    alpha_RM: Array
+
+    def value(self, phi_BK: Array, log_scale_B2: Array) -> Array:
+        """g (B, M); a new run shares no run noise with those seen."""
+        return self._read(phi_BK, log_scale_B2, False)[0]
+
+    def value_and_slope(self, phi_BK: Array, log_scale_B2: Array) -> tuple[Array, Array]:
+        """g (B, M) and dg/dphi (B, M, K)."""
+        return self._read(phi_BK, log_scale_B2, True)
+
+    def _read(self, phi_BK: Array, log_scale_B2: Array, slope: bool) -> tuple[Array, Array]:
+        (n_rows, n_eval), K = self.alpha_RM.shape, phi_BK.shape[1]
+        square_CK = self.stretch_MK**2
+        if (square_CK == square_CK[:1]).all():
+            square_CK = square_CK[:1]
+        length_CR = square_CK @ (self.sites.phi_RK**2).T
+        g_BM, slope_BMK = np.empty((len(phi_BK), n_eval)), np.empty((len(phi_BK), n_eval, K if slope else 0))
+        for few in chunks(len(phi_BK), max(1, AT_ONCE // (n_rows * (n_eval if slope else len(square_CK))))):
+            near_BR = scale_kernel(log_scale_B2[few], self.sites.log_scale_R2, self.hyper_H)
+            dot_BCR, s_BCR = self._apart(phi_BK[few], square_CK, length_CR)
+            decay_BCR = np.exp(-s_BCR)
+            g_BM[few] = self._value(dot_BCR, s_BCR, decay_BCR, near_BR)
+            if slope:
+                slope_BMK[few] = square_CK * self._pulls(phi_BK[few], s_BCR, decay_BCR, near_BR)
+        return g_BM, slope_BMK
+
+    def _apart(self, phi_BK: Array, square_CK: Array, length_CR: Array) -> tuple[Array, Array]:
+        """phi . phi' and root5 |phi - phi'| / ell, stretched (B, C, R)."""
+        scaled_BCK = phi_BK[:, None] * square_CK
+        dot_BCR = (scaled_BCK.reshape(-1, phi_BK.shape[1]) @ self.sites.phi_RK.T).reshape(*scaled_BCK.shape[:2], -1)
+        square_BCR = (phi_BK[:, None] * scaled_BCK).sum(axis=2)[..., None] + length_CR
+        square_BCR -= 2 * dot_BCR
+        np.maximum(square_BCR, 0.0, out=square_BCR)
+        return dot_BCR, np.sqrt(square_BCR, out=square_BCR) * (ROOT5 / np.exp(self.hyper_H[0]))
+
+    def _value(self, dot_BCR: Array, s_BCR: Array, decay_BCR: Array, near_BR: Array) -> Array:
+        """g (B, M): Matern kernel and linear part (`process.mixture_kernel`), times alpha."""
+        kernel_BCR = (1 + s_BCR + s_BCR**2 / 3) * decay_BCR
+        kernel_BCR += np.exp(self.hyper_H[1]) * dot_BCR
+        kernel_BCR *= near_BR[:, None]
+        if kernel_BCR.shape[1] == 1:
+            return np.asarray(kernel_BCR[:, 0] @ self.alpha_RM)
+        return np.asarray(np.einsum("bmr,rm->bm", kernel_BCR, self.alpha_RM))
+
+    def _pulls(self, phi_BK: Array, s_BCR: Array, decay_BCR: Array, near_BR: Array) -> Array:
+        """dg/dphi (B, M, K) before stretching: the Matern part has -5/3 (1 + s) exp(-s) (phi - phi') / ell^2."""
+        ell, w = np.exp(self.hyper_H[:2])
+        weight_BMR = near_BR[:, None] * self.alpha_RM.T
+        pull_BMR = (-5 / 3 / ell**2) * (1 + s_BCR) * decay_BCR * weight_BMR
+        weight_BMR *= w
+        weight_BMR -= pull_BMR
+        towards_BMK = weight_BMR.reshape(-1, len(self.alpha_RM)) @ self.sites.phi_RK
+        return np.asarray(
+            pull_BMR.sum(axis=2)[..., None] * phi_BK[:, None] + towards_BMK.reshape(*pull_BMR.shape[:2], -1)
+        )

@@ -14,8 +14,6 @@ hold .88 and .91; of random mixtures .91 before and after.
 Distance is Hellinger's: between the square roots of shares. Letters: B rows, K domains, Q mixtures, M eval domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
@@ -26,14 +24,7 @@ from raymix.laws import make_law
 from raymix.laws.base import Array, Flags, Table
 from raymix.laws.intervals import Z90, outside
 from raymix.laws.repetition import at_rows
-from raymix.laws.rows import (
-    ROWS_PER_RUN,
-    SAME_SCALE,
-    WARMUP,
-    canonical_order,
-    mixture_numbers,
-    usable_rows,
-)
+from raymix.laws.rows import ROWS_PER_RUN, SAME_SCALE, WARMUP, canonical_order, mixture_numbers, usable_rows
 
 LEFT_OUT = 0.25  # of the mixtures, at once: as many as were kept back where this was measured
 ENOUGH = 12  # mixtures, of which three are left out: fewer tell next to nothing

@@ -6,8 +6,6 @@ A share r_j then counts as r_j g_j of fresh data, g_j = D'_j / n_j. D'_j is conc
 stays so. Here x_j = n_j / U_j are the epochs; 0 where U_j is not known, for then no token is known to be a repeat.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, cast
 

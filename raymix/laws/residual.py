@@ -13,26 +13,16 @@ first, then polish with the process from there. Letters: R rows of the process, 
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from raymix.laws.base import Array, Flags, Law, Table, WithRepeats, as_mixtures, as_scales
+from raymix.laws import process
+from raymix.laws.base import Array, Flags, FromTable, Law, Table, as_queries, restore, saved
 from raymix.laws.bootstrap import fresh
 from raymix.laws.hedged import HedgedUnion
-from raymix.laws.process import (
-    SHARE_SCALE,
-    Sites,
-    choose_hyper,
-    feature_slope,
-    features,
-    mixture_kernel,
-    scale_kernel,
-    solve,
-    stretches,
-)
-from raymix.laws.process_mean import Mean
+from raymix.laws.process import SHARE_SCALE, Mean, Sites, features
 from raymix.laws.repetition import at_rows
 from raymix.laws.rows import WARMUP, canonical_order, usable_rows, whole_runs
 
@@ -42,11 +32,12 @@ MAX_ROWS = 1500  # rows the process remembers: a solve is O(rows^3), about .1 s 
 
 
 @dataclass
-class ResidualGP(WithRepeats):
+class ResidualGP(FromTable):
     """Any law with a Gaussian process on its residuals; `sd` is the law's own."""
 
-    name: ClassVar[str] = "residual_gp"
-    convex: ClassVar[bool] = False
+    name = "residual_gp"
+    convex = False
+    repeats = True
 
     base: Law = field(default_factory=HedgedUnion)
     """The law underneath; a fresh copy of it is fitted."""
@@ -75,26 +66,26 @@ class ResidualGP(WithRepeats):
         predicted_RM = law.predict(table.mix_BK, table.scale_B2)
         self.stretch_MK_ = np.ones((predicted_RM.shape[1], table.mix_BK.shape[1]))
         if self.stretched:
-            self.stretch_MK_ = stretches(_effects(law, table, predicted_RM))
+            self.stretch_MK_ = process.stretches(_effects(law, table, predicted_RM))
         residual_MR = np.where(used_MR, np.log(table.loss_BM / predicted_RM).T, 0.0)
         phi_RK = features(table.mix_BK)
         self.center_K_ = phi_RK.mean(axis=0)
         self.sites_ = Sites(phi_RK - self.center_K_, np.log(table.scale_B2), table.run_B)
         few = whole_runs(table.run_B, MAX_HYPER_ROWS)
-        self.hyper_H_ = choose_hyper(self.sites_.take(few), residual_MR[:, few], used_MR[:, few])
-        self.alpha_RM_ = solve(self.sites_, self.hyper_H_, residual_MR, used_MR, self.stretch_MK_)
+        self.hyper_H_ = process.choose_hyper(self.sites_.take(few), residual_MR[:, few], used_MR[:, few])
+        self.alpha_RM_ = process.solve(self.sites_, self.hyper_H_, residual_MR, used_MR, self.stretch_MK_)
         return self
 
     def predict(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """Losses (B, M) in nats per token."""
-        mix, scale = self._queries(mix_BK, scale_B2)
+        mix, scale = as_queries(mix_BK, scale_B2, len(self.center_K_))
         return self.law_.predict(mix, scale) * np.exp(self._mean.value(self._phi(mix), np.log(scale)))
 
     def gradient(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """dL/dr (B, M, K) = exp(g) (dL^/dr + L^ dg/dr)."""
-        mix, scale = self._queries(mix_BK, scale_B2)
+        mix, scale = as_queries(mix_BK, scale_B2, len(self.center_K_))
         g_BM, slope_BMK = self._mean.value_and_slope(self._phi(mix), np.log(scale))
-        slope_BMK *= feature_slope(mix)[:, None] * self.law_.predict(mix, scale)[..., None]
+        slope_BMK *= process.feature_slope(mix)[:, None] * self.law_.predict(mix, scale)[..., None]
         slope_BMK += self.law_.gradient(mix, scale)
         slope_BMK *= np.exp(g_BM)[..., None]
         return slope_BMK
@@ -104,28 +95,17 @@ class ResidualGP(WithRepeats):
         return self.law_.sd(mix_BK, scale_B2)
 
     def to_json(self) -> dict[str, Any]:
-        """Settings and learned values as plain JSON values."""
-        sites = {key: getattr(self.sites_, key).tolist() for key in ("phi_RK", "log_scale_R2", "run_R")}
-        learned = {key: getattr(self, key).tolist() for key in LEARNED}
-        return {
-            "law": self.name,
-            "settings": {key: getattr(self, key) for key in ("warmup", "rows_per_run", "stretched")},
-            "base": self.law_.to_json(),
-            "learned": {**learned, "sites_": sites, "notes_": list(self.notes_)},
-        }
+        return saved(self, (*LEARNED, "sites_"), base=self.law_.to_json())
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The law that `to_json` described."""
         from raymix.laws import law_from_json  # here, because the registry lists this class
 
-        base, learned = law_from_json(data["base"]), data["learned"]
+        base = law_from_json(data["base"])
         law = cls(fresh(base), **data["settings"])
         law.law_ = base
-        law.sites_ = Sites(**{key: np.array(value) for key, value in learned["sites_"].items()})
-        for key in LEARNED:
-            setattr(law, key, np.array(learned[key]))
-        law.notes_ = list(learned["notes_"])
+        law.sites_ = Sites(**{key: np.array(value) for key, value in data["learned"]["sites_"].items()})
+        restore(law, data, LEARNED)
         return law
 
     def _rows(self, table: Table) -> tuple[Flags, Table]:
@@ -135,14 +115,10 @@ class ResidualGP(WithRepeats):
         kept = kept[whole_runs(table.run_B[kept], MAX_ROWS)]
         return used_MB[:, kept], table.take(kept)
 
-    def _queries(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> tuple[Array, Array]:
-        mix = as_mixtures(mix_BK, len(self.center_K_))
-        return mix, as_scales(scale_B2, len(mix))
-
     def kernel(self, mix_BK: Array, scale_B2: Array, other_RK: Array, other_R2: Array) -> Array:
         """Prior covariance (B, R) of g between mixtures at scales, before stretch and amplitude of an eval domain."""
-        mixture_BR = mixture_kernel(self._phi(mix_BK), self._phi(other_RK), self.hyper_H_)
-        return np.asarray(mixture_BR * scale_kernel(np.log(scale_B2), np.log(other_R2), self.hyper_H_))
+        mixture_BR = process.mixture_kernel(self._phi(mix_BK), self._phi(other_RK), self.hyper_H_)
+        return np.asarray(mixture_BR * process.scale_kernel(np.log(scale_B2), np.log(other_R2), self.hyper_H_))
 
     def variance(self, mix_BK: Array) -> Array:
         """Prior variance (B,) of g at mixtures: the diagonal of `kernel`, which is the same at all scales."""

@@ -11,6 +11,7 @@ start, the prior mean. Letters: theta_MP the parameters after the floor, A of M 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,17 +19,7 @@ from raymix.laws.base import Array, Ints, Table
 from raymix.laws.exposure import Points, sigmoid
 from raymix.laws.fit import Prior
 from raymix.laws.fitted import FittedLaw
-from raymix.laws.union_forms import (
-    DATA_LEVEL,
-    DATA_POWER,
-    FLOOR,
-    ONE_D_LEVEL,
-    ONE_D_POWER,
-    ONE_SIZE_LEVEL,
-    ONE_SIZE_POWER,
-    SIZE_LEVEL,
-    SIZE_POWER,
-)
+from raymix.laws.union_forms import DATA, FLOOR, ONE_D, ONE_SIZE, SIZE
 
 Slot = int | slice  # where in theta
 Slopes = Sequence[tuple[Slot, Array]]  # derivative in each slot: (M, B), or (M, p, B) for a slice; may broadcast
@@ -66,9 +57,7 @@ def power_law(
 def product(one: Term, other: Term) -> Term:
     """exp(z + z')."""
     return Term(
-        one.z_MB + other.z_MB,
-        lambda: [*one.by_theta(), *other.by_theta()],
-        lambda: one.by_share() + other.by_share(),
+        one.z_MB + other.z_MB, lambda: [*one.by_theta(), *other.by_theta()], lambda: one.by_share() + other.by_share()
     )
 
 
@@ -81,9 +70,11 @@ def _along(value_M1: Array, like: Array) -> Array:
     return value_M1 if like.ndim == 2 else value_M1[..., None]
 
 
-@dataclass
 class SeparableLaw(FittedLaw):
     """Base of the published families; settings below, learned values end in `_`."""
+
+    has_floor: ClassVar[bool] = True
+    """Whether there is an E below .98 min L, as N and D call for."""
 
     @abstractmethod
     def _terms(self, theta_MP: Array, at: Points, active_A: Ints) -> list[Term]:
@@ -92,11 +83,6 @@ class SeparableLaw(FittedLaw):
     @abstractmethod
     def _prior(self, log_median_M: Array, table: Table) -> list[Normal]:
         """Priors of theta in order; `log_median_M` is the level of each eval domain's loss."""
-
-    @property
-    def has_floor(self) -> bool:
-        """Whether there is an E below .98 min L, as N and D call for."""
-        return True
 
     def _slope(self, mix_BK: Array, at: Points) -> Array:
         """sum_k exp(z_k) dz_k/dr."""
@@ -141,10 +127,10 @@ class SeparableLaw(FittedLaw):
 
     def _size_prior(self, log_median_M: Array) -> list[Normal]:
         """Of A and al in A n^-al: as in the union law, tight where only one size was seen."""
-        level, power = (SIZE_LEVEL, SIZE_POWER) if self.varies_2_[0] else (ONE_SIZE_LEVEL, ONE_SIZE_POWER)
+        level, power = SIZE if self.varies_2_[0] else ONE_SIZE
         return [(log_median_M + level[0], level[1]), power]
 
     def _data_prior(self, log_median_M: Array) -> list[Normal]:
         """Of B and be in B d^-be: as in the union law, tight where only one n_tokens was seen."""
-        level, power = (DATA_LEVEL, DATA_POWER) if self.varies_2_[1] else (ONE_D_LEVEL, ONE_D_POWER)
+        level, power = DATA if self.varies_2_[1] else ONE_D
         return [(log_median_M + level[0], level[1]), power]

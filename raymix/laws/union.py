@@ -10,11 +10,10 @@ a bias of up to about 20% of the possible gain near single-domain corners, which
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 
-from raymix.laws.base import Array, Ints, Table, WithRepeats
+from raymix.laws.base import Array, Ints, Table
 from raymix.laws.exposure import Points
 from raymix.laws.fit import Expand, Prior, Problem, Solution, fit_map
 from raymix.laws.fitted import FittedLaw
@@ -27,12 +26,13 @@ POOLED = ("E", "al", "be")  # and R* where runs repeated tokens
 
 
 @dataclass
-class TiedUnion(FittedLaw, WithRepeats):
+class TiedUnion(FittedLaw):
     """The tied union law; settings below, learned values end in `_`."""
 
-    name: ClassVar[str] = "union"
-    convex: ClassVar[bool] = True
-    extra: ClassVar[tuple[str, ...]] = ("told_2_",)
+    name = "union"
+    convex = True
+    repeats = True
+    extra = ("told_2_",)
 
     pool: bool = True
     """Share what the eval domains agree on (partial pooling, from 3 eval domains on)."""

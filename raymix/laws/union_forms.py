@@ -13,7 +13,7 @@ acts on what the shares are worth, r_j g_j(R*), and log R* is the last parameter
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,44 +25,43 @@ from raymix.laws.repetition import REPEAT_PRIOR, REPEAT_VALUE, Worth, worth
 # Priors as (mean, sd) of each parameter; means marked + are added to m = log median L of the eval domain.
 # Chosen by cross-validation over published proxy runs (no parameter of a law is fitted there).
 FLOOR = (0.0, 1.5)  # logit of E / (.98 min L)
-SIZE_LEVEL, DATA_LEVEL, EXTRA_LEVEL = (np.log(0.2), 1.0), (np.log(0.3), 1.0), (np.log(0.1), 1.5)  # +: A, B, C
-SIZE_POWER, DATA_POWER = (np.log(0.3), 0.5), (np.log(0.35), 0.5)  # al, be; Chinchilla refits: .35, .37
+SIZE = (np.log(0.2), 1.0), (np.log(0.3), 0.5)  # A (+) and al; Chinchilla refits: .35
+DATA = (np.log(0.3), 1.0), (np.log(0.35), 0.5)  # B (+) and be; Chinchilla refits: .37
+EXTRA_LEVEL = (np.log(0.1), 1.5)  # C (+)
 SHARE_POWER, OFFSET = (1.0, 1.5), (np.log(0.02), 1.5)  # logit of b; e
 WEIGHT_SD, SIZE_WEIGHT_SCALE = 1.5, 0.7  # sd of log t and log u; log u has .7 times the mean of log t
 ANY_WEIGHT, OTHER_WEIGHT = np.log(0.3), np.log(0.15)  # log t without / with a known own domain (own: log 1), of
 ANY_OF, OTHERS = 5, 6  # so many domains: their sum is what stays, as data cut finer is no more useful
-ONE_SIZE_LEVEL, ONE_SIZE_POWER = (np.log(0.2), 0.25), (np.log(0.3), 0.2)  # A (+) and al, prior only
-ONE_D_LEVEL, ONE_D_POWER = (np.log(0.2), 0.25), (np.log(0.35), 0.2)  # B (+) and be, prior only
+ONE_SIZE = (np.log(0.2), 0.25), (np.log(0.3), 0.2)  # A (+) and al, prior only
+ONE_D = (np.log(0.2), 0.25), (np.log(0.35), 0.2)  # B (+) and be, prior only
 MIX_POWER, ONE_D_MIX_POWER = (np.log(0.3), 0.7), (np.log(0.15), 0.7)  # q
 
 
-class Form(Protocol):
+class Form(ABC):
     """A law's shape: which parameters, where they start, what they give."""
 
-    @property
-    def scalars(self) -> tuple[str, ...]: ...
-    @property
-    def n_domains(self) -> int: ...
-    @property
-    def one_d(self) -> bool: ...
-    @property
-    def repeats(self) -> bool: ...
-    @property
-    def n_params(self) -> int: ...
-    def prior(self, log_median_M: Array, own_M: Ints) -> Prior: ...
-    def expand(self, params_MP: Array, at: Points, cap_M: Array) -> tuple[Array, Jacobian]: ...
-    def evaluate(
-        self, params_MP: Array, at: Points, cap_M: Array, want_jacobian: bool
-    ) -> tuple[Array, Array | None]: ...
-    def gradient(self, params_MP: Array, mix_BK: Array, at: Points, cap_M: Array) -> Array: ...
+    n_domains: int
+    repeats: bool
+    scalars: tuple[str, ...]
+    n_factors: ClassVar[int]
+    """Each has a weight per training domain."""
 
+    @property
+    def n_params(self) -> int:
+        """Scalars, weights, and log R*."""
+        return len(self.scalars) + self.n_factors * self.n_domains + self.repeats
 
-class Expanded(ABC):
-    """What forms share: losses and Jacobian at once."""
+    @abstractmethod
+    def prior(self, log_median_M: Array, own_M: Ints) -> Prior:
+        """Priors of the parameters in this order."""
 
     @abstractmethod
     def expand(self, params_MP: Array, at: Points, cap_M: Array) -> tuple[Array, Jacobian]:
         """log L (M, B), and what gives the Jacobian (see `fit.Jacobian`)."""
+
+    @abstractmethod
+    def gradient(self, params_MP: Array, mix_BK: Array, at: Points, cap_M: Array) -> Array:
+        """dL/dr (M, B, K)."""
 
     def evaluate(self, params_MP: Array, at: Points, cap_M: Array, want_jacobian: bool) -> tuple[Array, Array | None]:
         """log L (M, B) and d log L / d theta (M, P, B)."""
@@ -71,7 +70,7 @@ class Expanded(ABC):
 
 
 @dataclass(frozen=True)
-class TwoFactors(Expanded):
+class TwoFactors(Form):
     """The general shape; `one_d` only says that be stands on its prior."""
 
     n_domains: int
@@ -79,22 +78,17 @@ class TwoFactors(Expanded):
     repeats: bool = False
     fixed_offset: bool = False
     scalars: tuple[str, ...] = ("E", "A", "al", "B", "be", "b", "e")
-
-    @property
-    def n_params(self) -> int:
-        """Scalars, t and u, and log R*."""
-        return len(self.scalars) + 2 * self.n_domains + self.repeats
+    n_factors = 2
 
     def prior(self, log_median_M: Array, own_M: Ints) -> Prior:
         """Priors of (E, A, al, B, be, b, e, t_1..K, u_1..K)."""
-        scalars = [FLOOR, SIZE_LEVEL, SIZE_POWER, DATA_LEVEL, DATA_POWER, SHARE_POWER, OFFSET]
+        scalars = [FLOOR, *SIZE, *DATA, SHARE_POWER, OFFSET]
         weight_MK = _weight_means(own_M, self.n_domains)
         weights = [weight_MK, SIZE_WEIGHT_SCALE * weight_MK]
         return _prior(scalars, self.scalars, log_median_M, weights, self.repeats)
 
     def expand(self, params_MP: Array, at: Points, cap_M: Array) -> tuple[Array, Jacobian]:
-        """log L (M, B), and what gives the Jacobian (see `fit.Jacobian`)."""
-        E, A, al, B, be, b, e = _scalars(params_MP, 7)
+        E, A, al, B, be, b, e = params_MP[:, :7].T
         t_MK, u_MK = np.split(np.exp(params_MP[:, 7 : 7 + 2 * self.n_domains]), 2, axis=1)
         share_M, b_M, offset_M = sigmoid(E), sigmoid(b), np.exp(e)
         al_M1, be_M1 = np.exp(al)[:, None], np.exp(be)[:, None]
@@ -125,8 +119,7 @@ class TwoFactors(Expanded):
         return np.log(loss_MB), jacobian
 
     def gradient(self, params_MP: Array, mix_BK: Array, at: Points, cap_M: Array) -> Array:
-        """dL/dr (M, B, K)."""
-        _, A, al, B, be, b, e = _scalars(params_MP, 7)
+        _, A, al, B, be, b, e = params_MP[:, :7].T
         t_MK, u_MK = np.split(np.exp(params_MP[:, 7 : 7 + 2 * self.n_domains]), 2, axis=1)
         slope_MBK = np.zeros((len(params_MP), *mix_BK.shape))
         _, worn = _worn(params_MP, at, self.repeats)
@@ -143,7 +136,7 @@ class TwoFactors(Expanded):
 
 
 @dataclass(frozen=True)
-class OneFactor(Expanded):
+class OneFactor(Form):
     """The shape for one size, or for several told apart by A and al alone (`sized`); with `one_d` also B, be stand on
     their priors (effective data law)."""
 
@@ -153,24 +146,18 @@ class OneFactor(Expanded):
     sized: bool = False
     fixed_offset: bool = False
     scalars: tuple[str, ...] = ("E", "A", "al", "B", "be", "C", "q", "b", "e")
-
-    @property
-    def n_params(self) -> int:
-        """Scalars, t, and log R*."""
-        return len(self.scalars) + self.n_domains + self.repeats
+    n_factors = 1
 
     def prior(self, log_median_M: Array, own_M: Ints) -> Prior:
         """Priors of (E, A, al, B, be, C, q, b, e, t_1..K)."""
-        data = (ONE_D_LEVEL, ONE_D_POWER) if self.one_d else (DATA_LEVEL, DATA_POWER)
-        size = (SIZE_LEVEL, SIZE_POWER) if self.sized else (ONE_SIZE_LEVEL, ONE_SIZE_POWER)
-        mix_power = ONE_D_MIX_POWER if self.one_d else MIX_POWER
+        data, mix_power = (ONE_D, ONE_D_MIX_POWER) if self.one_d else (DATA, MIX_POWER)
+        size = SIZE if self.sized else ONE_SIZE
         scalars = [FLOOR, *size, *data, EXTRA_LEVEL, mix_power, SHARE_POWER, OFFSET]
         weights = [_weight_means(own_M, self.n_domains)]
         return _prior(scalars, self.scalars, log_median_M, weights, self.repeats)
 
     def expand(self, params_MP: Array, at: Points, cap_M: Array) -> tuple[Array, Jacobian]:
-        """log L (M, B), and what gives the Jacobian (see `fit.Jacobian`)."""
-        E, A, al, B, be, C, q, b, e = _scalars(params_MP, 9)
+        E, A, al, B, be, C, q, b, e = params_MP[:, :9].T
         t_MK = np.exp(params_MP[:, 9 : 9 + self.n_domains])
         share_M, b_M, offset_M = sigmoid(E), sigmoid(b), np.exp(e)
         al_M1, be_M1, q_M1 = np.exp(al)[:, None], np.exp(be)[:, None], np.exp(q)[:, None]
@@ -202,8 +189,7 @@ class OneFactor(Expanded):
         return np.log(loss_MB), jacobian
 
     def gradient(self, params_MP: Array, mix_BK: Array, at: Points, cap_M: Array) -> Array:
-        """dL/dr (M, B, K)."""
-        _, A, al, B, be, C, q, b, e = _scalars(params_MP, 9)
+        _, A, al, B, be, C, q, b, e = params_MP[:, :9].T
         t_MK, (_, worn) = np.exp(params_MP[:, 9 : 9 + self.n_domains]), _worn(params_MP, at, self.repeats)
         log_F_MB, by_r_MBK = log_factor_slope(
             mix_BK, t_MK, np.exp(e), sigmoid(b), worn, at.log_d_B if self.fixed_offset else None
@@ -215,10 +201,6 @@ class OneFactor(Expanded):
         q_M1 = np.exp(q)[:, None]
         part_MB = (size_MB + data_MB + np.exp(C)[:, None]) * np.exp(-q_M1 * log_F_MB)
         return np.asarray(-(q_M1 * part_MB)[..., None] * by_r_MBK)
-
-
-def _scalars(params_MP: Array, n: int) -> tuple[Array, ...]:
-    return tuple(params_MP[:, i] for i in range(n))
 
 
 def _once(x_B: Array) -> Array:
@@ -250,11 +232,7 @@ def own_weights(own_M: Ints, n_domains: int, other: float, unknown: float) -> Ar
 
 
 def _prior(
-    scalars: list[tuple[float, float]],
-    names: tuple[str, ...],
-    log_median_M: Array,
-    weights: list[Array],
-    repeats: bool,
+    scalars: list[tuple[float, float]], names: tuple[str, ...], log_median_M: Array, weights: list[Array], repeats: bool
 ) -> Prior:
     level_P = np.array([name in ("A", "B", "C") for name in names], dtype=np.float64)
     mean_MP = np.array([mean for mean, _ in scalars]) + log_median_M[:, None] * level_P

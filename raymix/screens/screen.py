@@ -10,10 +10,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -95,8 +95,7 @@ class Screen:
         if self.as_json:
             keys = ("total", "done", "failed", "running", "best", "eta_seconds")
             known = {key: getattr(progress, key) for key in keys}
-            print(json.dumps({"event": event, **known}), flush=True, file=self._out)
-            return
+            return print(json.dumps({"event": event, **known}), flush=True, file=self._out)
         if self._bar is None:
             self._start_bar("trials", progress.total)
         if self._bar is not None:
@@ -108,8 +107,7 @@ class Screen:
         """The end of a study."""
         self._stop_bar()
         if self.as_json:
-            print(json.dumps({"event": "finished", "study": study.store.where, **found.to_json()}), flush=True)
-            return
+            return print(json.dumps({"event": "finished", "study": study.store.where, **found.to_json()}), flush=True)
         law = found.law
         self.answer(
             found,
@@ -136,8 +134,7 @@ class Screen:
     def plan(self, space: SearchSpace, found: Plan) -> None:
         """A plan."""
         if self.as_json:
-            print(json.dumps(found.to_json()))
-            return
+            return print(json.dumps(found.to_json()))
         table = Table("rung", "tokens", "trials", "FLOPs a trial", "seconds a trial", title="Trials")
         for rung in found.rungs:
             size = f"{human(rung.n_params)} ({rung.shape}){', confirmation' if rung.purpose == 'confirm' else ''}"
@@ -160,10 +157,8 @@ class Screen:
     def corpus(self, found: Corpus) -> None:
         """A prepared corpus."""
         if self.as_json:
-            print(
-                json.dumps({"path": str(found.path), "hash": found.hash, "vocab": found.vocab, "tokens": found.tokens})
-            )
-            return
+            facts = {"path": str(found.path), "hash": found.hash, "vocab": found.vocab, "tokens": found.tokens}
+            return print(json.dumps(facts))
         table = Table(named("domain"), "train tokens", title=f"{found.path}")
         for name, tokens in found.tokens.items():
             table.add_row(Text(name), human(tokens))
@@ -172,13 +167,8 @@ class Screen:
     def _start_bar(self, name: str, total: float | None) -> None:
         if self.as_json or not self.console.is_terminal:
             return
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
+        words, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+        columns = SpinnerColumn(), words, BarColumn(), TimeElapsedColumn(), note
         self._bar = Progress(*columns, console=self.console, transient=True)
         self._task = self._bar.add_task(name, total=total, note="")
         self._bar.start()
@@ -187,6 +177,30 @@ class Screen:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def show_costs(
+    screen: Screen, money: Mapping[str, Any] | None, budgets: Sequence[Mapping[str, Any]], noise: str, unit: str
+) -> None:
+    """Tables of `Money.to_json()` and of `Budgeted.to_json()`; `unit` is that of the objective."""
+    if money is not None:
+        title = f"Money: {money['workers']} x {money['instance']}, {money['cloud']} {money['region']}"
+        table = Table("rung", "trials", "hours", "on demand", "spot", "preemptions", title=title)
+        for rung in money["rungs"]:
+            costs = (f"{money['currency']} {rung[kind]:.2f}" for kind in ("on_demand", "spot"))
+            size, hours = human(rung["n_params"]), f"{rung['hours']:.2f}"
+            table.add_row(size, str(rung["trials"]), hours, *costs, f"{rung['preemptions']:.2f}")
+        screen.console.print(table)
+        total = f"{money['currency']} {money['on_demand']:.2f} on demand, {money['spot']:.2f} on spot, head included"
+        hours = (
+            f"{money['hours']:.1f} {'GPU' if money['gpu'] else 'machine'} hours, {money['wall_hours']:.1f} on the clock"
+        )
+        source = f"prices of {money['date']}, see {money['source']}; spot prices move"
+        screen.say(f"{total}; {hours} ({money['basis']}; {source}).")
+    table = Table("trials of the search", f"resolve a gain of ({unit}, 90%)", title=f"What a budget resolves ({noise})")
+    for budget in budgets:
+        table.add_row(Text(str(budget["trials"])), f"{budget['resolves']:.4f}")
+    screen.console.print(table)
 
 
 def _note(progress: RunProgress) -> str:
@@ -212,14 +226,9 @@ def mixture_table(found: Recommendation) -> Table:
     title = TITLES.get(found.verdict["answer"].partition(":")[0], "Optimum under the law, not recommended,")
     table = Table(named("domain"), "share", "near-optimal", "epochs", reference, title=f"{title} at {size}")
     for name, share in found.mixture.items():
-        near, epochs = found.near_optimal[name], found.epochs[name]
-        table.add_row(
-            Text(name),
-            f"{share:.1%}",
-            f"{near['low']:.1%} - {near['high']:.1%}",
-            "?" if epochs is None else f"{epochs:.2f}",
-            f"{found.baselines[reference].mixture[name]:.1%}",
-        )
+        near, today = found.near_optimal[name], found.baselines[reference].mixture[name]
+        may = f"{near['low']:.1%} - {near['high']:.1%}"
+        table.add_row(Text(name), f"{share:.1%}", may, figure(found.epochs[name]), f"{today:.1%}")
     return table
 
 

@@ -1,7 +1,5 @@
 """What a person sees of a study on its way: how far it is, and what was asked and is not told yet."""
 
-from __future__ import annotations
-
 import json
 import shlex
 

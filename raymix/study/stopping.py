@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from raymix.design import rungs
-from raymix.design.numbering import nearest_rung
+from raymix.design.schedule import nearest_rung
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace

@@ -1,11 +1,10 @@
 """The contract of designers: `check_designer(make)` for ours and for yours."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
 import numpy as np
+from numpy.random import Generator, default_rng
 
 from raymix.design import Designer, Proposal, Recommender
 from raymix.observations import Observations
@@ -28,27 +27,24 @@ def check_designer(
         designer = make(space)
         for name, table in tables(space, seed):
             where = f"{space.name}, {name}"
-            pending = designer.suggest(table, [], 3, _rng(seed))
-            following = designer.suggest(table, pending, 2, _rng(seed + 1))
+            pending = designer.suggest(table, [], 3, default_rng(seed))
+            following = designer.suggest(table, pending, 2, default_rng(seed + 1))
             _check_inside(space, pending, 3, where)
             _check_inside(space, following, 2, where)
             _check_no_duplicate(pending, following, where)
             _check_no_duplicate(_tried(space, table), pending, where)
-            again = make(space).suggest(table, [], 3, _rng(seed))
+            again = make(space).suggest(table, [], 3, default_rng(seed))
             assert fingerprint(pending) == fingerprint(again), f"{where}: same table, pending and seed, other proposals"
             if isinstance(designer, Recommender):
-                _check_recommendation(space, designer, table, where)
+                found_K = designer.recommend(table)
+                assert space.polytope().contains(found_K, 1e-9)[0], f"{where}: recommended {found_K} lies outside"
 
 
 def check_many(make: Callable[[SearchSpace], Designer], n: int = 20, seed: int = 0) -> None:
-    """More proposals at once than a round has, the first ones and later ones: all inside, no two alike.
-
-    Raises:
-        AssertionError: as `check_designer`.
-    """
+    """More proposals at once than a round has, first and later ones: all inside, no two alike; else AssertionError."""
     for name, table in tables(space_of("two", 2), seed):
         space = space_of("two", 2)
-        found = make(space).suggest(table, [], n, _rng(seed))
+        found = make(space).suggest(table, [], n, default_rng(seed))
         _check_inside(space, found, n, name)
         keys = [_key(proposal) for proposal in found]
         assert len(set(keys)) == n, f"{name}: {n - len(set(keys))} of {n} proposals repeat another"
@@ -56,7 +52,7 @@ def check_many(make: Callable[[SearchSpace], Designer], n: int = 20, seed: int =
 
 def fingerprint(proposals: list[Proposal]) -> tuple[tuple[bytes, float, float, int], ...]:
     """All that proposals are, to the last bit."""
-    return tuple((p.mixture_K.tobytes(), *p.scale, p.seed) for p in proposals)
+    return tuple(_key(proposal) for proposal in proposals)
 
 
 def _check_inside(space: SearchSpace, proposals: list[Proposal], n: int, where: str) -> None:
@@ -71,11 +67,6 @@ def _check_no_duplicate(taken: list[Proposal], following: list[Proposal], where:
     keys = {_key(proposal) for proposal in taken}
     for proposal in following:
         assert _key(proposal) not in keys, f"{where}: {proposal.mixture_K} is pending or tried already"
-
-
-def _check_recommendation(space: SearchSpace, designer: Recommender, table: Observations, where: str) -> None:
-    found_K = designer.recommend(table)
-    assert space.polytope().contains(found_K, 1e-9)[0], f"{where}: recommended {found_K} lies outside the polytope"
 
 
 def _tried(space: SearchSpace, table: Observations) -> list[Proposal]:
@@ -125,7 +116,7 @@ def space_of(name: str, k: int, max_share: float = 1.0, **changes: object) -> Se
 def tables(space: SearchSpace, seed: int = 0) -> Iterator[tuple[str, Observations]]:
     """Nothing yet; every trial failed; a dozen trials, some failed, some losses missing."""
     yield "empty table", _table(space, [])
-    rng = _rng(seed)
+    rng = default_rng(seed)
     mix_BK = rng.dirichlet(np.ones(len(space.domains)), size=12)
     yield "all failed", _table(space, [_row(space, i, mix_BK[i], None, "failed") for i in range(12)])
     rows = [_row(space, i, mix_BK[i], rng, "failed" if i % 5 == 4 else "done") for i in range(12)]
@@ -136,7 +127,7 @@ def tables(space: SearchSpace, seed: int = 0) -> Iterator[tuple[str, Observation
     yield "an eval domain never measured", _table(space, rows)
 
 
-def _row(space: SearchSpace, i: int, mix_K: Array, rng: np.random.Generator | None, status: str) -> dict[str, object]:
+def _row(space: SearchSpace, i: int, mix_K: Array, rng: Generator | None, status: str) -> dict[str, object]:
     scale = space.ladder[i % len(space.ladder)].scale
     row: dict[str, object] = {"trial_id": f"t{i}", "status": status, "reason": "died" if status == "failed" else ""}
     row |= {"n_params": scale.n_params, "n_tokens": scale.n_tokens}
@@ -149,7 +140,3 @@ def _row(space: SearchSpace, i: int, mix_K: Array, rng: np.random.Generator | No
 
 def _table(space: SearchSpace, rows: list[dict[str, object]]) -> Observations:
     return Observations.from_rows(rows, space.domain_names, space.eval_names)
-
-
-def _rng(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)

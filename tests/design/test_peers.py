@@ -21,7 +21,7 @@ from raymix.design import (
 )
 from raymix.design.learned import learn
 from raymix.design.model_free import point_of_ratios, point_of_spacings, ratios, spacings
-from raymix.design.numbering import numbered
+from raymix.design.schedule import numbered
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace

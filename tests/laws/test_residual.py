@@ -7,8 +7,10 @@ import pytest
 
 from raymix.laws import ResidualGP, TiedUnion
 from raymix.laws.process import (
+    AT_ONCE,
     LEAST,
     PRIOR_MEAN_H,
+    Mean,
     Sites,
     hyper_cost,
     mixture_kernel,
@@ -17,7 +19,6 @@ from raymix.laws.process import (
     solve,
     stretches,
 )
-from raymix.laws.process_mean import AT_ONCE, Mean
 from raymix.laws.rows import whole_runs
 from raymix.testing import synthetic_runs
 
