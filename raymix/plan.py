@@ -203,11 +203,13 @@ def _range(polytope: simplex.Polytope) -> tuple[Array, Array]:
 
 def _warnings(space: SearchSpace, corpus: Corpus, domains: list[DomainPlan]) -> list[str]:
     out = below_ladder(space, space.target)
-    if any(shorter_rungs(space, rung) for rung in rungs(space)):
+    if len(rungs(space)) > 1:
         out.append(
-            "a good trial may go on to the longer rung of its size and then costs the added tokens alone: this is the "
-            "most that so many trials cost, and a budget in FLOPs or hours may pay for more of them"
+            "the searcher chooses the rung of each trial by what it tells per FLOP, from the losses; trials per rung are "
+            "counted here by a fixed schedule, mostly a dearer one: a budget in FLOPs or hours may pay for more trials"
         )
+    if any(shorter_rungs(space, rung) for rung in rungs(space)):
+        out.append("a good trial may go on to the longer rung of its size and then costs the added tokens alone")
     for domain in domains:
         if domain.prior_epochs_target > REPEATED:
             out.append(f"{domain.name}: the prior repeats it {domain.prior_epochs_target:.1f} times at the target")

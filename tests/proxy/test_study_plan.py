@@ -90,8 +90,12 @@ def test_a_target_below_every_proxy_is_questioned(corpus: Corpus, with_budget: C
 def test_trials_that_may_go_on_are_counted_in_full_and_that_is_said(
     corpus: Corpus, with_budget: Callable[..., SearchSpace], promote: bool, says: bool
 ) -> None:
-    given = with_budget({"trials": 6}).model_dump(mode="json", exclude_none=True)
+    one_rung = with_budget({"trials": 6})
+    given = one_rung.model_dump(mode="json", exclude_none=True)
     lengths = [{"n_params": 2e4, "n_tokens": n} for n in (1024, 2048)]
     recipe = {**given["recipe"], "promote": promote, "schedule": "constant"}
     space = SearchSpace.parse({**given, "ladder": lengths, "recipe": recipe}).with_available(corpus.tokens)
-    assert any("may go on" in warning for warning in plan(space, corpus, slots=1).warnings) == says
+    said = plan(space, corpus, slots=1).warnings
+    assert any("may go on" in warning for warning in said) == says
+    assert any("the searcher chooses the rung" in warning for warning in said)
+    assert not any("the searcher" in warning for warning in plan(one_rung, corpus, slots=1).warnings)
