@@ -205,8 +205,8 @@ def _warnings(space: SearchSpace, corpus: Corpus, domains: list[DomainPlan]) -> 
     out = below_ladder(space, space.target)
     if len(rungs(space)) > 1:
         out.append(
-            "the searcher chooses the rung of each trial by what it tells per FLOP, from the losses; trials per rung are "
-            "counted here by a fixed schedule, mostly a dearer one: a budget in FLOPs or hours may pay for more trials"
+            "the searcher chooses the rung of each trial by what it tells per FLOP; here they are counted by a fixed "
+            "schedule, mostly a dearer one: a budget in FLOPs or hours may pay for more trials"
         )
     if any(shorter_rungs(space, rung) for rung in rungs(space)):
         out.append("a good trial may go on to the longer rung of its size and then costs the added tokens alone")
