@@ -121,7 +121,10 @@ def _rung(space: SearchSpace, corpus: Corpus, scale: Scale, seconds: float | Non
     """A scale without trials yet; what one takes is measured, unless it is known."""
     shape = resolve(space.recipe, *scale, corpus.vocab, space.folder)
     words = f"{shape.family}, {shape.n_layers} layers, width {shape.width}"
-    seconds = seconds_per_step(shape, TIMED_STEPS) * shape.n_steps if seconds is None else seconds
+    if seconds is None:
+        read = space.recipe.eval_tokens * len(space.eval_domains) * len(shape.checkpoint_steps)
+        steps = shape.n_steps + read / shape.tokens_per_step / 3  # a forward is a third of a training pass
+        seconds = seconds_per_step(shape, TIMED_STEPS) * steps
     return RungPlan(shape.n_params, scale.n_tokens, words, 0, shape.flops_per_token * scale.n_tokens, seconds)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from raymix.corpus import Corpus
 from raymix.plan import RungPlan, _wall, plan
+from raymix.proxy import resolve
 from raymix.space import SearchSpace
 from raymix.study.budget import CLOSE
 from tests import worlds
@@ -69,6 +70,16 @@ def test_what_a_search_limited_in_trials_leaves_is_for_confirmation(
 
 def test_without_it_there_is_the_search_alone(corpus: Corpus, with_budget: Callable[..., SearchSpace]) -> None:
     assert [rung.purpose for rung in plan(with_budget({"trials": 6}), corpus, slots=1).rungs] == ["search"]
+
+
+def test_the_time_of_a_trial_counts_its_evaluations(
+    corpus: Corpus, with_budget: Callable[..., SearchSpace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raymix.plan.seconds_per_step", lambda *_: 1.0)
+    space = with_budget({"trials": 6})
+    shape = resolve(space.recipe, *space.ladder[0].scale, corpus.vocab)
+    steps = 2 * len(shape.checkpoint_steps) * space.recipe.eval_tokens / shape.tokens_per_step  # two eval domains
+    assert plan(space, corpus, slots=1).rungs[0].seconds == pytest.approx(shape.n_steps + steps / 3)
 
 
 def test_two_sizes_of_equal_tokens_take_their_own_time() -> None:
