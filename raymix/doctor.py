@@ -25,7 +25,6 @@ from raymix.clusters.finding import Finding
 NEEDED = ("ray", "torch", "transformers", "datasets", "numpy", "scipy", "pyarrow", "pydantic")
 OPTIONAL = {"aiohttp": "raymix submit to an address: pip install 'raymix[cluster]'"}
 TOKEN = Path.home() / ".ray" / "auth_token"
-HUB = "https://huggingface.co/api/whoami-v2"
 PROBE_BYTES = 8 << 20
 LOW_DISK = 20e9  # bytes
 SECONDS = 15.0  # the longest any answer may take
@@ -77,6 +76,8 @@ def gpus() -> Iterator[Finding]:
     """GPUs and whether they compute in bf16."""
     import torch
 
+    from raymix.proxy.model import computes_in_bf16, pick_device
+
     count = torch.cuda.device_count()
     if not count:
         cores = len(os.sched_getaffinity(0))
@@ -84,16 +85,10 @@ def gpus() -> Iterator[Finding]:
     for i in range(count):
         properties = torch.cuda.get_device_properties(i)
         yield Finding("ok", f"gpu {i}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
-    bf16 = torch.cuda.is_bf16_supported() if count else _cpu_bf16()
-    if bf16:
+    if computes_in_bf16(pick_device()):
         yield Finding("ok", "bf16", "in hardware")
     else:
         yield Finding("warning", "bf16", "not in hardware", "fp32 is used; GPUs of compute capability 8.0 have bf16")
-
-
-def _cpu_bf16() -> bool:
-    flags = Path("/proc/cpuinfo")
-    return flags.is_file() and any(word in flags.read_text() for word in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
 def malloc() -> Iterator[Finding]:
@@ -178,22 +173,30 @@ def reaches(storage: str) -> Iterator[Finding]:
 
 
 def hub_access() -> Iterator[Finding]:
-    """The Hugging Face hub, with the token where there is one (it is never shown)."""
-    secret = os.environ.get("HF_TOKEN")
-    request = urllib.request.Request(HUB, headers={"Authorization": f"Bearer {secret}"} if secret else {})
+    """The Hugging Face hub as its client is set to reach it, with the token where there is one (it is never shown)."""
+    from huggingface_hub import constants, get_token
+
+    if constants.HF_HUB_OFFLINE:
+        remedy = "unset HF_HUB_OFFLINE where text comes from the hub and is not in its cache"
+        yield Finding("warning", "hub", "not asked: HF_HUB_OFFLINE is set", remedy)
+        return
+    secret, hub = get_token(), constants.ENDPOINT
+    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+    request = urllib.request.Request(f"{hub}/api/whoami-v2", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=SECONDS):
-            yield Finding("ok", "hub", "reached, HF_TOKEN accepted")
+            yield Finding("ok", "hub", f"{hub} reached, token accepted")
     except urllib.error.HTTPError as error:
         if error.code in (401, 403) and not secret:
-            yield Finding("ok", "hub", "reached, no HF_TOKEN (public data only)")
+            yield Finding("ok", "hub", f"{hub} reached, no token (public data only)")
         elif error.code in (401, 403):
-            yield Finding("error", "hub", "reached, HF_TOKEN refused", "make a new read token, or unset HF_TOKEN")
+            remedy = "make a new read token, or unset HF_TOKEN (hf auth logout)"
+            yield Finding("error", "hub", f"{hub} reached, token refused", remedy)
         else:
-            yield Finding("warning", "hub", f"answers {error.code}", "try again later")
+            yield Finding("warning", "hub", f"{hub} answers {error.code}", "try again later")
     except OSError as error:
         remedy = "only for text from the hub: check proxy and firewall, or use files and URLs"
-        yield Finding("warning", "hub", f"not reached: {error}", remedy)
+        yield Finding("warning", "hub", f"{hub} not reached: {error}", remedy)
 
 
 def no_cluster() -> Iterator[Finding]:

@@ -126,7 +126,10 @@ def _rung(space: SearchSpace, corpus: Corpus, scale: Scale, seconds: float | Non
     """A scale without trials yet; what one takes is measured, unless it is known."""
     shape = resolve(space.recipe, *scale, corpus.vocab, space.folder)
     words = f"{shape.family}, {shape.n_layers} layers, width {shape.width}"
-    seconds = seconds_per_step(shape, TIMED_STEPS) * shape.n_steps if seconds is None else seconds
+    if seconds is None:
+        read = space.recipe.eval_tokens * len(space.eval_domains) * len(shape.checkpoint_steps)
+        steps = shape.n_steps + read / shape.tokens_per_step / 3  # a forward is a third of a training pass
+        seconds = seconds_per_step(shape, TIMED_STEPS) * steps
     return RungPlan(shape.n_params, scale.n_tokens, words, 0, shape.flops_per_token * scale.n_tokens, seconds)
 
 
@@ -208,11 +211,13 @@ def _range(polytope: simplex.Polytope) -> tuple[Array, Array]:
 
 def _warnings(space: SearchSpace, corpus: Corpus, domains: list[DomainPlan]) -> list[str]:
     out = below_ladder(space, space.target)
-    if any(shorter_rungs(space, rung) for rung in rungs(space)):
+    if len(rungs(space)) > 1:
         out.append(
-            "a good trial may go on to the longer rung of its size and then costs the added tokens alone: this is the "
-            "most that so many trials cost, and a budget in FLOPs or hours may pay for more of them"
+            "the searcher chooses the rung of each trial by what it tells per FLOP; here they are counted by a fixed "
+            "schedule, mostly a dearer one: a budget in FLOPs or hours may pay for more trials"
         )
+    if any(shorter_rungs(space, rung) for rung in rungs(space)):
+        out.append("a good trial may go on to the longer rung of its size and then costs the added tokens alone")
     for domain in domains:
         if domain.prior_epochs_target > REPEATED:
             out.append(f"{domain.name}: the prior repeats it {domain.prior_epochs_target:.1f} times at the target")

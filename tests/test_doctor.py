@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from raymix import doctor
 from raymix.cli import app
 from raymix.doctor import Finding, examine
+from raymix.proxy import model as models
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -36,6 +37,19 @@ def test_every_problem_has_a_remedy(tmp_path: Path) -> None:
         by_name(findings)
     ) | {"gpu"}
     assert list((tmp_path / "store").iterdir()) == []  # the probe is gone
+
+
+def test_bf16_is_what_a_proxy_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that only emulates it says that it supports it; a CPU's flags name instructions that torch does not use."""
+    for has in (True, False):
+        for probe in models.BF16_PROBES:
+            monkeypatch.setattr(f"torch.cpu.{probe}", lambda has=has: has)
+        (found,) = (finding for finding in doctor.gpus() if finding.what == "bf16")
+        assert found.level == ("ok" if has else "warning")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
+    (found,) = (finding for finding in doctor.gpus() if finding.what == "bf16")
+    assert found.level == "warning"
 
 
 def test_a_token_that_others_can_read_is_an_error(tmp_path: Path) -> None:
@@ -68,7 +82,7 @@ def test_storage_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "planted-secret")
     monkeypatch.setenv("HF_TOKEN", "planted-secret")
-    monkeypatch.setattr(doctor, "HUB", "http://127.0.0.1:9/")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert "planted-secret" not in json.dumps([vars(finding) for finding in examine()])
 
 
@@ -89,6 +103,22 @@ def dashboard(request: pytest.FixtureRequest) -> Iterator[tuple[int, str]]:
     yield request.param, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+def test_the_hub_is_asked_where_its_client_asks(
+    dashboard: tuple[int, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, address = dashboard
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)  # HF_ENDPOINT, of a mirror
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    (tmp_path / "token").write_text("planted-secret")  # as `hf auth login` leaves it
+    (found,) = doctor.hub_access()
+    assert found.level == ("ok" if status == 200 else "error") and address in found.found
+    assert "planted-secret" not in json.dumps(vars(found))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (found,) = doctor.hub_access()
+    assert found.level == "warning" and "HF_HUB_OFFLINE" in found.found
 
 
 def test_a_cluster_that_answers_without_a_token_is_an_error(dashboard: tuple[int, str]) -> None:

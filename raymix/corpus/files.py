@@ -118,8 +118,22 @@ def _texts(source: Source, chunk: Chunk) -> Iterator[Document]:
     for path in chunk.paths:
         with named(path), open_file(path) as stream:
             text = stream.read().decode("utf-8-sig").replace("\r\n", "\n")
+            if bare(path).endswith(".json") and _is_lines(source, text):
+                raise SpaceError(
+                    f"{path}: its lines are records with a field {source.text!r}, a .json file is read as one text: "
+                    "name it .jsonl"
+                )
             if text.strip():
                 yield Document(text, text)
+
+
+def _is_lines(source: Source, text: str) -> bool:
+    """Whether a text is rather records, one a line, with the field a source reads: as `datasets` writes .json."""
+    first, _, others = text.partition("\n")
+    try:
+        return others.startswith("{") and source.text in json.loads(first)
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def _lines(source: Source, chunk: Chunk) -> Iterator[Document]:

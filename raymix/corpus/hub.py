@@ -95,7 +95,11 @@ def _load(name: str, config: str | None, split: str, revision: str | None, strea
     root = folder / name
     if (root / "state.json").is_file() or (root / "dataset_dict.json").is_file():
         saved = datasets.load_from_disk(str(root))
-        return saved[split] if isinstance(saved, dict) else saved
+        if isinstance(saved, dict):
+            return saved[split]
+        if split not in ("train", str(saved.split)):
+            raise SpaceError(f"dataset {name!r}: it was saved without splits, so there is no split {split!r} in it")
+        return saved
     full = str(root) if root.is_dir() else name
     found = datasets.load_dataset(full, config, split=split, revision=revision, streaming=streaming)
     return found.reshard() if streaming and hasattr(found, "reshard") and found.num_shards < FEW else found

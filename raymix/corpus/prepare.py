@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -118,6 +119,8 @@ def _locked(staging: Path) -> Iterator[Path]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if getattr(multiprocessing.current_process(), "_inheriting", False):
+                    raise CorpusError("begun anew by a worker of its own, which would wait for it for ever") from None
                 log.warning("another process prepares the same corpus; waiting for it (%s)", staging)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             try:

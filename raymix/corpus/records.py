@@ -51,10 +51,12 @@ def document(record: Mapping[str, Any], source: Source, where: str) -> Document 
 
 
 def field(record: Any, name: str) -> Any:
-    """The value under a dotted name, or ABSENT; a field whose own name has the dot comes first."""
+    """The value under a dotted name, or ABSENT; a field whose own name has the dot comes first, inside null is null."""
     if isinstance(record, Mapping) and name in record:
         return record[name]
     for part in name.split("."):
+        if record is None:
+            return None
         if isinstance(record, str) and record.startswith("{"):
             record = _parsed(record)
         if not isinstance(record, Mapping) or part not in record:

@@ -96,13 +96,17 @@ def pick_device(device: str | None = None) -> torch.device:
 
 
 def dtype_of(shape: ProxyShape, device: torch.device) -> torch.dtype:
-    """The precision asked for; else bfloat16 where the hardware computes in it: emulated it is 100 times slower."""
+    """The precision asked for; else bfloat16 where the hardware computes in it."""
     if shape.precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[shape.precision]
+    return torch.bfloat16 if computes_in_bf16(device) else torch.float32
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the hardware does: emulated it is 100 times slower."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    has_bf16 = any(getattr(torch.cpu, probe, lambda: False)() for probe in BF16_PROBES)
-    return torch.bfloat16 if device.type == "cpu" and has_bf16 else torch.float32
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and any(getattr(torch.cpu, probe, lambda: False)() for probe in BF16_PROBES)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:

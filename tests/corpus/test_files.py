@@ -104,6 +104,14 @@ def test_fields_are_refused_of_a_file_that_is_one_text(tmp_path: Path, key: dict
         read(Source.model_validate({"files": "*.json", **key}), tmp_path)
 
 
+def test_lines_of_records_are_not_read_as_one_text(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"text": "one"}\n{"text": "two"}\n')  # as `datasets` writes to_json
+    with pytest.raises(SpaceError, match=r"a\.json: its lines are records with a field 'text'.*name it \.jsonl"):
+        read(Source(files="a.json"), tmp_path)
+    (tmp_path / "a.json").write_text('{"text": [1,\n{"text": 2}]}\n')
+    assert len(read(Source(files="a.json"), tmp_path)) == 1
+
+
 def test_arrow_files_and_streams_are_read(tmp_path: Path) -> None:
     table = pa.table({"text": TEXTS})
     with pa.ipc.new_file(tmp_path / "file.arrow", table.schema) as writer:

@@ -97,6 +97,10 @@ def test_a_saved_dataset_is_cut_by_rows(tmp_path: Path, monkeypatch: pytest.Monk
     saved.save_to_disk(tmp_path / "saved")
     assert len(list(sources.plan(Source(dataset="saved"), tmp_path))) > 4
     assert read(tmp_path, dataset="saved") == TEXTS
+    saved["train"].save_to_disk(tmp_path / "one")
+    assert read(tmp_path, dataset="one") == TEXTS
+    with pytest.raises(SpaceError, match="saved without splits, so there is no split 'dev'"):
+        read(tmp_path, dataset="one", split="dev")
 
 
 def test_a_changed_local_dataset_is_read_anew_by_the_same_process(

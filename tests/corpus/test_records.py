@@ -63,6 +63,13 @@ def test_text_and_origin_come_from_the_named_fields() -> None:
         document(RECORD, Source(files="x", origin="url"), "here")
 
 
+def test_what_lies_inside_null_is_null() -> None:
+    assert document({"doc": None}, Source(files="x", text="doc.body"), "here") is None
+    assert document({"text": "one", "meta": None}, Source(files="x", origin="meta.url"), "here") == ("one", "one")
+    with pytest.raises(SpaceError, match="no field"):
+        document({"doc": "{broken"}, Source(files="x", text="doc.body"), "here")
+
+
 def test_a_key_that_would_do_nothing_is_refused() -> None:
     for key in ({"config": "x"}, {"dtype": "uint16"}, {"revision": "main"}, {"tokenizer": "gpt2"}):
         with pytest.raises(ValueError, match=f"{next(iter(key))} belongs to a source of"):

@@ -291,6 +291,17 @@ def test_a_worker_that_dies_is_a_clear_error_and_loses_nothing(
     assert prepare(large, tmp_path / "cache", workers=1).hash == prepare(large, tmp_path / "whole", workers=1).hash
 
 
+@pytest.mark.slow
+def test_a_script_whose_workers_begin_it_anew_ends_with_the_reason(large: SearchSpace, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(large.model_dump_json(exclude_none=True))
+    unguarded = textwrap.dedent(KILLED).replace('if __name__ == "__main__":', "if True:")
+    (tmp_path / "unguarded.py").write_text(unguarded)
+    words = [sys.executable, str(tmp_path / "unguarded.py"), str(tmp_path / "space.yaml"), str(tmp_path / "cache")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, start_new_session=True)
+    assert done.returncode == 1
+    assert "a script of yours that lacks its" in done.stderr.splitlines()[-1]
+
+
 def test_a_full_disk_is_named_and_keeps_no_half_of_a_part(
     large: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

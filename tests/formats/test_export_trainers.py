@@ -38,6 +38,15 @@ def test_automodel_gets_the_blend_that_its_domains_have_to_match() -> None:
         export(blend({"web": 1.0, "code": 0.0}), "automodel")
 
 
+def test_megatron_reads_spaces_but_for_its_argument_files() -> None:
+    spaced = blend(paths={"web": ("my data/web.bin",)})
+    assert json.loads(export(spaced, "megatron-split")["blend.json"])["train"][1] == "my data/web"
+    assert "my data/web" in export(spaced, "megatron-core")["blend.py"]
+    assert "my data/web" in export(spaced, "automodel")["automodel.yaml"]
+    with pytest.raises(ExportError, match=r"'my data/web' has a space.*--paths, or export to megatron-split"):
+        export(spaced, "megatron")
+
+
 def test_levanter_draws_many_small_domains_as_recommended() -> None:
     """It rounds the sequences of a domain in a block down, and gives the rest to the largest."""
     rng = np.random.default_rng(0)

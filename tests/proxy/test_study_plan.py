@@ -9,6 +9,7 @@ import pytest
 
 from raymix.corpus import Corpus
 from raymix.plan import RungPlan, _wall, plan
+from raymix.proxy import resolve
 from raymix.space import SearchSpace
 from raymix.study.budget import CLOSE
 from tests import worlds
@@ -71,6 +72,16 @@ def test_without_it_there_is_the_search_alone(corpus: Corpus, with_budget: Calla
     assert [rung.purpose for rung in plan(with_budget({"trials": 6}), corpus, slots=1).rungs] == ["search"]
 
 
+def test_the_time_of_a_trial_counts_its_evaluations(
+    corpus: Corpus, with_budget: Callable[..., SearchSpace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raymix.plan.seconds_per_step", lambda *_: 1.0)
+    space = with_budget({"trials": 6})
+    shape = resolve(space.recipe, *space.ladder[0].scale, corpus.vocab)
+    steps = 2 * len(shape.checkpoint_steps) * space.recipe.eval_tokens / shape.tokens_per_step  # two eval domains
+    assert plan(space, corpus, slots=1).rungs[0].seconds == pytest.approx(shape.n_steps + steps / 3)
+
+
 def test_two_sizes_of_equal_tokens_take_their_own_time() -> None:
     equal = [{"n_params": n_params, "n_tokens": 1e6} for n_params in (1e5, 1e6)]
     parts = [RungPlan(0, 1e6, "", trials, 0.0, seconds) for trials, seconds in ((12, 10.0), (4, 100.0))]
@@ -90,8 +101,12 @@ def test_a_target_below_every_proxy_is_questioned(corpus: Corpus, with_budget: C
 def test_trials_that_may_go_on_are_counted_in_full_and_that_is_said(
     corpus: Corpus, with_budget: Callable[..., SearchSpace], promote: bool, says: bool
 ) -> None:
-    given = with_budget({"trials": 6}).model_dump(mode="json", exclude_none=True)
+    one_rung = with_budget({"trials": 6})
+    given = one_rung.model_dump(mode="json", exclude_none=True)
     lengths = [{"n_params": 2e4, "n_tokens": n} for n in (1024, 2048)]
     recipe = {**given["recipe"], "promote": promote, "schedule": "constant"}
     space = SearchSpace.parse({**given, "ladder": lengths, "recipe": recipe}).with_available(corpus.tokens)
-    assert any("may go on" in warning for warning in plan(space, corpus, slots=1).warnings) == says
+    said = plan(space, corpus, slots=1).warnings
+    assert any("may go on" in warning for warning in said) == says
+    assert any("the searcher chooses the rung" in warning for warning in said)
+    assert not any("the searcher" in warning for warning in plan(one_rung, corpus, slots=1).warnings)

@@ -33,10 +33,12 @@ _FIXED = "sequences of one length, so tokens"
 _ROWS = "rows (samples, documents): converted from tokens by mean tokens per row"
 
 TARGETS: dict[str, Target] = {
-    "hf-datasets": Target(rows.hf_datasets, rows.read_hf_datasets, _ROWS, "probabilities are per row"),
+    "hf-datasets": Target(
+        rows.hf_datasets, rows.listed("interleave.json", "probabilities"), _ROWS, "probabilities are per row"
+    ),
     "ray-data": Target(
         rows.ray_data,
-        rows.read_ray_data,
+        rows.listed("mix.json", "weights"),
         _ROWS,
         "per row; ends with the first dataset that does, as ray.data.MixStoppingCondition(stopping_condition)",
     ),
@@ -70,7 +72,9 @@ TARGETS: dict[str, Target] = {
         "samples are mixed, then packed, and what a filter rejects of a map dataset counts; mix() takes your datasets",
     ),
     "mosaic": Target(rows.mosaic, rows.read_mosaic, _ROWS, "all streams must use proportion; remote is to fill in"),
-    "litdata": Target(rows.litdata, rows.read_litdata, _ROWS, "a pass ends with the first dataset that does"),
+    "litdata": Target(
+        rows.litdata, rows.listed("combined.json", "weights"), _ROWS, "a pass ends with the first dataset that does"
+    ),
     "tinyllama": Target(
         tokens.tinyllama,
         tokens.read_tinyllama,

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import yaml
 
@@ -32,11 +31,6 @@ def hf_datasets(blend: Blend) -> Files:
     return {"interleave.json": as_json(arguments)}
 
 
-def read_hf_datasets(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
-    """Shares of tokens by domain, from the file."""
-    return _listed(json.loads(files["interleave.json"]), "probabilities", blend)
-
-
 def ray_data(blend: Blend) -> Files:
     """`ray.data.Dataset.mix`: target ratios of rows, the first for the dataset itself.
 
@@ -49,11 +43,6 @@ def ray_data(blend: Blend) -> Files:
         "stopping_condition": "stop_on_shortest",
     }
     return {"mix.json": as_json(arguments)}
-
-
-def read_ray_data(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
-    """Shares of tokens by domain, from the file."""
-    return _listed(json.loads(files["mix.json"]), "weights", blend)
 
 
 TORCHTITAN = """# weights are shares of samples
@@ -121,11 +110,6 @@ def litdata(blend: Blend) -> Files:
     return {"combined.json": as_json(arguments)}
 
 
-def read_litdata(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
-    """Shares of tokens by domain, from the file."""
-    return _listed(json.loads(files["combined.json"]), "weights", blend)
-
-
 def llama_factory(blend: Blend) -> Files:
     """LLaMA-Factory: comma-separated names and probabilities of rows."""
     rows = blend.row_shares()
@@ -172,8 +156,14 @@ def read_axolotl(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
     return {name: value / sum(tokens.values()) for name, value in tokens.items()}
 
 
-def _listed(arguments: Mapping[str, list[Any]], weights: str, blend: Blend) -> dict[str, float]:
-    return _tokens(dict(zip(arguments["datasets"], arguments[weights], strict=True)), blend)
+def listed(file: str, weights: str) -> Callable[[Mapping[str, str], Blend], dict[str, float]]:
+    """What reads shares of tokens by domain from a file of datasets and their weights, in one order."""
+
+    def read(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
+        arguments = json.loads(files[file])
+        return _tokens(dict(zip(arguments["datasets"], arguments[weights], strict=True)), blend)
+
+    return read
 
 
 def _tokens(rows_by_path: Mapping[str, float], blend: Blend) -> dict[str, float]:

@@ -17,8 +17,12 @@ LEVANTER_BLOCK = 2**15  # sequences; Levanter takes less than 2^16
 
 
 def megatron(blend: Blend) -> Files:
-    """Megatron-LM `--data-path W PREFIX W PREFIX ...`, as an argument file."""
-    return {"data_path.txt": " ".join(_megatron_list(blend)) + "\n"}
+    """Megatron-LM `--data-path W PREFIX W PREFIX ...`, as an argument file, which is split at spaces."""
+    words = _megatron_list(blend)
+    if split := next((word for word in words if len(word.split()) != 1), None):
+        raise ExportError(f"the path {split!r} has a space, which Megatron's argument files cannot hold: "
+                          "rename it and name it with --paths, or export to megatron-split")  # fmt: skip
+    return {"data_path.txt": " ".join(words) + "\n"}
 
 
 def read_megatron(files: Mapping[str, str], blend: Blend) -> dict[str, float]:
@@ -186,11 +190,8 @@ def _megatron_list(blend: Blend) -> list[str]:
 
 
 def _prefix(blend: Blend, name: str) -> str:
-    """A Megatron prefix: without .bin or .idx, and without spaces, which its argument files cannot hold."""
-    path = blend.path(name).removesuffix(".bin").removesuffix(".idx")
-    if any(character.isspace() for character in path):
-        raise ExportError(f"{name}: the path {path!r} has a space, which Megatron's argument files cannot hold")
-    return path
+    """A Megatron prefix: without .bin or .idx."""
+    return blend.path(name).removesuffix(".bin").removesuffix(".idx")
 
 
 def _pairs(words: list[str], blend: Blend) -> dict[str, float]:
@@ -198,5 +199,5 @@ def _pairs(words: list[str], blend: Blend) -> dict[str, float]:
 
 
 def _by_path(weights: Mapping[str, float], blend: Blend) -> dict[str, float]:
-    names = {blend.path(name).removesuffix(".bin").removesuffix(".idx"): name for name in blend.kept}
-    return {names[path.removesuffix(".bin").removesuffix(".idx")]: weight for path, weight in weights.items()}
+    names = {path: name for name in blend.kept for path in (blend.path(name), _prefix(blend, name))}
+    return {names[path]: weight for path, weight in weights.items()}
