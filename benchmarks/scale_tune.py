@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 from uuid import uuid4
@@ -60,9 +59,15 @@ def run_tune(workers: "Workers", folder: Path) -> None:
         ray.shutdown()
 
 
-NOWHERE = {"hostname": "simulated", "pid": 0, "node_ip": "127.0.0.1"}
-HANDLE = SimpleNamespace(get_auto_filled_metrics=SimpleNamespace(remote=lambda **details: dict(NOWHERE)))
-"""Stands for an actor handle, of which Tune asks where it runs."""
+class Handle:
+    """Stands for an actor handle, of which Tune asks where it runs."""
+
+    def __init__(self) -> None:
+        self.get_auto_filled_metrics = self
+
+    def remote(self, **details: Any) -> dict[str, Any]:
+        """Nowhere."""
+        return {"hostname": "simulated", "pid": 0, "node_ip": "127.0.0.1"}
 
 
 class SimulatedActors:
@@ -92,7 +97,7 @@ class SimulatedActors:
     def _start_some(self) -> None:
         while self._pending and len(self._live_actors_to_ray_actors_resources) < self._workers.slots:
             actor = self._pending.pop(0)
-            self._live_actors_to_ray_actors_resources[actor] = (HANDLE, None)
+            self._live_actors_to_ray_actors_resources[actor] = (Handle(), None)
             self._workers.first_start = self._workers.first_start or time.monotonic()
             actor._on_start(actor)
 

@@ -76,7 +76,11 @@ class Polytope:
 
 
 def vertex_along(polytope: Polytope, cost_K: Array) -> Array:
-    """The point that minimises cost_K . w (Frank-Wolfe's linear oracle); ValueError where the polytope is empty."""
+    """The point of the polytope that minimises cost_K . w (the linear oracle of Frank-Wolfe).
+
+    Raises:
+        ValueError: the polytope is empty.
+    """
     if len(polytope.limit_G) == 0:
         return _fill(polytope, np.argsort(cost_K, kind="stable"))
     from scipy.optimize import linprog
@@ -110,7 +114,11 @@ def _fill(polytope: Polytope, order: NDArray[np.int64]) -> Array:
 
 
 def interior_point(polytope: Polytope) -> Array:
-    """A point as far from every inequality as can be (a linear programme); ValueError where the polytope is empty."""
+    """A point as far from every inequality as the polytope allows (largest common slack; a linear programme).
+
+    Raises:
+        ValueError: the polytope is empty.
+    """
     from scipy.optimize import linprog
 
     K = polytope.n_domains

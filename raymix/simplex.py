@@ -21,7 +21,11 @@ SUM_TOLERANCE = 1e-6  # shares that miss 1 by less are rounding, and are renorma
 
 
 def as_mixture(shares: Sequence[float] | Array, names: Sequence[str]) -> Array:
-    """A checked mixture (K,); ValueError where a share is not finite or below 0, or the sum misses 1 by over 1e-6."""
+    """A checked mixture (K,) that sums to 1 exactly up to rounding.
+
+    Raises:
+        ValueError: a share is not finite or negative, or the sum misses 1 by more than 1e-6.
+    """
     mix_K = np.asarray(shares, float)
     for name, share in zip(names, mix_K, strict=True):
         if not np.isfinite(share) or share < 0:

@@ -166,7 +166,11 @@ class SearchSpace(Frozen):
         return np.full(len(self.domains), 1 / len(self.domains))
 
     def polytope(self, target: Rung | None = None) -> Polytope:
-        """The mixtures allowed: bounds, groups, epoch caps at the target; ValueError says which constraints clash."""
+        """The mixtures allowed: bounds, groups, and epoch caps at the target scale.
+
+        Raises:
+            ValueError: nothing is feasible; the message says which constraints clash.
+        """
         target = target or self.target
         max_epochs = getattr(target, "max_epochs", None) or self.target.max_epochs
         return allowed(self.domains, self.constraints.groups, self._fixed(), max_epochs, target.n_tokens)
@@ -198,7 +202,11 @@ class SearchSpace(Frozen):
         return fixed_K, 1 - sum(tokens for tokens, _ in parts)
 
     def mixture(self, shares: Mapping[str, float]) -> Array:
-        """A `{domain: share}` mapping as an array (K,); domains left out are 0; ValueError where it is no mixture."""
+        """A `{domain: share}` mapping as a checked array (K,); domains left out are 0.
+
+        Raises:
+            ValueError: an unknown domain, a negative or non-finite share, or a sum other than 1.
+        """
         for name in shares:
             if name not in self.domain_names:
                 raise ValueError(f"{name!r} is not a domain of {self.name!r} ({', '.join(self.domain_names)})")

@@ -39,7 +39,11 @@ def seen(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def stages(rows: Sequence[Stage]) -> list[Stage]:
-    """The stages behind cumulative rows: `seen`, backwards; ValueError as `this_stage`."""
+    """The stages behind cumulative rows: `seen`, backwards.
+
+    Raises:
+        ValueError: as `this_stage`.
+    """
     before = [Stage(np.zeros_like(row.mixture_K), 0.0) for row in rows[:1]]
     return [this_stage(start, end) for start, end in zip([*before, *rows[:-1]], rows, strict=True)]
 

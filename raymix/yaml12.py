@@ -74,7 +74,11 @@ for _type, _pattern, _first in (
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a mapping; SpaceError where it is missing, not YAML, or not a mapping."""
+    """A YAML file as a mapping.
+
+    Raises:
+        SpaceError: the file is missing, not YAML, or not a mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -26,7 +26,11 @@ Values = Callable[[Array], Array]  # mix_BK -> (B,)
 
 
 def many_starts(values: Values, polytope: Polytope, natural_K: Array, seed: int = 0) -> Array:
-    """The best mixture (K,) found; ValueError where the polytope has groups: bounds are all this search keeps."""
+    """The best mixture (K,) found.
+
+    Raises:
+        ValueError: the polytope has groups; bounds are all this search keeps.
+    """
     if len(polytope.limit_G):
         raise ValueError("the true optimum of a world is searched inside bounds; groups are not supported")
     start_SK = _starts(values, polytope, natural_K, np.random.default_rng(seed))

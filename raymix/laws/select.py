@@ -92,8 +92,10 @@ def cross_validate_sizes(
 def mixture_folds(mix_BK: Array, folds: int | Literal["loo"], seed: int) -> Ints:
     """The fold of every row: equal mixtures fall in the same fold, folds are as even as can be.
 
-    The order of rows changes nothing, nor does that of domains unless two have all the same shares. ValueError where
-    there are fewer than two distinct mixtures or folds.
+    The order of rows changes nothing, nor does that of domains unless two have all the same shares.
+
+    Raises:
+        ValueError: there are fewer than two distinct mixtures or folds.
     """
     mixture_B = mixture_numbers(mix_BK)
     n_mixtures = int(mixture_B.max()) + 1

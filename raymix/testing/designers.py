@@ -41,7 +41,11 @@ def check_designer(
 
 
 def check_many(make: Callable[[SearchSpace], Designer], n: int = 20, seed: int = 0) -> None:
-    """More proposals at once than a round has, first and later ones: all inside, no two alike; else AssertionError."""
+    """More proposals at once than a round has, the first ones and later ones: all inside, no two alike.
+
+    Raises:
+        AssertionError: as `check_designer`.
+    """
     for name, table in tables(space_of("two", 2), seed):
         space = space_of("two", 2)
         found = make(space).suggest(table, [], n, default_rng(seed))
