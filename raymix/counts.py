@@ -1,7 +1,5 @@
 """Large counts as a person says them: 7B parameters, 2T tokens."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Is this machine fit to run studies, and is that cluster? Each question is one function; each answer has a remedy."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

@@ -12,8 +12,6 @@ from. A failed, stopped or NaN trial is a row with a status and a reason; it is 
 number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Letters: B rows, K training domains, M eval domains.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,7 +53,7 @@ class Observations:
         domains: Sequence[str],
         eval_domains: Sequence[str],
         metrics: Sequence[str] = (),
-    ) -> Observations:
+    ) -> "Observations":
         """From dictionaries keyed by column names; missing numbers become NaN.
 
         Raises:
@@ -74,7 +72,7 @@ class Observations:
         domains: Sequence[str],
         eval_domains: Sequence[str],
         metrics: Sequence[str] = (),
-    ) -> Observations:
+    ) -> "Observations":
         """From rows already in order: their labels, and their numbers in the order of `number_columns`.
 
         Raises:
@@ -89,7 +87,7 @@ class Observations:
         return cls._checked(pa.table(columns), tuple(domains), tuple(eval_domains))
 
     @classmethod
-    def read(cls, src: str | Path) -> Observations:
+    def read(cls, src: str | Path) -> "Observations":
         """A table in the exchange form, row by row; columns that the form does not know are left out with a warning.
 
         Args:
@@ -120,7 +118,7 @@ class Observations:
         return found
 
     @classmethod
-    def _checked(cls, table: pa.Table, domains: tuple[str, ...], eval_domains: tuple[str, ...]) -> Observations:
+    def _checked(cls, table: pa.Table, domains: tuple[str, ...], eval_domains: tuple[str, ...]) -> "Observations":
         if table.num_rows:
             table = renormalised(table, domains)
             check_rows(table, domains)
@@ -133,12 +131,12 @@ class Observations:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Observations:
+    def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "Observations":
         """The rows of a boolean mask or an index array."""
         index = np.flatnonzero(rows) if rows.dtype == bool else rows
         return Observations(self.table.take(pa.array(index, pa.int64())), self.domains, self.eval_domains)
 
-    def minimising(self, metrics: Iterable[Metric]) -> Observations:
+    def minimising(self, metrics: Iterable[Metric]) -> "Observations":
         """With a column `loss/<name>` for each of these metrics that has none: what is minimised in its place.
 
         Raises:
@@ -152,7 +150,7 @@ class Observations:
                 names = (*names, metric.name)
         return Observations(table, self.domains, names)
 
-    def usable(self) -> Observations:
+    def usable(self) -> "Observations":
         """Rows with at least one finite positive loss, of checkpoints or finished trials: what a law may see.
 
         A loss that is not positive and finite is NaN in them.
@@ -176,7 +174,7 @@ class Observations:
             raise ValueError(f"trial {self.trial_ids[b]}: unique/{name} is {said:g}, and {share:.3g} of the run was "
                              "drawn from it: it must be at least 1, or empty where nobody knows")  # fmt: skip
 
-    def last(self) -> Observations:
+    def last(self) -> "Observations":
         """The row with the most tokens of every trial, in order of first appearance."""
         rows = np.arange(len(self))
         order = np.lexsort((-rows, self.scale_B2[:, 1], self.run_B))  # of two with as many tokens the first

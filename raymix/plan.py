@@ -3,8 +3,6 @@
 Trials and FLOPs follow from the space; seconds are measured: a few steps of each rung's proxy on this machine.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace

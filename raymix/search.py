@@ -7,8 +7,6 @@ A trial that a scheduler stops (ASHA, say) is a row `stopped`, and its checkpoin
 with all that was known.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -4,8 +4,6 @@ CSV and TSV (also .gz) stay text until a column is asked for as numbers; Parquet
 counted from 1 below the header.
 """
 
-from __future__ import annotations
-
 import csv
 import difflib
 import gzip

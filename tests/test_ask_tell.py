@@ -1,7 +1,5 @@
 """Ask and tell as somebody else's trainer does it: several processes at once, odd words, slips of numbers."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Callable

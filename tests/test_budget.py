@@ -1,7 +1,5 @@
 """What a study may spend: counted from its records, in trials, FLOPs, hours of trials and hours."""
 
-from __future__ import annotations
-
 import gc
 import math
 import weakref

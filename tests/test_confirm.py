@@ -1,7 +1,5 @@
 """Confirmation: the proposal and baselines on the same seeds, predicted beside confirmed."""
 
-from __future__ import annotations
-
 import json
 import zlib
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The critical share of original data is found where it is known, and stages survive the way to the table and back."""
 
-from __future__ import annotations
-
 import csv
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs that stand in a table twice are one measurement; replicates are two."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The doctor: every line has a level, every problem a remedy, and no answer is an exception."""
 
-from __future__ import annotations
-
 import http.server
 import json
 import threading

@@ -1,7 +1,5 @@
 """What was really trained on: tokens drawn that miss the proposal, and changes of a space, in words."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

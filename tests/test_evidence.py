@@ -1,7 +1,5 @@
 """Observations of other studies: what of them is still valid when domains change, and what is said of the rest."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Numbers beside the losses as objectives: reported by anybody's trainer, recorded, fitted, minimised or maximised."""
 
-from __future__ import annotations
-
 import csv
 import re
 from pathlib import Path

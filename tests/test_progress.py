@@ -1,7 +1,5 @@
 """What is said to be left follows from what this run trained, and nothing else."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

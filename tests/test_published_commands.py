@@ -1,7 +1,5 @@
 """Published answers from the shell: the critical share of continual pre-training, and AutoScale from its runs on."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """Intervals of losses, objectives and gains: what two mixtures share cancels, draws only say how wide; verdicts."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A Tuner of somebody's own that is killed and restored: the searcher knows again what it knew."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What machines read is nothing but ours."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """`MixtureSearch` inside somebody's own Tuner, on real Ray, with a trainable that raymix has never seen."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import threading

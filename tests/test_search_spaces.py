@@ -1,7 +1,5 @@
 """The spaces that ship: each is valid and sane, is in the table, and has a tiny twin that runs offline."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Trials trained as one: which of them, and what the searcher makes of their results."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

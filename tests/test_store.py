@@ -1,7 +1,5 @@
 """Records: durable, ordered, checked; one writer."""
 
-from __future__ import annotations
-
 import errno
 import os
 import pickle

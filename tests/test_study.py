@@ -1,7 +1,5 @@
 """Ask and tell: a study with somebody else's trainer, in Python and from the shell."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

@@ -1,7 +1,5 @@
 """Small spaces and a synthetic trainer for tests that need a study but no proxies."""
 
-from __future__ import annotations
-
 import zlib
 from typing import Any
 

@@ -4,8 +4,6 @@ python cluster/lock/make.py cuda > cluster/lock/cuda.txt
 python cluster/lock/make.py cpu INDEX > cluster/lock/cpu.txt        # INDEX: the address of PyTorch's CPU wheels
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

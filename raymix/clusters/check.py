@@ -4,8 +4,6 @@ Launcher files: Ray's own schema, then the keys below `provider` and `node_confi
 Kubernetes: a strict schema of the keys we use. Slurm: bash reads it, and its directives are known ones.
 """
 
-from __future__ import annotations
-
 import copy
 import difflib
 import re

@@ -4,8 +4,6 @@ The submission id follows from the study: whoever runs the same command meets th
 success, or that a lost head took along, is submitted again, and the study goes on from its records.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib

@@ -4,8 +4,6 @@ Hours come from FLOPs and the utilisation that the price table assumes, not from
 on from its checkpoint: it loses half the time between two, and the start of another machine.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Are the nodes of a cluster alike: what is installed on each, and what time it is there."""
 
-from __future__ import annotations
-
 import platform
 import time
 from collections.abc import Iterator

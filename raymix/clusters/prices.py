@@ -3,8 +3,6 @@
 It is also the list of machines that the cluster files name: which instance carries which GPU.
 """
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Mapping
 from pathlib import Path

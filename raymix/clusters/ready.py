@@ -1,7 +1,5 @@
 """The files in `cluster/`: rendered with nothing given. `python -m raymix.clusters.ready cluster` writes them."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Cluster files from templates: every value that comes from outside is quoted for the language it lands in."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from importlib.metadata import version

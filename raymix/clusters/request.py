@@ -4,8 +4,6 @@ Everything a user must fill in has the value EDIT-ME until it is given with `--o
 is shown by `--dry-run` and never submitted.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping

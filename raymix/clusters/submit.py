@@ -1,7 +1,5 @@
 """`raymix submit`: render, check, start, follow. The same command meets the running job, or continues the study."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from collections.abc import Callable

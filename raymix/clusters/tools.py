@@ -1,7 +1,5 @@
 """The tools that start clusters: kubectl, sbatch and Ray's launcher, as lists of words and never through a shell."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import socket

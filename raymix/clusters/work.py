@@ -1,7 +1,5 @@
 """What travels to a cluster: the space with its settings applied, local text of a modest size, and one command."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass

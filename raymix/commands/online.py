@@ -1,7 +1,5 @@
 """`raymix online`: a published method that changes the mixture while one proxy trains, for comparison."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

@@ -6,8 +6,6 @@
 anything else                          one document a file; small ones share a chunk
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Iterator

@@ -4,8 +4,6 @@ A streamed dataset is read shard by shard (of few Parquet files: row group by ro
 one that is downloaded or saved, by ranges of rows. Columns that nothing asks for are not decoded: there may be images.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager

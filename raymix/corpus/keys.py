@@ -1,7 +1,5 @@
 """What a corpus depends on, as one hash; the sources of a space, and errors that name the domain they belong to."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

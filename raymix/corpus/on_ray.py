@@ -4,8 +4,6 @@ Otherwise (RAYMIX_CACHE is a folder of this machine alone, or no worker is up ye
 found by nobody else, and a cluster that starts from nothing would pay for GPUs that tokenise.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

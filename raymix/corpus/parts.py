@@ -5,8 +5,6 @@ from, its counts and the hashes of the other two. A part without receipt, or wit
 receipt, is made again.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

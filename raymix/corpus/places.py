@@ -4,8 +4,6 @@ A URL's file system is fsspec's; for s3:// and gs:// pyarrow's own, which comes 
 installed. .gz, .bz2 and .zst are unpacked on the way.
 """
 
-from __future__ import annotations
-
 import bz2
 import glob
 import gzip

@@ -5,8 +5,6 @@ text), tokenizer, split rule and format. Parts that are tokenised stay in the ca
 preparation that was killed goes on where it was, and the bytes are the same whoever tokenised what.
 """
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import multiprocessing

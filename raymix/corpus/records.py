@@ -4,8 +4,6 @@ A dotted name lies inside: `meta.set` is the field `set` of the field `meta`, wh
 published data sets have it, JSON text of one.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple

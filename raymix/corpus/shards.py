@@ -8,8 +8,6 @@
 A corpus is written to a temporary folder and renamed when complete, so that it is whole or not there.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

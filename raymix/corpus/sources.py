@@ -5,8 +5,6 @@ came from (docs, comments and code of a module share it), else the field named a
 that equal documents land on the same side.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path

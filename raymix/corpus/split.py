@@ -6,8 +6,6 @@ domain trains on. An origin that is too much of its domain by itself, a huge doc
 domain has others.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """A tokenised source: its parts one after the other, up to its limit, and the table of all its documents."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +25,7 @@ class Stream(NamedTuple):
     """What to do if there is nothing in it."""
 
     @classmethod
-    def of(cls, source: Source, parts: list[Part], dtype: Any) -> Stream:
+    def of(cls, source: Source, parts: list[Part], dtype: Any) -> "Stream":
         """The parts in order; what lies after the document that reaches the source's limit is left out."""
         tables = [part.records() for part in parts]
         records = np.concatenate([*tables, np.empty(0, dtype=COLUMNS)])

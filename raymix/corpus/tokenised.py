@@ -8,8 +8,6 @@ Arrays hold the documents one after the other. Where each begins stands in a .np
 the end-of-text token. An end-of-text token at the end of a document is taken off here and put back when it is written.
 """
 
-from __future__ import annotations
-
 import glob
 import struct
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Either way it is kept as the text of a tokenizer.json, whose hash is part of the corpus.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence

@@ -6,8 +6,6 @@ library: tokenizers that are not of this form, and texts with characters that th
 differently (letters of a Unicode version that only one of them knows).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,7 +41,7 @@ def pattern_of(backend: Any) -> str | None:
     return None
 
 
-def words_of(backend: Any, dtype: Dtype) -> Words | None:
+def words_of(backend: Any, dtype: Dtype) -> "Words | None":
     """The words of a tokenizer, or None where they cannot stand for it."""
     try:
         pattern = regex.compile(pattern_of(backend) or "()")

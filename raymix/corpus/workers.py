@@ -3,8 +3,6 @@
 The parts depend on the sources alone, not on who makes them or in which order they end.
 """
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os

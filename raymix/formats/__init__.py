@@ -9,8 +9,6 @@
 `raymix import FORMAT SRC -o TABLE` calls `import_runs`. A new format is one file and one entry in `FORMATS`.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from pathlib import Path

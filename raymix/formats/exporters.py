@@ -7,8 +7,6 @@
 wrote is a mixture without a study; trainers take that too.
 """
 
-from __future__ import annotations
-
 import inspect
 import shlex
 from collections.abc import Callable, Mapping

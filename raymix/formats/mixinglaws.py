@@ -14,8 +14,6 @@ measured. (trial_id, n_params, n_tokens) is unique: predictions are joined back 
 last of a run have the status `checkpoint`.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterator, Sequence

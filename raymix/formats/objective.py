@@ -4,8 +4,6 @@ A mapping (.json, .yaml, .yml), or a table (.csv, .tsv, .parquet): the names in 
 only column that holds some, or the only one whose name ends in `weight` or `tokens`.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

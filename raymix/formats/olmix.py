@@ -7,8 +7,6 @@ Rows are never paired by their order: the two files need not have the same one. 
 Olmix publishes bits per byte, so give them no law that shares parameters with losses in nats per token.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from fnmatch import fnmatchcase

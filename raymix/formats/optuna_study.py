@@ -8,8 +8,6 @@
 Trials of several sizes are one study: filter by `n_params` before comparing their values.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 The order of the points does not matter: rows come out sorted by size, run and tokens, eval domains by name.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence

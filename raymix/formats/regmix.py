@@ -7,8 +7,6 @@ Shares are rounded to three decimals (sums .996 to 1.003) and renormalised. The 
 Domains and eval domains lose prefix and suffix, so `arxiv` is the same word on both sides.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

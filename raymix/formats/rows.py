@@ -1,7 +1,5 @@
 """From published tables to rows of the observation table: join by id, say what happened to a trial."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -12,8 +12,6 @@ The export is that of the table of runs. Names of runs need not differ there: th
 Losses are taken as nats per token. A run that crashed or never logged a loss stays as a row that says so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ takes its part of it along, and a round that waits asks for nothing. `ray.autosc
 the same and is not used: a request outlives a driver that is killed, and machines would be paid for with nobody there.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import time

@@ -1,7 +1,5 @@
 """What ends a trial, or all of them, before their last token."""
 
-from __future__ import annotations
-
 import logging
 import time
 from typing import Any

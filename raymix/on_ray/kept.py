@@ -1,7 +1,5 @@
 """What trials keep between workers: checkpoints on this machine, copied to the store that the study is in, if any."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Collection

@@ -1,7 +1,5 @@
 """Why a trial's worker is gone. Tune tells its scheduler, which may read it, and its searcher only that it is."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

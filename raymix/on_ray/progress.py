@@ -1,7 +1,5 @@
 """What a person wants to know while a study runs: how far it is, the best mixture so far, the time it will take."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Tune is a scheduler here and its state a cache in a temporary folder: every resu
 searcher knows of it, and `Tuner.restore` is never used. A finished trial is therefore never trained again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

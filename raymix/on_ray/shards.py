@@ -6,8 +6,6 @@ fetched by the others from there too: Ray's object store spreads the load. RAYMI
 the node; it is also how to get shards off a slow shared file system.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import logging

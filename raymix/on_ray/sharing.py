@@ -6,8 +6,6 @@ A compiled step leaves no such gaps, and a large proxy or a stack of small ones 
 to itself. All figures are assumptions, not yet measured on a GPU; `resources` of a rung says otherwise.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping

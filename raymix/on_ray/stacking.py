@@ -7,8 +7,6 @@ large that GPUs stay idle in a round. What was measured is recorded, and a study
 nothing is, and trials are trained one by one. Tested with made-up rates alone: not yet measured on a GPU.
 """
 
-from __future__ import annotations
-
 import gc
 import logging
 import time

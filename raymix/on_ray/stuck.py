@@ -4,8 +4,6 @@ Ray asks a node for a worker once and sets no limit to that wait. Where the answ
 died: an actor pending for minutes beside free cores) the trial would wait for ever, and the study with it.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterable

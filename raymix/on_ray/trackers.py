@@ -5,8 +5,6 @@ per trial. They are told in a thread of their own: a tracker that fails says so 
 holds up a trial.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import os

@@ -5,8 +5,6 @@ go (SIGTERM: a preempted node, a drained pod) saves its run first. One that hang
 is begun again by the searcher.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import json
 import logging

@@ -5,8 +5,6 @@ backward pass is slow in bfloat16 on a CPU (30 ms a layer of 8 x 4 x 256 x 256 p
 block of queries meets the keys up to its own end, with the mask added within the matrix product.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

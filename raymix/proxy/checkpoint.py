@@ -11,8 +11,6 @@ for its predecessor. Nothing here is ever a pickle.
 With a `Mirror` every checkpoint is also copied where other machines see it, and the newest of both places counts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -5,8 +5,6 @@ Compiling costs a time that a short trial does not earn back. On a CPU it was me
 because a graph starts all kernels of a step at once.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -5,8 +5,6 @@ and saves. Gradients are averaged in one message after the backward pass: simple
 node a few percent slower at most. Tested with gloo on CPU processes; with nccl not yet measured on a GPU.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator, Sequence

@@ -5,8 +5,6 @@ names (of every node). That folder is chosen by whoever runs a study and never b
 templates and functions are run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any

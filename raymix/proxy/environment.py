@@ -5,8 +5,6 @@ settings it keeps them, which makes a CPU training loop 20 to 47% faster (measur
 process starts, so whoever starts workers passes them on; setting them later has no effect.
 """
 
-from __future__ import annotations
-
 WORKER_ENV = {
     "MALLOC_MMAP_MAX_": "0",  # never mmap a tensor: its pages would be zeroed anew each time
     "MALLOC_TRIM_THRESHOLD_": "8000000000",  # bytes at the top of the heap that are kept

@@ -5,8 +5,6 @@ An encoder is asked for the same masked tokens of them every time; the masks fol
 Letters: M eval domains.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """GPT-2, Llama and BERT as transformers knows them: their configurations, classes and parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

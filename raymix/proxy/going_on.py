@@ -5,8 +5,6 @@ is to be paid for. What is trained is fixed by the lengths alone. The state that
 time, and where it is lost the run begins anew and ends with the same weights (on a CPU to the last bit).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple

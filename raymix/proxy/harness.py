@@ -5,8 +5,6 @@ The only module that needs the extra `downstream`; imported where a space has a 
 Letters: B pieces scored together, T places.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence

@@ -8,8 +8,6 @@ With p = softmax(h W' + b), row by row: loss = -log p[target], dh = (p - onehot)
 db = sum of (p - onehot). Only an encoder's head has a bias b.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -27,7 +25,7 @@ class HeadGradients(NamedTuple):
     weight: Tensor
     bias: Tensor | None
 
-    def scaled(self, share: float) -> HeadGradients:
+    def scaled(self, share: float) -> "HeadGradients":
         """All of them times `share`."""
         return HeadGradients(self.hidden * share, self.weight * share, None if self.bias is None else self.bias * share)
 

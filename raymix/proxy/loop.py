@@ -4,8 +4,6 @@ A step is: gradients of a batch (in parts, where it does not fit at once), clip,
 same arguments, threads and attention give the same bits, also when one of them was saved and loaded on the way.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from typing import Any

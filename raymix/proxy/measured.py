@@ -3,8 +3,6 @@
 Otherwise two runs of one trial could differ in their last bits, and a killed study end elsewhere than one that was not.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ The body is theirs as it is; the head and its loss are ours (raymix/proxy/head.p
 work of a small model.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from contextlib import AbstractContextManager, nullcontext

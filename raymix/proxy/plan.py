@@ -12,8 +12,6 @@ carried over to the proxy).
 Letters: K training domains.
 """
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 from collections.abc import Sequence
@@ -47,7 +45,7 @@ class Batches:
     shape: ProxyShape
     unique_K: Ints
     """Sequences each domain may draw from."""
-    before: Batches | None = None
+    before: "Batches | None" = None
     """The shorter run that this one goes on from."""
 
     @classmethod
@@ -59,7 +57,7 @@ class Batches:
         seed: int,
         shape: ProxyShape,
         stages: Sequence[Stage] | None = None,
-    ) -> Batches:
+    ) -> "Batches":
         """The plan of a run on the training shards of `corpus`; in stages if given, else as the recipe has it."""
         stages = stages or recipe_stages(space, mixture_K, shape.n_tokens)
         shards = tuple(corpus.train(name) for name in space.domain_names)
@@ -75,7 +73,7 @@ class Batches:
         ]
         return cls(shards, space.domain_names, tuple(stages), seed, shape, np.asarray(unique, dtype=np.int64))
 
-    def after(self, before: Batches, shape: ProxyShape) -> Batches:
+    def after(self, before: "Batches", shape: ProxyShape) -> "Batches":
         """This run as one that goes on from `before`, of the same mixture and seed; `shape` as `going_on` has it."""
         return replace(self, before=before, shape=shape)
 

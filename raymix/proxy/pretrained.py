@@ -4,8 +4,6 @@ A folder, or a name on the hub, with a `config.json` and weights as safetensors.
 read, and no code that comes with a model is ever run.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any

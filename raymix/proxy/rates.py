@@ -3,8 +3,6 @@
 N counts parameters without embeddings, D tokens of the whole run; a batch is in tokens.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 

@@ -6,8 +6,6 @@ on the size alone, and weights are averaged over the last tenth before a checkpo
 run of its own of that length would have given: one trial yields several scales. Other rules: raymix/proxy/rates.py.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

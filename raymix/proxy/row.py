@@ -1,7 +1,5 @@
 """A row of the observation table, from the losses of a proxy after some steps of its plan."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """What a proxy is, once its recipe is resolved: architecture, schedule, cost."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

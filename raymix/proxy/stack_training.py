@@ -4,8 +4,6 @@ The stack has one clock, one checkpoint and one sign of life. A proxy that diver
 place in the stack stays, so that the numbers of the others are the same whatever becomes of it.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field

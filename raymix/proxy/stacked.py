@@ -9,8 +9,6 @@ on a GPU: not yet measured.
 Letters: P proxies.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

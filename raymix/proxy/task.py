@@ -8,8 +8,6 @@ than 15% on average, so that every batch has one shape.
 Letters: B sequences, T places, R predicted places per sequence.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,7 +27,7 @@ class Example(NamedTuple):
     places: Ints | None
     targets: Ints
 
-    def rows(self, chosen: slice) -> Example:
+    def rows(self, chosen: slice) -> "Example":
         """Some of the sequences."""
         places = None if self.places is None else self.places[chosen]
         return Example(self.inputs[chosen], places, self.targets[chosen])

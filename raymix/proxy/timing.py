@@ -1,7 +1,5 @@
 """How long a proxy's step takes on this machine: a few real steps on random tokens."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

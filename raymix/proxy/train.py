@@ -4,8 +4,6 @@ The loop is plain: no trainer, no scheduler objects, no logits kept. With a fold
 killed goes on where it was last saved, and gives the rows it would have given: on a CPU to the last bit.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace

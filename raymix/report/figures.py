@@ -4,8 +4,6 @@ Colours that follow the theme are written `@name` and resolved by the page to it
 keeps one colour everywhere. Names are escaped here, because plotly renders pseudo-HTML, and never stand in a template.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 Across scales any law orders well, because longer runs of larger proxies are better whatever the mixture.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ no `<`, figure labels are escaped for plotly, and a Content-Security-Policy admi
 whose hashes are computed here, and no request to anywhere.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

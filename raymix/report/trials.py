@@ -1,7 +1,5 @@
 """The observation table as one line per trial, in the order in which trials first appear."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

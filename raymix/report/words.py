@@ -1,7 +1,5 @@
 """Numbers and findings as a person would say them. Plain text: escaping is the template's work."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

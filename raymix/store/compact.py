@@ -6,8 +6,6 @@ their shape, `0/loss/web` and so on, which are read some ten times faster than J
 Nothing is left out: the files of lines could be written again from it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

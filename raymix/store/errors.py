@@ -1,7 +1,5 @@
 """What goes wrong in storage, in words: the place, the cause by its name, and what to do."""
 
-from __future__ import annotations
-
 import errno
 
 SAFE = "nothing recorded so far is lost"

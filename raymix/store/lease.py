@@ -11,8 +11,6 @@ Time is needed for one thing, to see that a holder is dead: it rewrites `driver/
 waits `PATIENCE` seconds of its own clock for the beat to change. Clocks are never compared.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import logging

@@ -6,8 +6,6 @@ body. A file of records is named by its numbers and, on an object store, by its 
 two drivers wrote the same number, the later driver's record counts: it took over before the other was acknowledged.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -35,7 +33,7 @@ class Record(NamedTuple):
     text: str
 
     @classmethod
-    def of(cls, seq: int, kind: str, body: dict[str, Any]) -> Record:
+    def of(cls, seq: int, kind: str, body: dict[str, Any]) -> "Record":
         """Raises ValueError where a number is not finite: JSON has none."""
         return cls(seq, kind, json.dumps(body, sort_keys=True, allow_nan=False))
 

@@ -4,8 +4,6 @@ Files are copied as they are, in pieces: a checkpoint of billions of parameters 
 not atomic, so what is in such a folder must say itself whether it is whole (a checkpoint's state holds its hashes).
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +27,7 @@ class Mirror:
         self.name = name
         self._fs, self._root = objects.below(name)
 
-    def of(self, name: str) -> Mirror:
+    def of(self, name: str) -> "Mirror":
         """The folders one level down."""
         return Mirror(self.objects, f"{self.name}/{name}")
 

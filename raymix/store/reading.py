@@ -1,7 +1,5 @@
 """All records of a study from its files, while a driver may be writing and compacting them."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Faults of storage that pass: tried again with growing pauses, a limited number of times."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import random

@@ -1,7 +1,5 @@
 """How many seeds at which scale a confirmation can have: as large as what is left of the budget pays for."""
 
-from __future__ import annotations
-
 import math
 
 from raymix.design import rungs

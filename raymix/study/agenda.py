@@ -4,8 +4,6 @@ One answer for Ray and for ask/tell. The dear part, a check whether to stop earl
 pure function of a snapshot (`thinking`), so that it can run beside the trials; recording it (`act`) is quick.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any

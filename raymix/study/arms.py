@@ -4,8 +4,6 @@ Caps and priors make baselines alike: without a prior the prior mixture is the p
 names of one mixture are one run per seed, and the budget keeps no trials for the second.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ recorded rows, so a resumed study goes on where it was. A trial that has not end
 Confirmation (raymix/study/confirm.py) is the last part of the budget: the search leaves it alone.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What of a space was changed since a study was begun, in words."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -8,8 +8,6 @@ pairs, and their standard error is that of the mean of the pairs.
 What is to be confirmed, with its prediction, is recorded before the first of its runs; the runs are ordinary trials.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """How often a trial's worker died, and whether the trial is begun again: where it got no further, not for ever."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 

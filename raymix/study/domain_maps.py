@@ -1,7 +1,5 @@
 """What old domains and eval domains are here: a linear map of shares, and which columns of losses are the same text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ A trainer may miss the shares that were proposed: it draws documents, or a domai
 seen. Shares that miss by less than a row may (1%) are those proposed, so that replicates stay replicates.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -14,8 +14,6 @@ study with the hash of its source, so that a study can be resumed where the sour
 budget.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Sequence

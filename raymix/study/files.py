@@ -4,8 +4,6 @@ A flipped digit in a seed or a size would change a search without a word, so bot
 space.yaml is a comment; the file remains one that `raymix run` takes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform

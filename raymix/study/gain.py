@@ -1,7 +1,5 @@
 """A gain predicted and a gain seen: differences between runs of one seed, with their standard error."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

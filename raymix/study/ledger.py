@@ -4,8 +4,6 @@ The ledger is the one place where proposals are made and results recorded, for R
 store, every event is durable before this object, and so the designer, knows of it.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The noise of one run, for a plan: as the runs that there are show it, else assumed; and which of the two."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What a result of Tune says of how far its trial got, and what is said where it does not say it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -6,8 +6,6 @@ of our law with b fixed; trials are spread uniformly over what is allowed; the n
 that a designer places may do better; what is lost between proxy and target comes on top.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -5,8 +5,6 @@ source, meets the same measurements twice, as would-be replicates without noise.
 `from/<source>/` for every step.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What is recorded of a row that a trial reported: plain JSON values, with the trial's own scale, seed and mixture."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

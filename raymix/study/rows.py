@@ -3,8 +3,6 @@
 Observations taken from elsewhere stand before them, as long as this study did not measure the same.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -6,8 +6,6 @@ trials have ended: each number of the others is then what it would have been. On
 goes on from another is trained alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ clearly above that of earlier rounds at the same scale; in a study of rounds tho
 study always stops the same trials.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

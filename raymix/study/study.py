@@ -6,8 +6,6 @@ for trial in study.ask(8):
 print(study.recommend().mixture)
 """
 
-from __future__ import annotations
-
 import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +53,7 @@ class Study:
         self.ledger = Ledger(space, seed, store, designer)
 
     @classmethod
-    def create(cls, space: SearchSpace, path: str | Path, seed: int = 0, designer: Designer | None = None) -> Study:
+    def create(cls, space: SearchSpace, path: str | Path, seed: int = 0, designer: Designer | None = None) -> "Study":
         """Begin a study in an empty or new directory.
 
         Raises:
@@ -77,7 +75,7 @@ class Study:
         return study
 
     @classmethod
-    def open(cls, path: str | Path, designer: Designer | None = None) -> Study:
+    def open(cls, path: str | Path, designer: Designer | None = None) -> "Study":
         """A study from its directory alone.
 
         Raises:
@@ -92,7 +90,7 @@ class Study:
     @classmethod
     def resume(
         cls, space: SearchSpace, path: str | Path, seed: int | None = None, designer: Designer | None = None
-    ) -> Study:
+    ) -> "Study":
         """The study in `path`, begun if there is none. Budget, objective and constraints may have changed since.
 
         Raises:
@@ -130,7 +128,7 @@ class Study:
         new: str | Path,
         seed: int | None = None,
         designer: Designer | None = None,
-    ) -> Study:
+    ) -> "Study":
         """The study in `new`, begun if there is none with what `old` measured and is still true in `space`.
 
         That is what raymix/study/evidence.py finds: rows whose mixture and losses mean the same in both. After a change

@@ -1,7 +1,5 @@
 """What a trainer of one's own tells, before it is recorded: results by name as a row, rows of a file one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A trial: a proposal with its identity."""
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """What a study recommends once pairs of runs have confirmed it, or have not: what was seen outweighs the law."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

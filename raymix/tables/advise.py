@@ -8,8 +8,6 @@ Intervals are those of `reading`, with draws from the law's posterior.
 Letters: K training domains, M eval domains, Q mixtures compared (the optimum first), S draws.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any

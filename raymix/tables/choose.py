@@ -17,8 +17,6 @@ benchmarks/laws.md (`auto`).
 Letters: B rows, K training domains, M eval domains.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

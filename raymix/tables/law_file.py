@@ -12,8 +12,6 @@
 Only the first two groups are needed. Plain JSON, never pickle: reading a file from anywhere runs no code from it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -54,7 +52,7 @@ class Trained:
     """Least and largest share of every domain."""
 
     @classmethod
-    def on(cls, usable: Observations) -> Trained:
+    def on(cls, usable: Observations) -> "Trained":
         """Of the rows a law was fitted to."""
         size_B, tokens_B = usable.scale_B2.T
         return cls(
@@ -123,7 +121,7 @@ class LawFile:
             return np.ones(len(mix_BK))
         return np.where(self.reach.beyond(mix_BK, self.trained.most_K), self.reach.widen, 1.0)
 
-    def at(self, scale: Scale) -> LawFile:
+    def at(self, scale: Scale) -> "LawFile":
         """The same with the law that is read at this scale, and why it is."""
         if self.elsewhere is None or not self.outside(np.array([scale], dtype=np.float64))[0]:
             return self

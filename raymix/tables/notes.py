@@ -1,7 +1,5 @@
 """What a reader of a law's losses or optimum has to know: another unit, beyond the runs, not counted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

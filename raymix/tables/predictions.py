@@ -7,8 +7,6 @@ law fitted with such columns counts what is drawn beyond them as repeats. Interv
 Rows without a scale, as a study has of runs that failed or go on from another model, stay without a loss.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Sequence
 

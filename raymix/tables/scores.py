@@ -6,8 +6,6 @@ rows it has, and its errors are the unit of every standard error, for the rows o
 Letters: B rows, M eval domains, Q mixtures, F folds.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 

@@ -9,8 +9,6 @@ transfer between domains and its own doubt. Bases of unequal quantities are allo
 Letters: B runs, K training domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,11 +38,11 @@ class OptimumAtScale:
     """What other domains stand in for, tokens."""
 
     @classmethod
-    def of(cls, tokens: Mapping[str, float]) -> OptimumAtScale:
+    def of(cls, tokens: Mapping[str, float]) -> "OptimumAtScale":
         """Where the tokens alone are known."""
         return cls(tuple(tokens), np.array(list(tokens.values())), np.zeros(len(tokens)), np.zeros(len(tokens)))
 
-    def ordered(self, domains: Sequence[str]) -> OptimumAtScale:
+    def ordered(self, domains: Sequence[str]) -> "OptimumAtScale":
         """The same with the domains in this order.
 
         Raises:

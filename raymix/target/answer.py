@@ -8,8 +8,6 @@ gives up under the law counts as gap. Read at a scale beyond the runs the proces
 Letters: K training domains, M eval domains, T terms of the objective, G guardrails.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

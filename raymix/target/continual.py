@@ -12,8 +12,6 @@ k for every t (raymix/target/falling.py), so it needs no random starts, and the 
 Letters: B rows, R runs, S draws.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -4,8 +4,6 @@ For every t the best c and k are a straight-line fit, so only t is searched (Gol
 doi 10.1088/0266-5611/19/2/201). Letters: B rows, S columns of losses, T values of t tried.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

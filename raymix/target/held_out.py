@@ -3,8 +3,6 @@
 Letters: B rows, M eval domains.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ the mixture recommended now, on average, is the expected value of perfect inform
 further trials is expected to gain.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import islice
 

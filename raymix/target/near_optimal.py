@@ -5,8 +5,6 @@ way out leaves the set. How far that is for each share is the unit it has there,
 unit of nats: so measured the set is about a ball, and a dozen steps do what took forty and more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -7,8 +7,6 @@ All of it is convex where the law is. Separate from laws: another objective asks
 Letters: B rows, K training domains, M eval domains, T terms of the objective, G guardrails.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -42,7 +40,7 @@ class ObjectiveAtScale:
     unit: float = 1.0
     """Nats that count as 1: solvers stop at absolute differences (`in_units`)."""
 
-    def in_units(self, mix_K: Array) -> ObjectiveAtScale:
+    def in_units(self, mix_K: Array) -> "ObjectiveAtScale":
         """The same problem with a value at `mix_K` that is about 1; itself where it is within .01 to 100 nats."""
         level = float(np.abs(self.levels(mix_K)).max())
         if USUAL[0] <= level <= USUAL[1] or not 0 < level < np.inf:

@@ -6,8 +6,6 @@ certificate is a duality gap: for a convex law no allowed mixture can be better 
 Letters: K training domains, T terms of the objective, G guardrails, V vertices of the polytope met so far.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

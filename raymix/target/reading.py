@@ -10,8 +10,6 @@ wide it is. All draws have the law's form, which beyond the sizes and lengths tr
 Letters: M eval domains, Q mixtures compared (the recommended one first), S draws.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -67,14 +65,14 @@ class Reading:
     @classmethod
     def of(
         cls, objective: ObjectiveAtScale, mix_QK: Array, drawn: Sequence[ObjectiveAtScale] | None, most: Sequence[float]
-    ) -> Reading:
+    ) -> "Reading":
         """Of mixtures under a law and under `drawn` ones; `most` is the largest size and length trained."""
         sd_QM = objective.law.sd(mix_QK, np.asarray(objective.scale, float))
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # see `gain`
             drawn_SQM = None if drawn is None else np.stack([each.losses(mix_QK) for each in drawn])
         return cls(objective, objective.losses(mix_QK), sd_QM, drawn_SQM, wider_beyond(objective.scale, most))
 
-    def widened(self, factor_Q: Array) -> Reading:
+    def widened(self, factor_Q: Array) -> "Reading":
         """The same with the sd of each mixture so many times as wide (see `laws.reach`)."""
         return replace(self, sd_QM=self.sd_QM * factor_Q[:, None])
 

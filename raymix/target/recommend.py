@@ -6,8 +6,6 @@ the mixtures trained they are wider (`laws.reach`).
 Letters: B rows, K training domains, M eval domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any

@@ -3,8 +3,6 @@
 Letters: B rows, K training domains, M eval domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice

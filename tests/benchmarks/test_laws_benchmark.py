@@ -1,7 +1,5 @@
 """The benchmark of laws: its pieces run on small made-up tables."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The benchmark of searchers: budgets are kept, runs repeat, what is stored is not played again, scores are right."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

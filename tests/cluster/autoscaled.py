@@ -3,8 +3,6 @@
 All seconds count from the moment at which the first trial is pending.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """A real Ray head in a process group of its own: started with a token, ended by its id, nobody else's Ray touched."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -4,8 +4,6 @@ Nothing of the machine's own network is touched. `python -m tests.cluster.hosts 
 that a cluster thinks alive, a line at every change.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -3,8 +3,6 @@
 `ray up` and the Kubernetes files use version 2. How long it takes is measured by `python -m benchmarks.scale --nodes`.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What ends a study on Ray before all its trials have."""
 
-from __future__ import annotations
-
 import pytest
 
 from raymix.on_ray.ending import Ending

@@ -1,7 +1,5 @@
 """Cluster files: what is rendered, what is refused, and that no name can break out of its quotes."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

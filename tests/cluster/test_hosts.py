@@ -1,7 +1,5 @@
 """A study on three hosts, of which one is cut off in the middle and comes back: the same rows, each of them once."""
 
-from __future__ import annotations
-
 import json
 import random
 import subprocess

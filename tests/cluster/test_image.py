@@ -1,7 +1,5 @@
 """The image: its Dockerfile linted, its own install lines run in a fresh environment, and what they installed used."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """A cluster that cannot be joined is said in words of a cluster, before anything is trained."""
 
-from __future__ import annotations
-
 import json
 import socket
 from pathlib import Path

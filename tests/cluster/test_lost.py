@@ -1,7 +1,5 @@
 """Why a worker is gone, in one line: an error that was raised, or what Ray says of one that vanished."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 from ray.air.execution._internal.actor_manager import RayActorManager

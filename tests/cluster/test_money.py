@@ -1,7 +1,5 @@
 """Money and what a budget resolves: by hand where a hand can, and in the right direction elsewhere."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Several real raylets on one machine: nodes lost, drained and added, shards carried to each; the same results."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -1,7 +1,5 @@
 """Small proxies share a GPU; on fake GPUs, which Ray counts and nobody computes on."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How many trials are trained as one where nobody says; on fake GPUs, with made-up rates."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

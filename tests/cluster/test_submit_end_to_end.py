@@ -1,7 +1,5 @@
 """A study submitted to a real Ray head with a token: refused without it, followed, left, met again, continued."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

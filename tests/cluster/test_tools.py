@@ -1,7 +1,5 @@
 """kubectl, sbatch and the launcher: called as lists of words, met again by name, their failures passed on."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat

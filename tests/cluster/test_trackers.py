@@ -1,7 +1,5 @@
 """Trackers get what a study measures, in their own files; none of them can hold it up or end it."""
 
-from __future__ import annotations
-
 import logging
 import posixpath
 import re

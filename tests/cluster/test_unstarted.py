@@ -1,7 +1,5 @@
 """A worker that a node never starts, which Ray waits for without a limit: the trial is taken back and begun again."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The contract of worlds: nobody beats their optimum, and all methods meet the same noise."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

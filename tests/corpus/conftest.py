@@ -1,7 +1,5 @@
 """A small space over local files, and text to fill it with."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The built-in corpus: parts taken apart exactly, the same choice every time."""
 
-from __future__ import annotations
-
 import ast
 import io
 import sys

@@ -1,7 +1,5 @@
 """Files are cut into chunks that together give each document once, wherever they lie and however they are packed."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import json

@@ -1,7 +1,5 @@
 """Datasets by name: local repositories of every form, chunk by chunk; a clear error where the hub is out of reach."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

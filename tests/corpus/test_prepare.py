@@ -1,7 +1,5 @@
 """Preparing a corpus: split by origin, overlap refused, cached by everything it depends on."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A record passes a filter or does not; fields are found by dotted names."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

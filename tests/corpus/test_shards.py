@@ -1,7 +1,5 @@
 """Shards: names that stay inside, damage that is refused, folders that are whole or not there."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every kind of source is read, and what cannot be read says why."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Token files made elsewhere: Megatron's index as it is published, arrays, and tokenizers that must agree."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Words looked up give the ids that the tokenizer gives."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

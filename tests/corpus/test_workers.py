@@ -1,7 +1,5 @@
 """Whoever tokenises, and however often it is killed: the same bytes, and nothing finished is done again."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

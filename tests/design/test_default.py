@@ -1,7 +1,5 @@
 """The default: what it believes, what it would learn, at which scale, and that it finds the optimum."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -207,7 +205,7 @@ class Told:
         """All of it."""
         return np.asarray(feature_BMS[:, 0, 0] * np.where(feature_BMS[:, 0, 0] > 1, self.later, 1.0))
 
-    def after(self, feature_MS: Array) -> Told:
+    def after(self, feature_MS: Array) -> "Told":
         """What is known need not be told again."""
         return replace(self, later=0.0) if feature_MS[0, 0] > 1 else self
 

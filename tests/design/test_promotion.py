@@ -1,7 +1,5 @@
 """Which trials may go on to more tokens, and that one does where it tells more per FLOP than a new mixture."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

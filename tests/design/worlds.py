@@ -1,7 +1,5 @@
 """Small spaces with a known truth, for designers: no proxies, no noise unless asked for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

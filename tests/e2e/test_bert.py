@@ -1,7 +1,5 @@
 """An encoder with masked language modelling, the whole way: AutoScale's other setting, made small."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

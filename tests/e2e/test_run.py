@@ -1,7 +1,5 @@
 """The whole way on real text, real proxies and real Ray, through the command a user types."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

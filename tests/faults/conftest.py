@@ -1,7 +1,5 @@
 """What the faults are injected into."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 

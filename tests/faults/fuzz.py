@@ -4,8 +4,6 @@
 its coverage choose the mutations. `test_fuzz.py` runs the same targets for a few hundred inputs.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import logging

@@ -1,7 +1,5 @@
 """A real S3 server (moto) in this process that can be told to fail, to hang, and to lose the client in mid-upload."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -34,7 +32,7 @@ class ObjectStore:
         self.let_go = threading.Event()
         self.requests: list[tuple[str, str]] = []
 
-    def start(self) -> ObjectStore:
+    def start(self) -> "ObjectStore":
         """Serve, with an empty bucket."""
         from pyarrow.fs import FileSystem
 

@@ -1,7 +1,5 @@
 """A real study, `raymix run` on Ray in a session of its own, to be killed: six trials in two rounds, some 15 s."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Row 24 of the faults: the clock jumps between runs of a driver, by decades; order is that of the numbers."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Rows 22, 24 and 25 of the faults: two drivers on one study, clocks that jump, object stores that fail."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

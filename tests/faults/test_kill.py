@@ -1,7 +1,5 @@
 """Rows 1, 2 and 25 of the faults: the driver of a study on Ray, or its whole machine, gone; on a disk and on S3."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The driver of a study in stacks is killed within a stack: the same stacks go on, and nothing is recorded twice."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

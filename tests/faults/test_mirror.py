@@ -1,7 +1,5 @@
 """Checkpoints of a study in an object store: copied, found elsewhere, never in the way of the run."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

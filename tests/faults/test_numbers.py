@@ -1,7 +1,5 @@
 """Rows 12 and 15 of the faults: one absurd loss among honest ones; two domains, a hundred, shares of 0 and 1."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

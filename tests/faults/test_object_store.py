@@ -1,7 +1,5 @@
 """Row 8 of the faults: token shards larger than Ray's object store reach a node all the same."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

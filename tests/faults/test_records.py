@@ -1,7 +1,5 @@
 """Rows 7 and 9 of the faults: full disks, torn and damaged files, writers killed anywhere. Nothing is lost silently."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """Row 6 of the faults: the first signal unwinds and says so in the exit code, the second ends the process at once."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Where each fault is provoked: an index for readers, and a test that it points at what is there."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

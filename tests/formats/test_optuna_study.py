@@ -1,7 +1,5 @@
 """A study's trials in an Optuna study: what its dashboard reads is what was recorded."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

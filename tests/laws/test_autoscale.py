@@ -1,7 +1,5 @@
 """AutoScale reproduces its published numbers, its water filling is the exact optimum, and it refuses nonsense."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

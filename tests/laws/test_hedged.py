@@ -1,7 +1,5 @@
 """Shapes that few runs cannot tell apart: how much each counts, at which level, and that runs tell where they can."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The per-domain power law keeps the contract, finds its own parameters, and meets AutoScale at the optimum."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 

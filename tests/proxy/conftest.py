@@ -1,7 +1,5 @@
 """A corpus of random text, small enough to train on in a second."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

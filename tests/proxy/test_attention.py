@@ -1,7 +1,5 @@
 """Attention in blocks of rows: the numbers of transformers' own, and weights that anybody can read."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A run that is stopped anywhere goes on with the same tokens and ends with the same bits; damage is seen."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

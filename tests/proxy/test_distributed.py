@@ -1,7 +1,5 @@
 """Several processes on one run give the numbers of one; a compiled run gives those of an eager one."""
 
-from __future__ import annotations
-
 import os
 import select
 import shutil

@@ -1,7 +1,5 @@
 """Downstream tasks of lm-evaluation-harness on our proxies; without the extra only what is refused."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

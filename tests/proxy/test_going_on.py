@@ -1,8 +1,6 @@
 """A longer run that goes on from a shorter one begins with its batches, and ends with the same bits with or without
 the state that was left behind."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Head and loss in blocks give the numbers of the plain way."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """A choice by timing is made once per machine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

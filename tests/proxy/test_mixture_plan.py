@@ -1,7 +1,5 @@
 """The plan is exact at every prefix, and shares its randomness between mixtures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from unittest.mock import Mock
 

@@ -1,7 +1,5 @@
 """Going on from a trained model: its own losses first, its weights exactly, nothing unsafe read."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

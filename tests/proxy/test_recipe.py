@@ -1,7 +1,5 @@
 """One dial: shapes, rates and checkpoints from `n_params`."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import pytest

@@ -1,7 +1,5 @@
 """A stack of proxies is its proxies."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A study in stacks on real Ray: the rows of one without, also where a worker dies or a proxy diverges."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What a study will cost counts everything its budget pays for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Masked language modelling: the masks of BERT, and transformers' own loss."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

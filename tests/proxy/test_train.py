@@ -1,7 +1,5 @@
 """Training: exact repeats, the same numbers as a plain loop, rows as the table wants them, divergence said."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A trial on real Ray whose worker goes away ends with the rows it would have had."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable, Iterator

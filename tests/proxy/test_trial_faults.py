@@ -1,7 +1,5 @@
 """Rows 3, 11, 26 and 30 of the faults, on real Ray: workers killed, hung, out of memory, robbed of what they read."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The page: a stranger's data cannot get out of its place, and every figure draws."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """A study, a table, a law, a tokenizer that somebody sends is data: nothing in it is ever run."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import json

@@ -3,8 +3,6 @@
 A target is a writer and a reader: every export is read back and compared with the mixture before anybody sees it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

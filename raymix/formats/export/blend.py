@@ -3,8 +3,6 @@
 Shares are exact; what a file holds is rounded to millionths by the largest remainder, so that it still sums to 1.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

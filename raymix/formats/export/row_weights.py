@@ -4,8 +4,6 @@ Rows differ in length between domains, so the weights are w_k / (mean tokens per
 packed sequences of one length the two agree.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 from collections.abc import Callable, Mapping

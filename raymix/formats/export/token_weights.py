@@ -1,7 +1,5 @@
 """Trainers whose weights count tokens, or sequences of one fixed length, which is the same share."""
 
-from __future__ import annotations
-
 import ast
 import glob
 import json

@@ -7,8 +7,6 @@ Shares are mostly the average of the preferences so far, and no domain falls bel
 Letters: K training domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -9,8 +9,6 @@ Losses are read on sequences that are set aside before the run.
 Letters: K training domains.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from raymix.corpus.shards import Corpus

@@ -6,8 +6,6 @@ sum of all. Needs K gradients in memory at once: K x parameters x 4 bytes.
 Letters: K training domains.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

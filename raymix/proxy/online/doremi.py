@@ -6,8 +6,6 @@ are still worse than the reference's, the domain gains share, and the loss it is
 Letters: K training domains.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from raymix.corpus.shards import Corpus

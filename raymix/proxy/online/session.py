@@ -6,8 +6,6 @@ the domain alone, whatever the shares were on the way.
 Letters: K training domains, T steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 
