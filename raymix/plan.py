@@ -24,6 +24,7 @@ from raymix.study.ledger import Ledger
 from raymix.target.recommend import baseline_mixtures, below_ladder
 
 REPEATED = 1.0  # passes over a domain's text above which a person should know
+COPIED = 0.05  # part of a domain's tokens that are copies, above which a person should know
 TIMED_STEPS = 5
 
 
@@ -216,9 +217,15 @@ def _warnings(space: SearchSpace, corpus: Corpus, domains: list[DomainPlan]) -> 
         )
     if any(shorter_rungs(space, rung) for rung in rungs(space)):
         out.append("a good trial may go on to the longer rung of its size and then costs the added tokens alone")
+    for name, part in corpus.copied.items():
+        if part > COPIED:
+            out.append(
+                f"{name}: {part:.0%} of its tokens are copies of other documents there, and count as available: take "
+                "them out, or it is repeated more often than said"
+            )
     for domain in domains:
         if domain.prior_epochs_target > REPEATED:
-            out.append(f"{domain.name}: the prior repeats it {domain.prior_epochs_target:.1f} times at the target")
+            out.append(f"{domain.name}: the prior repeats it {domain.prior_epochs_target:.3g} times at the target")
         if (
             domain.highest < 1
             and space.target.max_epochs

@@ -87,7 +87,7 @@ def test_a_narrow_terminal_cuts_no_name(capsys: pytest.CaptureFixture[str], monk
 
 
 def _corpus(name: str) -> Any:
-    return SimpleNamespace(path="corpora/1", tokens={name: 1e9})
+    return SimpleNamespace(path="corpora/1", tokens={name: 1e9}, copied={name: 0.0})
 
 
 def test_a_name_that_the_locale_cannot_show_ends_no_command() -> None:

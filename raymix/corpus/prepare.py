@@ -275,10 +275,12 @@ def _write(folder: Path, kind: str, side: Chosen) -> dict[str, Any]:
     """Write the shards of one side; their entries for the manifest."""
     found = {}
     for name, (stream, chosen) in side.items():
-        n_tokens = int(stream.table["n_tokens"][chosen].sum())
-        written = shards.write_tokens(
-            folder / shards.file_name(kind, name), stream.runs(chosen), n_tokens, stream.dtype
-        )
-        text_bytes = int(stream.table["n_bytes"][chosen].sum())
-        found[name] = {**written, "name": name, "documents": int(chosen.sum()), "text_bytes": text_bytes}
+        table = stream.table[chosen]
+        n_tokens, text_bytes = int(table["n_tokens"].sum()), int(table["n_bytes"].sum())
+        _, first = np.unique(table["content"], return_index=True)
+        copies = n_tokens - int(table["n_tokens"][first].sum())
+        path = folder / shards.file_name(kind, name)
+        written = shards.write_tokens(path, stream.runs(chosen), n_tokens, stream.dtype)
+        counted = {"documents": len(table), "text_bytes": text_bytes, "copied_tokens": copies}
+        found[name] = {**written, "name": name, **counted}
     return found

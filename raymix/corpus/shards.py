@@ -64,6 +64,11 @@ class Corpus:
         return {name: int(entry["tokens"]) for name, entry in self.manifest["train"].items()}
 
     @cached_property
+    def copied(self) -> dict[str, float]:
+        """Part of each domain's training tokens in documents that stand there before; 0 in corpora that do not say."""
+        return {name: entry.get("copied_tokens", 0) / entry["tokens"] for name, entry in self.manifest["train"].items()}
+
+    @cached_property
     def eval_tokens(self) -> dict[str, int]:
         """Held-out tokens per eval domain."""
         return {name: int(entry["tokens"]) for name, entry in self.manifest["eval"].items()}

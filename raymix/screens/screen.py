@@ -157,12 +157,14 @@ class Screen:
     def corpus(self, found: Corpus) -> None:
         """A prepared corpus."""
         if self.as_json:
-            facts = {"path": str(found.path), "hash": found.hash, "vocab": found.vocab, "tokens": found.tokens}
+            facts = {"path": str(found.path), "hash": found.hash, "vocab": found.vocab}
+            facts |= {"tokens": found.tokens, "copied": found.copied}
             return print(json.dumps(facts))
-        table = Table(named("domain"), "train tokens", title=f"{found.path}")
+        table = Table(named("domain"), "train tokens", "of them copies")
         for name, tokens in found.tokens.items():
-            table.add_row(Text(name), human(tokens))
+            table.add_row(Text(name), human(tokens), f"{found.copied[name]:.0%}")
         self.console.print(table)
+        self.say(f"in {found.path}")
 
     def _start_bar(self, name: str, total: float | None) -> None:
         if self.as_json or not self.console.is_terminal:

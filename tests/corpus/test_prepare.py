@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from raymix.corpus import Corpus, CorpusError, Document, prepare
 from raymix.corpus.split import COLUMNS, Documents, held_out_origins, identify
 from raymix.corpus.tokenizer import Encoder
+from raymix.plan import plan
 from raymix.space import SearchSpace, SpaceError
 
 MakeSpace = Callable[..., SearchSpace]
@@ -225,3 +226,14 @@ def test_bytes_per_token_counts_the_text(make_space: MakeSpace, tmp_path: Path) 
     tokenizer = Encoder((corpus.path / "tokenizer.json").read_text(), corpus.end_of_text)
     assert all(tokenizer.decode(ids[:-1]) == text for text, ids in zip(held, tokenizer.encode(list(held)), strict=True))
     assert corpus.bytes_per_token["a"] == pytest.approx(sum(map(len, held)) / corpus.eval_tokens["a"])
+
+
+def test_copies_of_a_document_in_its_domain_are_counted_and_said(
+    make_space: MakeSpace, texts: Texts, write_jsonl: Write, tmp_path: Path
+) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [*texts(60, 0), *texts(30, 2) * 3])
+    space = make_space(eval_domains=[{"name": "b", "own": "b"}])
+    corpus = prepare(space, tmp_path / "cache")
+    assert corpus.copied["a"] == pytest.approx(60 / 150, abs=0.01) and corpus.copied["b"] == 0
+    (said,) = [each for each in plan(space.with_available(corpus.tokens), corpus, slots=1).warnings if "copies" in each]
+    assert said.startswith("a: 40% of its tokens are copies")
