@@ -66,7 +66,7 @@ class Polytope:
     @property
     def is_point(self) -> bool:
         """Whether it holds one mixture alone: of costs that tell any two apart the least is then the largest."""
-        cost_K = np.sqrt(np.arange(2.0, self.n_domains + 2))
+        cost_K = np.sqrt(np.arange(self.n_domains) + np.pi)
         return bool(cost_K @ (vertex_along(self, -cost_K) - vertex_along(self, cost_K)) < TOUCHES)
 
     def floored(self, floor: float) -> "Polytope":

@@ -150,3 +150,11 @@ def test_spread_takes_far_points_first() -> None:
     middle = np.full((1, 3), 1 / 3)
     chosen = simplex.spread(np.concatenate([middle * 1.0, corners]), 3, taken_BK=middle)
     assert sorted(chosen.tolist()) == [1, 2, 3]
+
+
+def test_a_line_of_mixtures_is_no_point() -> None:
+    """Not even one along which the shares of four domains change as the square roots of 4, 9, 16 and 25 add up."""
+    one_K, *pairs = np.eye(24)[[2, 7, 14, 23]].sum(axis=0), (2, 7), (2, 14), (7, 23), (14, 23)
+    rows_GK = np.array([np.eye(24)[list(pair)].sum(axis=0) for pair in pairs])
+    line = Polytope(np.zeros(24), one_K, np.vstack([rows_GK, -rows_GK]), np.repeat([0.5, -0.5], 4))
+    assert not line.is_point

@@ -15,7 +15,7 @@ import pytest
 
 from raymix.store import Store, StoreError, retries, store
 from raymix.store.errors import InUseError, NoStudyError
-from raymix.store.lease import Lease
+from raymix.store.lease import Lease, turn
 from raymix.store.objects import LocalObjects
 
 
@@ -47,6 +47,19 @@ def test_who_comes_now_and_then_waits_for_few_turns_of_one_who_comes_in_a_loop(t
     over.set()
     thread.join()
     assert waited < 60
+
+
+def test_a_process_that_was_stopped_while_it_waited_shuts_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "SAID_AFTER", 0.1)
+    with Store(tmp_path).locked():
+        pass
+    with turn(tmp_path):  # as a process that waited has it until it goes on
+        with pytest.raises(InUseError), Store(tmp_path).locked(0.05):
+            pass
+        with Store(tmp_path).locked(60):
+            pass
 
 
 def numbers(path: Path) -> list[int]:

@@ -213,7 +213,7 @@ class Store:
                         raise
                     if waited >= SAID_AFTER and not said:
                         log.warning("%s; waiting up to %.0f s", str(error).partition(";")[0], wait)
-                        said = True
+                        said = queued = True  # from here without a turn: who has it may be a process that was stopped
                 time.sleep(POLL)
 
     def _take(self, stack: ExitStack) -> None:
