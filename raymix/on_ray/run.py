@@ -168,8 +168,10 @@ def _ray(space: SearchSpace, ledger: Ledger, vocab: int) -> Iterator[_There]:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # our records are the log
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C reaches us, not Tune's shutdown
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # no tables from Tune: ours are better informed
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a page for every worker lost: the search has a sentence
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    tunes = logging.getLogger("ray.tune")
+    before = tunes.level
+    tunes.setLevel(logging.CRITICAL)  # it has a page for every worker lost: the search has a sentence
     ours = not ray.is_initialized()
     address = cluster_address()
     if ours and address:
@@ -192,6 +194,7 @@ def _ray(space: SearchSpace, ledger: Ledger, vocab: int) -> Iterator[_There]:
         slots = trials_at_a_time(space, default)
         yield _There(max(slots, 1 if local else space.budget.per_round), default, stacks)
     finally:
+        tunes.setLevel(before)
         if ours:
             ray.shutdown()
 
