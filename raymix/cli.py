@@ -229,7 +229,7 @@ def tell(
         sheet.need("trial_id")
     except ValueError as error:
         raise SpaceError(str(error)) from None
-    rows, work = sheet.filled(LABELS[:3]), Study.open(study)
+    rows, work = sheet.filled(LABELS[:2]), Study.open(study)
     try:
         failed, again = work.tell_rows(rows)
     except ValueError as error:

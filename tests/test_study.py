@@ -122,6 +122,14 @@ def test_a_status_is_a_word_where_an_empty_number_may_be_na(tmp_path: Path) -> N
     assert CliRunner().invoke(app, ["tell", str(tmp_path / "s"), str(tmp_path / "r.csv")]).stdout == "1 rows recorded\n"
 
 
+def test_a_reason_na_is_none(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    (trial,) = study.ask(1)
+    (tmp_path / "r.csv").write_text(f"trial_id,status,reason\n{trial.trial_id},failed,NA\n")
+    CliRunner().invoke(app, ["tell", str(tmp_path / "s"), str(tmp_path / "r.csv")])
+    assert Study.open(tmp_path / "s").table().table["reason"].to_pylist() == ["no reason given"]
+
+
 def test_the_budget_of_ones_own_trainer_is_raised_from_the_shell(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(worlds.space().model_dump(mode="json", exclude_none=True)))
     study = Study.create(SearchSpace.load(tmp_path / "space.yaml"), tmp_path / "s")
