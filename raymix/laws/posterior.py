@@ -24,13 +24,21 @@ SHARED = 0.5  # correlation of residuals between eval domains of one run: .4-.6 
 def sample(law: Law, n: int, rng: np.random.Generator) -> list[Law] | None:
     """`n` laws drawn from the posterior of `law`; None for a law without parameters and covariance.
 
-    Of a residual process and of a blend the laws inside are drawn; process and weights stay.
+    Of a residual process the law inside is drawn; the process stays. Of a blend each draw has one shape, each as often
+    as it counts: a truth has one, and the mean of shapes drawn apart is surer than any of them, though all were fitted
+    to the same runs.
     """
+    laws = _drawn(law, n, rng)
+    return None if laws is None else [_in_one_shape(each, rng) for each in laws]
+
+
+def _drawn(law: Law, n: int, rng: np.random.Generator) -> list[Law] | None:
+    """Draws in which every shape has parameters of its own, and the weights stay."""
     if isinstance(law, ResidualGP):
-        bases = sample(law.law_, n, rng)
+        bases = _drawn(law.law_, n, rng)
         return None if bases is None else [changed(law, law_=base) for base in bases]
     if isinstance(law, Average | HedgedUnion):
-        parts = [sample(part, n, rng) for part in law.laws_]
+        parts = [_drawn(part, n, rng) for part in law.laws_]
         known = [part for part in parts if part is not None]
         blends = [changed(law, laws_=list(laws)) for laws in zip(*known, strict=True)]
         return blends if len(known) == len(parts) else None
@@ -40,17 +48,14 @@ def sample(law: Law, n: int, rng: np.random.Generator) -> list[Law] | None:
     return [changed(law, params_MP_=params_MP) for params_MP in params_SMP]
 
 
-def in_one_shape(law: Law, rng: np.random.Generator) -> Law:
-    """With one of the laws that a blend is made of, each as often as it counts: a truth has one shape.
-
-    `sample` draws them apart, and their mean is surer than any of them, though all were fitted to the same runs.
-    """
+def _in_one_shape(law: Law, rng: np.random.Generator) -> Law:
+    """With one of the laws that a blend is made of."""
     found = law
     if isinstance(law, ResidualGP):
-        found = changed(law, law_=in_one_shape(law.law_, rng))
+        found = changed(law, law_=_in_one_shape(law.law_, rng))
     elif isinstance(law, Average | HedgedUnion):
         chosen_F = np.eye(len(law.weight_F_))[rng.choice(len(law.weight_F_), p=law.weight_F_)]
-        laws = [in_one_shape(part, rng) for part in law.laws_]
+        laws = [_in_one_shape(part, rng) for part in law.laws_]
         found = changed(law, laws_=laws, weight_F_=LEFT * law.weight_F_ + (1 - LEFT) * chosen_F)
     return found
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from raymix import simplex
 from raymix.laws.base import Law
-from raymix.laws.posterior import convex_parts, in_one_shape, sample
+from raymix.laws.posterior import convex_parts, sample
 from raymix.simplex import Array, Polytope
 from raymix.space import Scale, SearchSpace
 from raymix.tables.law_file import LawFile
@@ -87,7 +87,7 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
         del baselines["prior"]  # nobody named one: it would be the uniform mixture again
     rng = np.random.default_rng([seed, 2])
     laws = sample(objective.law, N_DRAWS, rng)
-    drawn = None if laws is None else [replace(objective, law=in_one_shape(law, rng)) for law in laws]
+    drawn = None if laws is None else [replace(objective, law=law) for law in laws]
     mix_QK = np.stack([optimum.mixture_K, *baselines.values()])
     most = wanted.scale if found.trained is None else (found.trained.n_params[-1], found.trained.n_tokens[1])
     read = Reading.of(objective, mix_QK, drawn, most).widened(found.widening(mix_QK))
