@@ -123,13 +123,13 @@ def verdict(methods: Mapping[str, Regrets]) -> list[str]:
     """Whether any method beats the default, per budget; what one scale costs; trials to the goal."""
     lines = [duel.words() for duel in duels(methods)]
     if ONE_SCALE in methods:
-        lines += ladder_pays(methods)
+        lines += [line for budget in SHOWN for line in ladder_pays(methods, budget)]
     if DEFAULT in methods:
         lines.append(f"trials to {GOAL:g}%: {quarter(methods)}")
     return lines
 
 
-def ladder_pays(methods: Mapping[str, Regrets], budget: int = 64) -> list[str]:
+def ladder_pays(methods: Mapping[str, Regrets], budget: int) -> list[str]:
     """The default with its ladder beside the best method at one scale, itself at one scale among them."""
     scores = {name: cell(regrets, budget) for name, regrets in methods.items()}
     own = scores.pop(DEFAULT, None)
@@ -137,9 +137,10 @@ def ladder_pays(methods: Mapping[str, Regrets], budget: int = 64) -> list[str]:
     if own is None or not known:
         return []
     best = min(known, key=lambda name: known[name].mean)
-    goal = "reached" if own.mean <= 0.5 * known[best].mean else "missed"
     beside = f"best at one scale {best} {known[best].words()}"
-    return [f"{budget} equivalents: {own.words()} with the ladder, {beside} (half: {goal})"]
+    ratio = f"ratio {own.mean / known[best].mean:.2f}, " if known[best].mean else ""
+    goal = "reached" if own.mean <= 0.5 * known[best].mean else "missed"
+    return [f"{budget} equivalents: {own.words()} with the ladder, {beside} ({ratio}half: {goal})"]
 
 
 def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
