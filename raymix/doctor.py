@@ -207,16 +207,16 @@ def cluster(address: str) -> Iterator[Finding]:
     if address.startswith(("http://", "https://")):
         yield from _dashboard(address)
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():  # Ray itself asks for minutes
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
-        except OSError as error:
-            yield Finding("error", "cluster", f"{address}: not reached: {error}", "is it up, is the port forwarded?")
-            return
     import ray
 
     from raymix.clusters import nodes
+    from raymix.corpus.on_ray import reach
+
+    try:
+        reach(address)
+    except OSError as error:
+        yield Finding("error", "cluster", f"{address}: not reached: {error}", "is it up, is the port forwarded?")
+        return
 
     ours = not ray.is_initialized()
     if ours:

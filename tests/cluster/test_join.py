@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray._private import services
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from typer.testing import CliRunner
 
 from raymix.cli import app
+from raymix.corpus import on_ray
 from raymix.corpus.on_ray import JOB, NoClusterError, join
 from raymix.corpus.workers import cluster_address
 from raymix.on_ray import run
@@ -49,6 +51,28 @@ def test_a_cluster_that_does_not_answer_is_no_full_disk(command: list[str], monk
     assert f"RAY_ADDRESS={address}: cannot be joined ([Errno 111] Connection refused)" in str(found.exception)
 
 
+def test_the_last_cluster_of_this_machine_may_be_gone(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray keeps its address in a file, takes it for `auto`, and asks there for minutes."""
+    (tmp_path / "ray").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(services, "find_gcs_addresses", lambda: set())  # others may run here
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("Ray was asked"))
+    with pytest.raises(NoClusterError, match=r"RAY_ADDRESS=auto: cannot be joined .Could not find any running Ray"):
+        join({})
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.2", 0))  # and nobody listens
+        where = f"127.0.0.2:{taken.getsockname()[1]}"
+        (tmp_path / "ray" / "ray_current_cluster").write_text(where)
+        found = CliRunner().invoke(app, command)
+        asked = CliRunner().invoke(app, ["doctor", "--offline", "--json"])
+    said = f"{where}: [Errno 111] Connection refused"
+    assert isinstance(found.exception, NoClusterError) and said in str(found.exception)
+    assert [f["found"] for f in json.loads(asked.stdout) if f["what"] == "cluster"] == [f"auto: not reached: {said}"]
+
+
 def test_what_ray_takes_for_no_address_is_said_to_be_that_of_the_cluster(
     command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +106,7 @@ def test_variables_that_a_ray_job_was_submitted_with_are_its_own(monkeypatch: py
     given: list[dict[str, str]] = []
     monkeypatch.setattr(ray, "init", lambda **options: given.append(options["runtime_env"]["env_vars"]))
     monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(on_ray, "reach", lambda address: None)
     job = {"runtime_env": {"working_dir": "gcs://x.zip", "env_vars": {"OMP_NUM_THREADS": "4"}}, "metadata": {}}
     for injected in (job, {"metadata": {}}, {"runtime_env": {}}):
         monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(injected))
