@@ -101,8 +101,9 @@ def malloc() -> Iterator[Finding]:
 def disk() -> Iterator[Finding]:
     """Room where tokens and Ray's files go."""
     from raymix.corpus import default_cache
+    from raymix.corpus.workers import ray_folder
 
-    for name, path in (("cache", default_cache()), ("temporary files", Path(os.environ.get("RAY_TMPDIR", "/tmp")))):
+    for name, path in (("cache", default_cache()), ("temporary files", ray_folder())):
         there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))  # a link to nowhere too
         remedy = f"or set {'RAYMIX_CACHE' if name == 'cache' else 'RAY_TMPDIR'} to a folder elsewhere"
         try:

@@ -19,8 +19,9 @@ from ray import tune
 
 from raymix.corpus import Corpus
 from raymix.corpus.on_ray import join
+from raymix.corpus.places import in_short
 from raymix.corpus.prepare import default_cache
-from raymix.corpus.workers import cluster_address
+from raymix.corpus.workers import cluster_address, ray_folder
 from raymix.design import rungs
 from raymix.on_ray.demand import Default, Waiting, check_fits, placement
 from raymix.on_ray.ending import Ending
@@ -177,13 +178,7 @@ def _ray(space: SearchSpace, ledger: Ledger, vocab: int) -> Iterator[_There]:
     if ours and address:
         join(WORKER_ENV)
     elif ours:
-        ray.init(
-            address="local",
-            runtime_env={"env_vars": WORKER_ENV},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            include_dashboard=False,
-        )
+        _start()
     try:
         _close_token()
         local = ours and address is None
@@ -197,6 +192,28 @@ def _ray(space: SearchSpace, ledger: Ledger, vocab: int) -> Iterator[_There]:
         tunes.setLevel(before)
         if ours:
             ray.shutdown()
+
+
+def _start() -> None:
+    """Ray on this machine alone.
+
+    Raises:
+        OSError: it does not start.
+    """
+    try:
+        ray.init(
+            address="local",
+            runtime_env={"env_vars": WORKER_ENV},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False,
+        )
+    except Exception as error:  # Ray has no kind of its own for it
+        raise OSError(
+            f"Ray does not start on this machine ({in_short(error)}); its logs and sockets go to {ray_folder()}: is "
+            "there room, may you write there, is its path short (a socket's has 107 bytes at most)? RAY_TMPDIR names "
+            "another folder, raymix doctor looks at it"
+        ) from error
 
 
 def _close_token() -> None:

@@ -96,6 +96,24 @@ def test_an_address_that_names_no_cluster_is_this_machine(address: str, monkeypa
     assert cluster_address() is None
 
 
+def test_a_ray_that_does_not_start_here_is_said_with_where_its_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full /tmp, or a long TMPDIR as batch systems give: of Ray's own words none names a remedy."""
+
+    def init(**options: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(ray, "init", init)
+    space = worlds.space()
+    said = rf"timed out during startup\); its logs and sockets go to {tmp_path}: .* RAY_TMPDIR names another folder"
+    with pytest.raises(OSError, match=said), run._ray(space, Ledger(space), 300):
+        pass
+
+
 def test_what_a_job_was_submitted_with_stands_where_ray_puts_it() -> None:
     """Where Ray keeps that name is private: it is written out, so that a Ray that moves it ends no import of raymix."""
     assert JOB == RAY_JOB_CONFIG_JSON_ENV_VAR
