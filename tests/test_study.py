@@ -208,6 +208,9 @@ def test_results_are_read_back_until_something_changes(tmp_path: Path) -> None:
     before = (tmp_path / "s" / "report.html").stat().st_mtime_ns
     assert results(Study.open(tmp_path / "s")) == written
     assert (tmp_path / "s" / "report.html").stat().st_mtime_ns == before
+    (tmp_path / "s" / "law.json").write_text("")  # a copy cut short: of what can be written again nothing is asked back
+    assert results(Study.open(tmp_path / "s")) == written
+    assert json.loads((tmp_path / "s" / "law.json").read_text())
     (trial,) = study.ask(1)
     study.tell(trial.trial_id, train(trial))
     assert results(study).evidence["trials"] == 9
