@@ -240,6 +240,8 @@ def tell(
     rows, work = sheet.filled(LABELS[:2]), Study.open(study)
     try:
         failed, again = work.tell_rows(rows)
+    except StoreError:  # the file is not to blame
+        raise
     except ValueError as error:
         raise SpaceError(f"{results}: {error}; nothing was recorded") from None
     if as_json:
