@@ -210,9 +210,9 @@ def _start() -> None:
         )
     except Exception as error:  # Ray has no kind of its own for it
         raise OSError(
-            f"Ray does not start on this machine ({in_short(error)}); its logs and sockets go to {ray_folder()}: is "
-            "there room, may you write there, is its path short (a socket's has 107 bytes at most)? RAY_TMPDIR names "
-            "another folder, raymix doctor looks at it"
+            f"Ray does not start on this machine ({in_short(error)}): its logs and sockets need room in {ray_folder()} "
+            "and a short path to it (a socket's has 107 bytes at most), or set RAY_TMPDIR; its token needs a home "
+            "folder that you may write to, or set HOME"
         ) from error
 
 

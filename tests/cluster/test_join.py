@@ -109,7 +109,7 @@ def test_a_ray_that_does_not_start_here_is_said_with_where_its_files_go(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(ray, "init", init)
     space = worlds.space()
-    said = rf"timed out during startup\); its logs and sockets go to {tmp_path}: .* RAY_TMPDIR names another folder"
+    said = rf"timed out during startup\): its logs and sockets need room in {tmp_path} .* set RAY_TMPDIR; .* set HOME"
     with pytest.raises(OSError, match=said), run._ray(space, Ledger(space), 300):
         pass
 
