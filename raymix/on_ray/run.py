@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import ray
 from ray import tune
+from ray._private import ray_constants  # no argument of `ray.init` says on which address it listens
 
 from raymix.corpus import Corpus
 from raymix.corpus.on_ray import join
@@ -195,11 +196,12 @@ def _ray(space: SearchSpace, ledger: Ledger, vocab: int) -> Iterator[_There]:
 
 
 def _start() -> None:
-    """Ray on this machine alone.
+    """Ray on this machine alone, on loopback: closed to others, and a laptop may change its network meanwhile.
 
     Raises:
         OSError: it does not start.
     """
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False  # as Ray has it on a Mac
     try:
         ray.init(
             address="local",
@@ -214,6 +216,8 @@ def _start() -> None:
             "and a short path to it (a socket's has 107 bytes at most), or set RAY_TMPDIR; its token needs a home "
             "folder that you may write to, or set HOME"
         ) from error
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _close_token() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from ray._private import services
+from ray._private import ray_constants, services
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from typer.testing import CliRunner
 
@@ -112,6 +112,23 @@ def test_a_ray_that_does_not_start_here_is_said_with_where_its_files_go(
     said = rf"timed out during startup\): its logs and sockets need room in {tmp_path} .* set RAY_TMPDIR; .* set HOME"
     with pytest.raises(OSError, match=said), run._ray(space, Ledger(space), 300):
         pass
+
+
+@pytest.mark.slow  # starts Ray
+def test_a_ray_started_here_is_on_loopback_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else reaches it, and it stays where it is when the machine gets another address."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    space, before = worlds.space(), ray_constants.ENABLE_RAY_CLUSTER
+    with run._ray(space, Ledger(space), 300):
+        (node,) = ray.nodes()
+        ports = {int(ray.get_runtime_context().gcs_address.rpartition(":")[2]), node["NodeManagerPort"]}
+        lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()]
+        listening = [words[1].split(":") for words in lines if words[3] == "0A"]  # on which address, at which port
+        found = {int(port, 16): address for address, port in listening if int(port, 16) in ports}
+    assert node["NodeManagerAddress"] == "127.0.0.1"
+    assert set(found) == ports and all(address.endswith("0100007F") for address in found.values()), found
+    assert before == ray_constants.ENABLE_RAY_CLUSTER, "clusters that are joined are not"
 
 
 def test_what_a_job_was_submitted_with_stands_where_ray_puts_it() -> None:
