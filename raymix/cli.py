@@ -60,7 +60,7 @@ def main() -> None:
     except (SpaceError, NoStudyError) as error:
         _stop(str(error), 2)
     except (StoreError, ValueError, OSError) as error:
-        _stop(str(error), 1)
+        _stop(str(error) if _has_a_place() else "the folder you are in was deleted: cd to it again, or elsewhere", 1)
     except BaseException as error:
         if not _signals:
             raise
@@ -75,6 +75,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, signal.SIG_DFL)
     raise Interrupted
+
+
+def _has_a_place() -> bool:
+    """Whether the working directory is there: the error of one that was deleted names nothing."""
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
 
 
 def _stop(message: str, code: int) -> None:
@@ -232,6 +240,8 @@ def tell(
     rows, work = sheet.filled(LABELS[:2]), Study.open(study)
     try:
         failed, again = work.tell_rows(rows)
+    except StoreError:  # the file is not to blame
+        raise
     except ValueError as error:
         raise SpaceError(f"{results}: {error}; nothing was recorded") from None
     if as_json:

@@ -101,8 +101,9 @@ def malloc() -> Iterator[Finding]:
 def disk() -> Iterator[Finding]:
     """Room where tokens and Ray's files go."""
     from raymix.corpus import default_cache
+    from raymix.corpus.workers import ray_folder
 
-    for name, path in (("cache", default_cache()), ("temporary files", Path(os.environ.get("RAY_TMPDIR", "/tmp")))):
+    for name, path in (("cache", default_cache()), ("temporary files", ray_folder())):
         there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))  # a link to nowhere too
         remedy = f"or set {'RAYMIX_CACHE' if name == 'cache' else 'RAY_TMPDIR'} to a folder elsewhere"
         try:
@@ -207,16 +208,16 @@ def cluster(address: str) -> Iterator[Finding]:
     if address.startswith(("http://", "https://")):
         yield from _dashboard(address)
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():  # Ray itself asks for minutes
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
-        except OSError as error:
-            yield Finding("error", "cluster", f"{address}: not reached: {error}", "is it up, is the port forwarded?")
-            return
     import ray
 
     from raymix.clusters import nodes
+    from raymix.corpus.on_ray import reach
+
+    try:
+        reach(address)
+    except OSError as error:
+        yield Finding("error", "cluster", f"{address}: not reached: {error}", "is it up, is the port forwarded?")
+        return
 
     ours = not ray.is_initialized()
     if ours:

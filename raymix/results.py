@@ -14,6 +14,7 @@ from raymix.laws import law_from_json
 from raymix.laws.reach import Reach
 from raymix.report import render
 from raymix.space import SearchSpace
+from raymix.store import StoreError
 from raymix.study import Study
 from raymix.tables.law_file import LawFile, Trained, law_json
 from raymix.target.held_out import HeldOut
@@ -36,7 +37,10 @@ def up_to_date(study: Study) -> bool:
     store = study.store
     if not (store.has("law.json") and store.has("recommendation.json")):
         return False
-    written, found = store.read_json("law.json"), store.read("recommendation.json")
+    try:
+        written, found = store.read_json("law.json"), store.read("recommendation.json")
+    except StoreError:  # cut short by whoever copied it, say: it is written anew
+        return False
     return isinstance(written, dict) and written.get("vouches_for") == [fitted_on(study), _sha256(found)]
 
 

@@ -50,6 +50,9 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         stacks: how many trials of a scale are one trial of Tune (raymix/study/stacks.py). Its config is then that of
             the first, with those of the others under `stack`; every result says under `member` which trial it is of,
             and under `status` whether that has ended (done; failed, with a `reason`).
+
+    Raises:
+        SpaceError: the space allows one mixture alone, or evidence that it names cannot be used.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         if ledger is None:
             if space is None:
                 raise ValueError("MixtureSearch needs a space (or a ledger that has one)")
+            space.check_choice()
             ledger = Ledger(space, seed=seed, designer=designer)
             take_evidence(ledger)
         self.ledger = ledger

@@ -77,9 +77,11 @@ class Sheet:
         number, text = self.number(row, name), self.text(row, name)
         if text.lstrip("+-").isdecimal():
             return int(text)
-        if math.isfinite(number) and not number.is_integer():
+        if math.isnan(number):
+            return 0
+        if not number.is_integer():
             raise ValueError(f"{self.path}: row {row + 1}, column {name!r}: {text!r} is not a whole number")
-        return int(number) if math.isfinite(number) else 0
+        return int(number)
 
     def is_numeric(self, name: str) -> bool:
         """Whether at least one cell is a number and not only empty or text."""

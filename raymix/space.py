@@ -42,6 +42,7 @@ __all__ = [
     "Tokenizer",
 ]  # fmt: skip
 
+NAMED = 5  # shares of the one mixture that is allowed, the largest first
 # Of a recipe:
 HOW_IT_IS_RUN = ("micro_batch", "compile", "checkpoint_seconds", "hang_seconds", "keep_weights", "promote")
 
@@ -184,7 +185,8 @@ class SearchSpace(Frozen):
         polytope = self.polytope()
         if polytope.is_point:
             only = self.shares(simplex.vertex_along(polytope, np.zeros(len(self.domains))))
-            said = ", ".join(f"{name} {share:.4g}" for name, share in only.items())
+            largest = sorted(only, key=lambda name: -only[name])[:NAMED]
+            said = ", ".join(f"{name} {only[name]:.4g}" for name in largest) + (", ..." if len(only) > NAMED else "")
             raise SpaceError(
                 f"{self.name}: only one mixture is allowed ({said}), so there is nothing to search: widen min_share, "
                 "max_share, constraints.groups or target.max_epochs"

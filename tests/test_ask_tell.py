@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from raymix import SearchSpace, Study
 from raymix.cli import app
 from raymix.design import LawGuided, Proposal
+from raymix.search import MixtureSearch
 from raymix.space import Scale, SpaceError
 from raymix.store import StoreError
 from raymix.study import study as study_module
@@ -114,8 +115,33 @@ def test_where_one_mixture_alone_is_allowed_nothing_is_begun(tmp_path: Path, gro
     with pytest.raises(SpaceError, match=r"only one mixture is allowed \(web 0\.5, .*nothing to search: widen"):
         Study.create(space, tmp_path / "s")
     assert not (tmp_path / "s").exists()
+    with pytest.raises(SpaceError, match="only one mixture is allowed"):
+        MixtureSearch(space)
     domains[0]["max_share"] = 0.501
     Study.create(worlds.space(domains=domains, constraints={"groups": groups}), tmp_path / "s")
+
+
+def test_a_study_that_somebody_runs_is_no_fault_of_the_file_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 1, try again; 2 is wrong input, which a script does not try again."""
+    study = Study.create(worlds.space(), tmp_path / "s")
+    (trial,) = study.ask(1)
+    columns = ",".join(f"loss/{name}" for name in worlds.DOMAINS)
+    (tmp_path / "r.csv").write_text(f"trial_id,{columns}\n{trial.trial_id},1,2,3\n")
+    monkeypatch.setattr(study_module, "TURN", 0.01)
+    with study.writing():
+        found = CliRunner().invoke(app, ["tell", str(tmp_path / "s"), str(tmp_path / "r.csv")])
+    assert isinstance(found.exception, StoreError)
+    assert str(found.exception).startswith(f"{tmp_path / 's'}: this study is being run by process")
+
+
+def test_of_the_one_mixture_that_is_allowed_the_largest_shares_are_named() -> None:
+    most = {97: 0.015, 98: 0.005}
+    domains = [{"name": f"d{i:02d}", "max_share": most.get(i, 0.01)} for i in range(100)]
+    space = worlds.space(domains=domains, eval_domains=[{"name": "d00"}])
+    with pytest.raises(SpaceError, match=r"\(d97 0\.015, d00 0\.01, d01 0\.01, d02 0\.01, d03 0\.01, \.\.\.\), so"):
+        space.check_choice()
 
 
 def test_names_and_a_target_are_a_space_for_a_trainer_of_ones_own(

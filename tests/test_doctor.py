@@ -69,6 +69,15 @@ def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch:
         assert found.level == "error" and "RAYMIX_CACHE" in found.remedy
 
 
+def test_room_is_looked_for_where_ray_keeps_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    assert by_name(list(doctor.disk()))["disk for temporary files"].found.endswith("free at /tmp")
+    for name in ("TMPDIR", "RAY_TMPDIR"):  # the second wins
+        monkeypatch.setenv(name, str(tmp_path / name))
+        assert by_name(list(doctor.disk()))["disk for temporary files"].found.endswith(f"free at {tmp_path / name}")
+
+
 def test_storage_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (found,) = doctor.reaches(str(tmp_path / "file" / "below"))

@@ -200,6 +200,19 @@ def test_ask_and_tell_from_the_shell(tmp_path: Path) -> None:
     assert (tmp_path / "s" / "report.html").is_file()
 
 
+def test_a_working_directory_that_was_deleted_is_said(tmp_path: Path) -> None:
+    """Another terminal made the folder anew: the path is right, and the system's error names none."""
+    Study.create(worlds.space(), tmp_path / "s")
+    (tmp_path / "here").mkdir()
+    code = "import os; os.rmdir(os.getcwd()); from raymix import cli; cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "status", str(tmp_path / "s")],
+        cwd=tmp_path / "here", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    said = "raymix: the folder you are in was deleted: cd to it again, or elsewhere\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
 def test_results_are_read_back_until_something_changes(tmp_path: Path) -> None:
     study = Study.create(worlds.space(), tmp_path / "s")
     for trial in study.ask(8):
@@ -208,6 +221,9 @@ def test_results_are_read_back_until_something_changes(tmp_path: Path) -> None:
     before = (tmp_path / "s" / "report.html").stat().st_mtime_ns
     assert results(Study.open(tmp_path / "s")) == written
     assert (tmp_path / "s" / "report.html").stat().st_mtime_ns == before
+    (tmp_path / "s" / "law.json").write_text("")  # a copy cut short: of what can be written again nothing is asked back
+    assert results(Study.open(tmp_path / "s")) == written
+    assert json.loads((tmp_path / "s" / "law.json").read_text())
     (trial,) = study.ask(1)
     study.tell(trial.trial_id, train(trial))
     assert results(study).evidence["trials"] == 9

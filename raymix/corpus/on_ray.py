@@ -105,16 +105,36 @@ def join(environment: Mapping[str, str]) -> None:
             "elsewhere: raymix submit SPACE.yaml --cluster http://127.0.0.1:8265 --storage URI"
         )
     env = {"env_vars": {name: value for name, value in environment.items() if name not in _of_the_job()}}
-    host, _, port = address.rpartition(":")
     try:
-        if host and port.isdigit():  # Ray itself asks for minutes
-            socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+        reach(address)
         ray.init(address=address, runtime_env=env, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:  # the last of Ray: no address at all
         raise NoClusterError(
             f"RAY_ADDRESS={address}: cannot be joined ({in_short(error)}); is it up, and is this machine one of its "
             "nodes? Without RAY_ADDRESS a study runs on this machine alone"
         ) from error
+
+
+def reach(address: str) -> None:
+    """Nothing, if somebody listens at the address of a cluster: of one that is gone Ray itself asks for minutes.
+
+    `auto` is whichever Ray finds here: one that runs, else the last that was started, which may be long gone.
+
+    Raises:
+        OSError: nobody does, or `auto` finds none.
+    """
+    where = address
+    if address == "auto":
+        from ray._private.services import canonicalize_bootstrap_address  # here: private to Ray, and may move
+
+        where = canonicalize_bootstrap_address(address)
+    host, _, port = where.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        raise OSError(f"{where}: {error}" if where != address else str(error)) from None
 
 
 def _of_the_job() -> dict[str, str]:

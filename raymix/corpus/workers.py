@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -209,6 +210,12 @@ def cluster_address() -> str | None:
     """The cluster that RAY_ADDRESS names; none where it is empty or, in Ray's words for this machine alone, `local`."""
     named = os.environ.get("RAY_ADDRESS")
     return None if named in ("", "local") else named
+
+
+def ray_folder() -> Path:
+    """Where Ray keeps its logs and sockets on this machine, in a folder of its own."""
+    named = os.environ.get("TMPDIR", "/tmp") if sys.platform == "linux" else "/tmp"
+    return Path(os.environ.get("RAY_TMPDIR", named))
 
 
 class SerialExecutor(Executor):

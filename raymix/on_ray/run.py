@@ -16,11 +16,13 @@ from typing import NamedTuple
 
 import ray
 from ray import tune
+from ray._private import ray_constants  # no argument of `ray.init` says on which address it listens
 
 from raymix.corpus import Corpus
 from raymix.corpus.on_ray import join
+from raymix.corpus.places import in_short
 from raymix.corpus.prepare import default_cache
-from raymix.corpus.workers import cluster_address
+from raymix.corpus.workers import cluster_address, ray_folder
 from raymix.design import rungs
 from raymix.on_ray.demand import Default, Waiting, check_fits, placement
 from raymix.on_ray.ending import Ending
@@ -177,13 +179,7 @@ def _ray(space: SearchSpace, ledger: Ledger, vocab: int) -> Iterator[_There]:
     if ours and address:
         join(WORKER_ENV)
     elif ours:
-        ray.init(
-            address="local",
-            runtime_env={"env_vars": WORKER_ENV},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            include_dashboard=False,
-        )
+        _start()
     try:
         _close_token()
         local = ours and address is None
@@ -197,6 +193,31 @@ def _ray(space: SearchSpace, ledger: Ledger, vocab: int) -> Iterator[_There]:
         tunes.setLevel(before)
         if ours:
             ray.shutdown()
+
+
+def _start() -> None:
+    """Ray on this machine alone, on loopback: closed to others, and a laptop may change its network meanwhile.
+
+    Raises:
+        OSError: it does not start.
+    """
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False  # as Ray has it on a Mac
+    try:
+        ray.init(
+            address="local",
+            runtime_env={"env_vars": WORKER_ENV},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False,
+        )
+    except Exception as error:  # Ray has no kind of its own for it
+        raise OSError(
+            f"Ray does not start on this machine ({in_short(error)}): its logs and sockets need room in {ray_folder()} "
+            "and a short path to it (a socket's has 107 bytes at most), or set RAY_TMPDIR; its token needs a home "
+            "folder that you may write to, or set HOME"
+        ) from error
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _close_token() -> None:

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from raymix.laws.select import rank_within
 from raymix.observations import scale_groups
 from raymix.report import words
+from raymix.simplex import Array
 from raymix.space import Scale
 from raymix.target.held_out import ENOUGH
 
@@ -45,9 +46,14 @@ def by_scale(data: Mapping[str, Any] | None, cut_short: Collection[str] = ()) ->
     return sorted(found, key=lambda item: item[0].n_params * item[0].n_tokens)
 
 
-def judged(groups: Sequence[tuple[Scale, Columns]]) -> dict[str, Any]:
+def judged(
+    groups: Sequence[tuple[Scale, Columns]], every: Sequence[tuple[Scale, Columns]] | None = None
+) -> dict[str, Any]:
     """Rank correlation within each scale and within all, typical error, how often the interval held; empty without
     predictions.
+
+    Args:
+        every: the groups with those of stopped trials, where there are any: the verdict goes by the order in all.
     """
     if not groups:
         return {}
@@ -57,14 +63,17 @@ def judged(groups: Sequence[tuple[Scale, Columns]]) -> dict[str, Any]:
         varied = len(observed) > 2 and np.ptp(observed) > 0 and np.ptp(predicted) > 0
         r = float(spearmanr(observed, predicted).statistic) if varied else float("nan")
         orders.append((words.scale(*scale), len(observed), r))
-    observed_B, predicted_B, low_B, high_B = (
-        np.concatenate([np.asarray(columns[name], float) for _, columns in groups])
-        for name in ("observed", "predicted", *ENDS)
-    )
+    observed_B, predicted_B, low_B, high_B = (_column(groups, name) for name in ("observed", "predicted", *ENDS))
     known = np.isfinite(low_B) & np.isfinite(high_B)
-    group_B = np.repeat(np.arange(len(groups)), [n for _, n, _ in orders])
+    every = every or groups
+    group_B = np.repeat(np.arange(len(every)), [len(columns["observed"]) for _, columns in every])
     return {
-        "orders": orders, "order": rank_within(predicted_B, observed_B, group_B, ENOUGH),
+        "orders": orders,
+        "order": rank_within(_column(every, "predicted"), _column(every, "observed"), group_B, ENOUGH),
         "error": float(np.median(np.abs(observed_B - predicted_B))), "judged": int(known.sum()),
         "inside": int(((low_B <= observed_B) & (observed_B <= high_B))[known].sum()),
     }  # fmt: skip
+
+
+def _column(groups: Sequence[tuple[Scale, Columns]], name: str) -> Array:
+    return np.concatenate([np.asarray(columns[name], float) for _, columns in groups])

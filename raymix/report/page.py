@@ -23,6 +23,7 @@ from raymix.report import figures, words
 from raymix.report.heldout import Columns, by_scale, judged
 from raymix.report.trials import Trial, best_trial, list_trials, sizes
 from raymix.space import Scale, SearchSpace
+from raymix.study.gain import Guard
 from raymix.target.reading import epochs_of, stage_notes
 
 PANELS = 24  # domains or eval domains that get a panel of their own; tables name all
@@ -52,8 +53,8 @@ def render(
     trials = list_trials(space, observations, state.get("rounds"))
     shares = found.get("mixture") or {}
     order = sorted(space.domain_names, key=lambda name: -shares.get(name, 0.0))
-    cut_short = {t.trial_id for t in trials if not t.whole}
-    groups = by_scale(heldout, cut_short)
+    groups = by_scale(heldout, {t.trial_id for t in trials if not t.whole})
+    every = by_scale(heldout, {t.trial_id for t in trials if t.failed})
     best = best_trial(trials)
     drawn = _figures(space, observations, found, groups, trials, order)
     bundle = get_plotlyjs()
@@ -64,7 +65,7 @@ def render(
         titled=words.apart([*space.domain_names, *observations.eval_domains], 60), stages=stage_notes(space),
         verdict=_verdict(found, trials), bars=_bars(space, found, order), reference=_reference(found), own=_own(found),
         baselines=_baselines(found), confirmed=confirmed, confirmed_gains=_confirmed(confirmed),
-        heldout=judged(groups), replicated=_replicated(trials),
+        heldout=judged(groups, every), replicated=_replicated(trials),
         evidence=_evidence(found, observations, trials),
         reasons=_reasons([t for t in trials if t.failed]), stops=_reasons([t for t in trials if t.stopped]),
         unit=words.unit(space), objective=words.objective(space), worst=space.objective.reduce == "worst",
@@ -89,6 +90,7 @@ def _environment() -> Environment:
         environment.filters[say.__name__] = say
     environment.filters["csp_hash"] = _csp_hash
     environment.tests["known"] = words.known
+    environment.tests["broken"] = lambda guard: Guard(**guard).broken
     return environment
 
 

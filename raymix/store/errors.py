@@ -8,6 +8,7 @@ REMEDIES = {
     errno.EDQUOT: f"raise the quota or free some space, then run the same command again: {SAFE}",
     errno.EACCES: f"make it writable for this user, or choose another directory: {SAFE}",
     errno.EPERM: f"make it writable for this user, or choose another directory: {SAFE}",
+    errno.EEXIST: f"what is in its place is no folder, a link to a disk that is not mounted, say: {SAFE}",
     errno.EROFS: f"mount it writable, or choose another directory: {SAFE}",
 }
 RENEW = "(renew the credentials of this environment, then run the same command again)"

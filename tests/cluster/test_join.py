@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray._private import ray_constants, services
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from typer.testing import CliRunner
 
 from raymix.cli import app
+from raymix.corpus import on_ray
 from raymix.corpus.on_ray import JOB, NoClusterError, join
 from raymix.corpus.workers import cluster_address
 from raymix.on_ray import run
@@ -49,6 +51,28 @@ def test_a_cluster_that_does_not_answer_is_no_full_disk(command: list[str], monk
     assert f"RAY_ADDRESS={address}: cannot be joined ([Errno 111] Connection refused)" in str(found.exception)
 
 
+def test_the_last_cluster_of_this_machine_may_be_gone(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray keeps its address in a file, takes it for `auto`, and asks there for minutes."""
+    (tmp_path / "ray").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(services, "find_gcs_addresses", lambda: set())  # others may run here
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("Ray was asked"))
+    with pytest.raises(NoClusterError, match=r"RAY_ADDRESS=auto: cannot be joined .Could not find any running Ray"):
+        join({})
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.2", 0))  # and nobody listens
+        where = f"127.0.0.2:{taken.getsockname()[1]}"
+        (tmp_path / "ray" / "ray_current_cluster").write_text(where)
+        found = CliRunner().invoke(app, command)
+        asked = CliRunner().invoke(app, ["doctor", "--offline", "--json"])
+    said = f"{where}: [Errno 111] Connection refused"
+    assert isinstance(found.exception, NoClusterError) and said in str(found.exception)
+    assert [f["found"] for f in json.loads(asked.stdout) if f["what"] == "cluster"] == [f"auto: not reached: {said}"]
+
+
 def test_what_ray_takes_for_no_address_is_said_to_be_that_of_the_cluster(
     command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +96,41 @@ def test_an_address_that_names_no_cluster_is_this_machine(address: str, monkeypa
     assert cluster_address() is None
 
 
+def test_a_ray_that_does_not_start_here_is_said_with_where_its_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full /tmp, or a long TMPDIR as batch systems give: of Ray's own words none names a remedy."""
+
+    def init(**options: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(ray, "init", init)
+    space = worlds.space()
+    said = rf"timed out during startup\): its logs and sockets need room in {tmp_path} .* set RAY_TMPDIR; .* set HOME"
+    with pytest.raises(OSError, match=said), run._ray(space, Ledger(space), 300):
+        pass
+
+
+@pytest.mark.slow  # starts Ray
+def test_a_ray_started_here_is_on_loopback_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else reaches it, and it stays where it is when the machine gets another address."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    space, before = worlds.space(), ray_constants.ENABLE_RAY_CLUSTER
+    with run._ray(space, Ledger(space), 300):
+        (node,) = ray.nodes()
+        ports = {int(ray.get_runtime_context().gcs_address.rpartition(":")[2]), node["NodeManagerPort"]}
+        lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()]
+        listening = [words[1].split(":") for words in lines if words[3] == "0A"]  # on which address, at which port
+        found = {int(port, 16): address for address, port in listening if int(port, 16) in ports}
+    assert node["NodeManagerAddress"] == "127.0.0.1"
+    assert set(found) == ports and all(address.endswith("0100007F") for address in found.values()), found
+    assert before == ray_constants.ENABLE_RAY_CLUSTER, "clusters that are joined are not"
+
+
 def test_what_a_job_was_submitted_with_stands_where_ray_puts_it() -> None:
     """Where Ray keeps that name is private: it is written out, so that a Ray that moves it ends no import of raymix."""
     assert JOB == RAY_JOB_CONFIG_JSON_ENV_VAR
@@ -82,6 +141,7 @@ def test_variables_that_a_ray_job_was_submitted_with_are_its_own(monkeypatch: py
     given: list[dict[str, str]] = []
     monkeypatch.setattr(ray, "init", lambda **options: given.append(options["runtime_env"]["env_vars"]))
     monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(on_ray, "reach", lambda address: None)
     job = {"runtime_env": {"working_dir": "gcs://x.zip", "env_vars": {"OMP_NUM_THREADS": "4"}}, "metadata": {}}
     for injected in (job, {"metadata": {}}, {"runtime_env": {}}):
         monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(injected))

@@ -263,6 +263,12 @@ def test_a_read_only_study_can_be_looked_at_and_says_why_it_cannot_be_run(small_
         found.ask(1)
 
 
+def test_a_study_behind_a_link_to_a_disk_that_is_not_mounted_is_not_begun(tmp_path: Path) -> None:
+    (tmp_path / "runs").symlink_to(tmp_path / "scratch")
+    with pytest.raises(StoreError, match=r"EEXIST\); what is in its place is no folder, a link to a disk that is not"):
+        Study.create(SearchSpace.parse(SPACE), tmp_path / "runs" / "study")
+
+
 @pytest.mark.parametrize("changed", [False, True])
 def test_a_study_of_the_first_format_is_read_and_raised(study: Path, changed: bool) -> None:
     about = json.loads((study / "study.json").read_text())

@@ -153,9 +153,10 @@ def test_a_seed_keeps_all_its_digits(tmp_path: Path) -> None:
     )
     got = import_runs("exchange", tmp_path / "t.csv")
     assert got.table["seed"].to_pylist() == [9007199254740993, 7]
-    (tmp_path / "t.csv").write_text("trial_id,seed,n_params,n_tokens,mixture/a\nq,1.5,1,2,1\n")
-    with pytest.raises(ValueError, match=r"row 1, column 'seed': '1.5' is not a whole number"):
-        import_runs("exchange", tmp_path / "t.csv")
+    for cell in ("1.5", "inf"):
+        (tmp_path / "t.csv").write_text(f"trial_id,seed,n_params,n_tokens,mixture/a\nq,{cell},1,2,1\n")
+        with pytest.raises(ValueError, match=f"row 1, column 'seed': '{cell}' is not a whole number"):
+            import_runs("exchange", tmp_path / "t.csv")
 
 
 def test_cells_that_other_programs_leave_empty(tmp_path: Path) -> None:

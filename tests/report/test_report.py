@@ -23,6 +23,7 @@ from raymix.report import figures, render, words
 from raymix.report.heldout import by_scale, judged
 from raymix.report.trials import best_trial, list_trials
 from raymix.space import SearchSpace
+from raymix.target.held_out import HeldOut
 
 NAMES = ("web", "code", "books", "math", "wiki")
 HOSTILE = (
@@ -409,6 +410,34 @@ def test_the_order_of_mixtures_is_judged_within_a_length_too() -> None:
         ("1M parameters, 400M tokens", 4, pytest.approx(-1)),
     ]
     assert "do not lean" in words.trust(said["order"]), "as the verdict says, which counts both together"
+
+
+def test_stopped_trials_count_in_the_order_as_in_the_verdict() -> None:
+    """Drawn are those that ended; half were stopped, and those the law orders the wrong way round."""
+    column = {"trial_id": list("abcdefghijkl"), "n_params": [1e6] * 12, "n_tokens": [1e8] * 6 + [4e8] * 6,
+              "observed": [3.1, 3.2, 3.3, 3.4, 3.5, 3.6, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6],
+              "predicted": [3.6, 3.5, 3.4, 3.3, 3.2, 3.1, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6],
+              "low": [0.0] * 12, "high": [9.0] * 12}  # fmt: skip
+    said = judged(by_scale(column, cut_short=set("abcdef")), by_scale(column))
+    assert said["orders"] == [("1M parameters, 400M tokens", 6, pytest.approx(1))]
+    assert said["judged"] == 6
+    assert said["order"] == pytest.approx(HeldOut(**column).order) == pytest.approx(0)
+
+
+def test_a_page_says_of_the_order_what_the_verdict_goes_by() -> None:
+    study = make_study()
+    stopped = [f"t{t:03d}" for t in range(16) if t not in (5, 13)]  # all of the smaller size that did not fail
+    rows = study["observations"].table.to_pylist()
+    for row in rows:
+        row |= {"status": "stopped"} if row["trial_id"] in stopped and row["status"] == "done" else {}
+    table = Observations.from_rows(rows, study["observations"].domains, study["observations"].eval_domains)
+    assert words.trust(1.0) in render(**study), "the law of the fixture is a good one"
+    column = study["heldout"]
+    column["predicted"] = [
+        10 - value if name in stopped else value
+        for name, value in zip(column["trial_id"], column["predicted"], strict=True)
+    ]
+    assert words.trust(0.0) in render(**study | {"observations": table})
 
 
 def test_scales_stand_from_cheap_to_dear_and_rounding_makes_none_of_its_own() -> None:
