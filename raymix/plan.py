@@ -12,6 +12,7 @@ import numpy as np
 
 from raymix import simplex
 from raymix.corpus import Corpus
+from raymix.counts import scale_words
 from raymix.design import rungs, scale_of
 from raymix.design.schedule import shorter_rungs
 from raymix.proxy import Batches, resolve, seconds_per_step
@@ -158,7 +159,7 @@ def _confirm_warnings(space: SearchSpace, confirming: RungPlan | None) -> list[s
         return []
     said = f"confirmation: the budget pays for {planned} of {runs(space)} runs"
     at = wanted.scale
-    return [f"{said} at confirm.scale ({at.n_params:.3g} parameters, {at.n_tokens:.3g} tokens)" if at else said]
+    return [f"{said} at confirm.scale ({scale_words(*at.scale)})" if at else said]
 
 
 def _wall(space: SearchSpace, rung_plans: list[RungPlan], slots: int) -> float:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from raymix.counts import human
+from raymix.counts import human, scale_words
 
 if TYPE_CHECKING:
     from raymix.corpus import Corpus
@@ -224,9 +224,10 @@ def named(header: str) -> Column:
 def mixture_table(found: Recommendation) -> Table:
     """Shares, how far they may move, and those of the mixture used today, if it is known."""
     reference = "prior" if "prior" in found.baselines else "uniform"
-    size = f"{human(found.scale['n_params'])} parameters, {human(found.scale['n_tokens'])} tokens"
     title = TITLES.get(found.verdict["answer"].partition(":")[0], "Optimum under the law, not recommended,")
-    table = Table(named("domain"), "share", "near-optimal", "epochs", reference, title=f"{title} at {size}")
+    table = Table(
+        named("domain"), "share", "near-optimal", "epochs", reference, title=f"{title} at {scale_words(**found.scale)}"
+    )
     for name, share in found.mixture.items():
         near, today = found.near_optimal[name], found.baselines[reference].mixture[name]
         may = f"{near['low']:.1%} - {near['high']:.1%}"

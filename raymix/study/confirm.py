@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from raymix.counts import scale_words
 from raymix.design import Proposal
 from raymix.design.stock import unique_at
 from raymix.laws import Law
@@ -23,7 +24,7 @@ from raymix.space_parts import Objective
 from raymix.space_study import Confirm
 from raymix.study.affordable import affordable
 from raymix.study.arms import SAME, baselines_of, distinct, same
-from raymix.study.gain import Gain, Guard, all_guard_words, guards, scale_words, seen, words
+from raymix.study.gain import Gain, Guard, all_guard_words, guards, seen, words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.objective import objective_of, unit_of
@@ -88,7 +89,7 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
     mixtures = {PROPOSAL: space.shares(best_K)} | {name: space.shares(mix_K) for name, mix_K in apart.items()}
     seeds, scale = affordable(ledger, wanted, automatic, 1 + distinct(apart.values()))
     if scale is None:
-        where = f" at {scale_words(wanted.scale.model_dump())}" if wanted.scale else ""
+        where = f" at {scale_words(*wanted.scale.scale)}" if wanted.scale else ""
         return skip_confirmation(ledger, f"what is left of the budget does not pay for one pair of runs{where}")
     body = {
         "automatic": automatic,

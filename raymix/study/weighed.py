@@ -3,8 +3,9 @@
 import math
 from dataclasses import replace
 
+from raymix.counts import scale_words
 from raymix.study.confirm import PROPOSAL, Confirmation
-from raymix.study.gain import guard_words, scale_words, words
+from raymix.study.gain import guard_words, words
 from raymix.target.recommend import Recommendation
 
 
@@ -36,7 +37,7 @@ def _without_pairs(found: Recommendation, confirmed: Confirmation) -> Recommenda
 
 def _verdict(found: Recommendation, confirmed: Confirmation) -> dict[str, str]:
     """What the pairs say of the mixture recommended; what the law says where they say nothing."""
-    prior, at = confirmed.gains.get("prior"), scale_words(confirmed.scale)
+    prior, at = confirmed.gains.get("prior"), scale_words(**confirmed.scale)
 
     def said(name: str) -> str:
         gain, unit = confirmed.gains[name], found.unit
