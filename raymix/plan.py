@@ -5,7 +5,7 @@ Trials and FLOPs follow from the space; seconds are measured: a few steps of eac
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,10 +77,6 @@ class Plan:
     """What this and other numbers of trials resolve."""
     noise: dict[str, Any] | None = None
     """Of one run, as `budgets` take it: nats, source, and whether it is assumed."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def plan(space: SearchSpace, corpus: Corpus, slots: int) -> Plan:
