@@ -274,11 +274,8 @@ class Study:
         keep_K = confirmed_mixture(self.ledger)
         found, held_out = recommend(self.space, table, law, target, self.seed, keep_K)
         said = [words for words in (stopped(self.ledger), skipped(self.ledger)) if words]
-        found = replace(
-            found,
-            law={**found.law, "notes": [*found.law["notes"], *said]},
-            evidence={**found.evidence, "tokens": found.evidence["tokens"] - self.ledger.tokens_begun_with()},
-        )
+        tokens = found.evidence["tokens"] - self.ledger.tokens_begun_with()
+        found = replace(found.noting(said), evidence={**found.evidence, "tokens": tokens})
         return weighed(found, self.confirmation()), held_out, law.to_json()
 
     def command(self) -> str:

@@ -67,6 +67,10 @@ class Recommendation:
     unit: str = NATS
     """Of objective, gains, noise and gap."""
 
+    def noting(self, notes: Sequence[str]) -> "Recommendation":
+        """The same with more notes."""
+        return replace(self, law={**self.law, "notes": [*self.law["notes"], *notes]})
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
