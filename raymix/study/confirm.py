@@ -95,7 +95,7 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
         "automatic": automatic,
         "limits": space.budget.limits(),
         "objective": space.objective.model_dump(mode="json"),
-        "scale": {"n_params": scale.n_params, "n_tokens": scale.n_tokens},
+        "scale": scale._asdict(),
         "seeds": [FIRST_SEED + i for i in range(seeds)],
         "mixtures": mixtures,
     }
@@ -253,9 +253,8 @@ def _predicted(
     space, usable = ledger.space, ledger.table().usable()
     names = [name for name in mixtures if name != PROPOSAL]
     mix_BK = np.stack([space.mixture(mixtures[name]) for name in (PROPOSAL, *names)])
-    at = Rung(n_params=scale.n_params, n_tokens=scale.n_tokens)
     unique_K = unique_at(space, np.asarray([scale]))[0]  # these runs repeat tokens as the proxies do
-    objective = objective_of(space, law, at, unique_K)
+    objective = objective_of(space, law, Rung(**scale._asdict()), unique_K)
     drawn = refitted(objective, space, usable, N_DRAWS, np.random.default_rng([ledger.seed, 1]), unique_K)
     read, worse = Reading.of(objective, mix_BK, drawn, usable.scale_B2.max(axis=0)), {}
     if "prior" in names:
