@@ -21,7 +21,8 @@ from typing import Any
 
 from benchmarks.machine import machine
 from raymix.corpus import prepare
-from raymix.corpus.sources import builtin_documents, spool
+from raymix.corpus.builtin import collect
+from raymix.corpus.sources import spool
 from raymix.space import SearchSpace
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +37,7 @@ def cpu_seconds() -> float:
 
 def some_text(folder: Path, megabytes: float) -> SearchSpace:
     """Files of text, a tokenizer, and the space that names them."""
-    texts = builtin_documents({part: share * megabytes for part, share in PARTS.items()})
+    texts = collect({part: share * megabytes for part, share in PARTS.items()})
     for part, documents in texts.items():
         spool(documents, folder / f"{part}.jsonl")
     raw: dict[str, Any] = {

@@ -122,10 +122,9 @@ def resume(study: StudyPath, settings: Settings = [], fork: Fork = None, as_json
     """
     from raymix.screens.status import go_on
     from raymix.study import Study
-    from raymix.study.files import as_written
 
     kept = Study.open(study).space
-    wanted = SearchSpace.parse(apply_settings(as_written(kept), settings), folder=kept.folder)
+    wanted = SearchSpace.parse(apply_settings(kept.plain(), settings), folder=kept.folder)
     if wanted.trains_proxies:
         return _search(wanted, study, None, fork, as_json)
     work = Study.fork(wanted, study, fork) if fork else Study.resume(wanted, study)

@@ -20,3 +20,8 @@ def human(value: Any) -> str:
         if abs(value) >= 0.9995 * size:  # what rounds up to it is written with its letter
             return f"{value / size:.3g}{letter}"
     return f"{value:.3g}"
+
+
+def scale_words(n_params: Any, n_tokens: Any) -> str:
+    """A size and a length: `20M parameters, 1B tokens`."""
+    return f"{human(n_params)} parameters, {human(n_tokens)} tokens"

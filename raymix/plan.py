@@ -5,13 +5,14 @@ Trials and FLOPs follow from the space; seconds are measured: a few steps of eac
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from raymix import simplex
 from raymix.corpus import Corpus
+from raymix.counts import scale_words
 from raymix.design import rungs, scale_of
 from raymix.design.schedule import shorter_rungs
 from raymix.proxy import Batches, resolve, seconds_per_step
@@ -76,10 +77,6 @@ class Plan:
     """What this and other numbers of trials resolve."""
     noise: dict[str, Any] | None = None
     """Of one run, as `budgets` take it: nats, source, and whether it is assumed."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def plan(space: SearchSpace, corpus: Corpus, slots: int) -> Plan:
@@ -158,7 +155,7 @@ def _confirm_warnings(space: SearchSpace, confirming: RungPlan | None) -> list[s
         return []
     said = f"confirmation: the budget pays for {planned} of {runs(space)} runs"
     at = wanted.scale
-    return [f"{said} at confirm.scale ({at.n_params:.3g} parameters, {at.n_tokens:.3g} tokens)" if at else said]
+    return [f"{said} at confirm.scale ({scale_words(*at.scale)})" if at else said]
 
 
 def _wall(space: SearchSpace, rung_plans: list[RungPlan], slots: int) -> float:

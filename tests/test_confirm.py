@@ -321,7 +321,7 @@ def test_a_scale_that_was_named_is_paid_from_the_budget_too(runs: int, monkeypat
     assert len(book.confirmations[-1]["seeds"]) == runs // 2
     assert spent(book).flops <= total * (1 + 1e-9)
     if not runs:
-        assert "does not pay for one pair of runs at 4e+06 parameters and 1e+07 tokens" in book.confirmations[-1]["why"]
+        assert "does not pay for one pair of runs at 4M parameters, 10M tokens" in book.confirmations[-1]["why"]
         plan_confirmation(book, Confirm.model_validate(wanted))  # asked for beside the budget
         assert len(book.confirmations[-1]["seeds"]) == 3
 

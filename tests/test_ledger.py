@@ -196,8 +196,8 @@ def test_a_rung_that_was_never_trained_is_noted() -> None:
         for row in worlds.rows(trial):
             ledger.observe(trial.trial_id, row)
     found, _ = recommend(space, ledger.table(), fit_law(space, ledger.table()))
-    assert any("no trial at 8e+06 parameters and 2e+07 tokens" in note for note in found.law["notes"])
-    assert not any("no trial at 1e+05" in note for note in found.law["notes"])
+    assert any("no trial at 8M parameters, 20M tokens" in note for note in found.law["notes"])
+    assert not any("no trial at 100k" in note for note in found.law["notes"])
 
 
 def test_the_verdict_abstains_when_nothing_is_to_be_gained() -> None:

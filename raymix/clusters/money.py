@@ -4,8 +4,7 @@ Hours come from FLOPs and the utilisation that the price table assumes, not from
 on from its checkpoint: it loses half the time between two, and the start of another machine.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from raymix.clusters.prices import Prices
 from raymix.plan import Plan
@@ -46,10 +45,6 @@ class Money:
     on_demand: float
     spot: float
     preemptions: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def price(plan: Plan, prices: Prices, cloud: str, gpu: str | None, workers: int, checkpoint_seconds: float) -> Money:

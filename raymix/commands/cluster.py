@@ -7,7 +7,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -173,11 +173,11 @@ def add_costs(
     money = None
     if cloud is not None:
         seconds = space.recipe.checkpoint_seconds
-        money = price(found, read_prices(prices), cloud, gpu, max_workers, seconds).to_json()
+        money = asdict(price(found, read_prices(prices), cloud, gpu, max_workers, seconds))
     searched = sum(rung.trials for rung in found.rungs if rung.purpose == "search")  # confirmation resolves nothing
     counts = sorted({max(searched * 2**i // 4, 4) for i in range(5)})
-    budgets = tuple(budget.to_json() for budget in compare_budgets(space, counts, noise.nats))
-    screen.plan(space, replace(found, money=money, budgets=budgets, noise=noise.to_json()))
+    budgets = tuple(map(asdict, compare_budgets(space, counts, noise.nats)))
+    screen.plan(space, replace(found, money=money, budgets=budgets, noise=asdict(noise)))
     if not screen.as_json:
         of = unit_of(space)
         said = f"noise of one run {with_unit(f'{noise.nats:.3g}', of)}, {noise.source}"

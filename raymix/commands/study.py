@@ -12,6 +12,7 @@ import typer
 
 from raymix.commands.arguments import AtScale, Json, StudyPath
 from raymix.commands.corpus import prepared
+from raymix.counts import scale_words
 from raymix.screens.screen import Screen
 from raymix.space import SpaceError
 
@@ -136,8 +137,10 @@ def _show(screen: Screen, found: Confirmation, work: Study) -> None:
     if screen.as_json:
         print(json.dumps({"event": "confirmed", "study": work.store.where, **found.to_json()}), flush=True)
         return
-    size = f"{found.scale['n_params']:.3g} parameters, {found.scale['n_tokens']:.3g} tokens"
-    screen.say(f"At {size}, seeds {', '.join(map(str, found.seeds))}: {found.done} runs done, {found.failed} failed.")
+    screen.say(
+        f"At {scale_words(**found.scale)}, seeds {', '.join(map(str, found.seeds))}: {found.done} runs done, "
+        f"{found.failed} failed."
+    )
     for sentence in found.words:
         screen.say(f"{sentence[0].upper()}{sentence[1:]}.")
     if found.pending and work.space.trains_proxies:

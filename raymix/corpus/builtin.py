@@ -26,7 +26,9 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+
+from raymix.corpus.records import Document
+from raymix.space import SpaceError
 
 RULE = 1  # goes up when the same files would give other text
 PARTS = ("python", "docstrings", "comments", "cpp", "data")
@@ -67,24 +69,19 @@ NOT_DATA = re.compile(r"licen[cs]e|notice|copying|requirements|top_level|entry_p
 LEGAL = re.compile(r"copyright|licen[cs]ed?\b|spdx|all rights reserved", re.IGNORECASE)
 
 
-class Text(NamedTuple):
-    """One document: its text and the file it came from, relative to the packages."""
-
-    text: str
-    origin: str
-
-
-def collect(megabytes: Mapping[str, float | None]) -> dict[str, list[Text]]:
+def collect(megabytes: Mapping[str, float | None]) -> dict[str, list[Document]]:
     """Documents of the parts named, each up to its megabytes (None: all there is), from one pass over the files.
 
+    Their origin is the file they came from, relative to the packages.
+
     Raises:
-        ValueError: a part is not one of `PARTS`.
+        SpaceError: a part is not one of `PARTS`.
     """
     for part in megabytes:
         if part not in PARTS:
-            raise ValueError(f"builtin {part!r} is not a part of the built-in corpus ({', '.join(PARTS)})")
+            raise SpaceError(f"builtin {part!r} is not a part of the built-in corpus ({', '.join(PARTS)})")
     left = {part: float("inf") if size is None else size * 1e6 for part, size in megabytes.items()}
-    found: dict[str, list[Text]] = {part: [] for part in megabytes}
+    found: dict[str, list[Document]] = {part: [] for part in megabytes}
     seen: set[bytes] = set()
     for kind, extensions in KINDS.items():
         parts = [part for part in megabytes if part == kind or (kind == "python" and part not in KINDS)]
@@ -96,7 +93,7 @@ def collect(megabytes: Mapping[str, float | None]) -> dict[str, list[Text]]:
             for part, text in _read(kind, path, seen).items():
                 if part in wanted and len(text) >= SHORTEST and _first(part + text, seen):
                     text = _shortened(text, LONGEST.get(part, LONGEST_ELSE))
-                    found[part].append(Text(text, origin))
+                    found[part].append(Document(text, origin))
                     left[part] -= len(text.encode())
     return found
 

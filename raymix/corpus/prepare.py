@@ -21,7 +21,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from raymix.corpus import hub, shards, sources, split, tokenised, tokenizer, workers
+from raymix.corpus import builtin, hub, shards, sources, split, tokenised, tokenizer, workers
 from raymix.corpus.files import Chunk
 from raymix.corpus.keys import (
     Key,
@@ -180,7 +180,7 @@ def _spool_builtin(given: dict[Key, Source], staging: Path) -> dict[str, Path]:
     if all(path.is_file() for path in paths.values()):
         return paths
     wanted = {part: None if None in asked else max(filter(None, asked)) for part, asked in sizes.items()}
-    for part, texts in sources.builtin_documents(wanted).items():
+    for part, texts in builtin.collect(wanted).items():
         unfinished = paths[part].with_suffix(".tmp")
         sources.spool(texts, unfinished)
         os.replace(unfinished, paths[part])

@@ -14,7 +14,7 @@ from raymix.corpus import builtin, files, hub, places, tokenised
 from raymix.corpus.files import Chunk
 from raymix.corpus.places import File
 from raymix.corpus.records import Document
-from raymix.space import Source, SpaceError
+from raymix.space import Source
 from raymix.space_parts import several
 
 SPOOLED = Source(files="*.jsonl", origin="origin")  # how the built-in text is read back
@@ -27,7 +27,7 @@ def documents(source: Source, folder: Path) -> Iterator[Document]:
         SpaceError: nothing is there, it cannot be read, or it has no such text field; the message says what would do.
     """
     if source.builtin is not None:
-        yield from builtin_documents({source.builtin: source.megabytes})[source.builtin]
+        yield from builtin.collect({source.builtin: source.megabytes})[source.builtin]
         return
     every = (document for chunk in plan(source, folder) for document in read(source, chunk, folder))
     yield from up_to(source.megabytes, every)
@@ -41,15 +41,6 @@ def up_to(megabytes: float | None, texts: Iterable[Document]) -> Iterator[Docume
         left -= len(document.text.encode("utf-8", "replace"))
         if left <= 0:
             return
-
-
-def builtin_documents(megabytes: dict[str, float | None]) -> dict[str, list[Document]]:
-    """Several parts of the built-in corpus from one pass over its files."""
-    try:
-        found = builtin.collect(megabytes)
-    except ValueError as error:
-        raise SpaceError(str(error)) from None
-    return {part: [Document(*text) for text in texts] for part, texts in found.items()}
 
 
 def spool(texts: Iterable[Document], path: Path) -> None:

@@ -171,7 +171,6 @@ class Prometheus:
         self._tags = {"study": name}
         self._gauge = Gauge
         self._gauges: dict[str, Any] = {}
-        self._seconds = 0.0
 
     def row(self, trial: Trial, row: Rows) -> None:
         """Tokens per second of the trial that spoke last."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from raymix.counts import scale_words
 from raymix.laws.select import rank_within
 from raymix.observations import scale_groups
-from raymix.report import words
 from raymix.simplex import Array
 from raymix.space import Scale
 from raymix.target.held_out import ENOUGH
@@ -62,7 +62,7 @@ def judged(
         observed, predicted = columns["observed"], columns["predicted"]
         varied = len(observed) > 2 and np.ptp(observed) > 0 and np.ptp(predicted) > 0
         r = float(spearmanr(observed, predicted).statistic) if varied else float("nan")
-        orders.append((words.scale(*scale), len(observed), r))
+        orders.append((scale_words(*scale), len(observed), r))
     observed_B, predicted_B, low_B, high_B = (_column(groups, name) for name in ("observed", "predicted", *ENDS))
     known = np.isfinite(low_B) & np.isfinite(high_B)
     every = every or groups

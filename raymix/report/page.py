@@ -18,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from raymix.counts import scale_words
 from raymix.observations import REUSED, Observations
 from raymix.report import figures, words
 from raymix.report.heldout import Columns, by_scale, judged
@@ -91,6 +92,7 @@ def _environment() -> Environment:
     environment.filters["csp_hash"] = _csp_hash
     environment.tests["known"] = words.known
     environment.tests["broken"] = lambda guard: Guard(**guard).broken
+    environment.globals["scale_words"] = scale_words
     return environment
 
 

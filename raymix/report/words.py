@@ -30,11 +30,6 @@ def power(value: Any) -> str:
     return f"{mantissa} \u00d7 10{str(int(exponent)).translate(SUPERSCRIPT)}"
 
 
-def scale(n_params: Any, n_tokens: Any) -> str:
-    """A size and a length: `20M parameters, 1B tokens`."""
-    return f"{human(n_params)} parameters, {human(n_tokens)} tokens"
-
-
 def duration(seconds: Any) -> str:
     """Seconds in the largest unit that fits."""
     if not known(seconds):

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -20,7 +21,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from raymix.counts import human
+from raymix.counts import human, scale_words
 
 if TYPE_CHECKING:
     from raymix.corpus import Corpus
@@ -134,7 +135,7 @@ class Screen:
     def plan(self, space: SearchSpace, found: Plan) -> None:
         """A plan."""
         if self.as_json:
-            return print(json.dumps(found.to_json()))
+            return print(json.dumps(asdict(found)))
         table = Table("rung", "tokens", "trials", "FLOPs a trial", "seconds a trial", title="Trials")
         for rung in found.rungs:
             size = f"{human(rung.n_params)} ({rung.shape}){', confirmation' if rung.purpose == 'confirm' else ''}"
@@ -184,7 +185,7 @@ class Screen:
 def show_costs(
     screen: Screen, money: Mapping[str, Any] | None, budgets: Sequence[Mapping[str, Any]], noise: str, unit: str
 ) -> None:
-    """Tables of `Money.to_json()` and of `Budgeted.to_json()`; `unit` is that of the objective."""
+    """Tables of a `Money` and of some `Budgeted` as plain values; `unit` is that of the objective."""
     if money is not None:
         title = f"Money: {money['workers']} x {money['instance']}, {money['cloud']} {money['region']}"
         table = Table("rung", "trials", "hours", "on demand", "spot", "preemptions", title=title)
@@ -224,9 +225,10 @@ def named(header: str) -> Column:
 def mixture_table(found: Recommendation) -> Table:
     """Shares, how far they may move, and those of the mixture used today, if it is known."""
     reference = "prior" if "prior" in found.baselines else "uniform"
-    size = f"{human(found.scale['n_params'])} parameters, {human(found.scale['n_tokens'])} tokens"
     title = TITLES.get(found.verdict["answer"].partition(":")[0], "Optimum under the law, not recommended,")
-    table = Table(named("domain"), "share", "near-optimal", "epochs", reference, title=f"{title} at {size}")
+    table = Table(
+        named("domain"), "share", "near-optimal", "epochs", reference, title=f"{title} at {scale_words(**found.scale)}"
+    )
     for name, share in found.mixture.items():
         near, today = found.near_optimal[name], found.baselines[reference].mixture[name]
         may = f"{near['low']:.1%} - {near['high']:.1%}"

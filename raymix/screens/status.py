@@ -3,7 +3,7 @@
 import json
 import shlex
 
-from raymix.counts import human
+from raymix.counts import human, scale_words
 from raymix.screens.screen import Screen
 from raymix.study import Study
 from raymix.study.agenda import expected_trials, out_of_hours, over
@@ -59,7 +59,7 @@ def _not_told(study: Study) -> list[str]:
         seen = study.ledger.tokens_seen(trial.trial_id)
         told = f", told up to {human(seen)}" if seen else ""
         purpose = ", confirmation" if trial.purpose == "confirm" else ""
-        size = f"{human(trial.n_params)} parameters, {human(trial.n_tokens)} tokens, seed {trial.seed}"
+        size = f"{scale_words(*trial.scale)}, seed {trial.seed}"
         lines.append(f"  {trial.trial_id}  {size}{purpose}{told}")
     where = shlex.quote(study.store.where)
     more = f"  and {len(pending) - SHOWN} more; " if len(pending) > SHOWN else "  "

@@ -40,7 +40,7 @@ def write_part(objects: Objects, records: Sequence[Record], writer: str) -> None
     file = File(f"{first:08d}-{last:08d}.{digest}.parquet", first, last, digest=digest)
     name = f"{FOLDER}/{file.name}"
     objects.write(name, content)
-    events, _ = read_part(objects.read(name), file, objects.url(name))
+    events, _ = read_part(objects, file)
     if [Record.of(first + i, kind, body) for i, (kind, body) in enumerate(events)] != list(records):
         raise StoreError(f"{objects.url(name)}: did not come back as written; the records it was made from are kept")
 
@@ -63,23 +63,20 @@ def merge_parts(objects: Objects, writer: str) -> None:
     small = [part for part in arranged(names, {}, objects.url(FOLDER)) if part.last - part.first + 1 < LARGE]
     if len(small) < MERGE_AT or any(a.last + 1 != b.first for a, b in pairwise(small)):
         return
-    events = [event for part in small for event in _read(objects, part)]
+    events = [event for part in small for event in read_part(objects, part)[0]]
     write_part(objects, [Record.of(small[0].first + i, *event) for i, event in enumerate(events)], writer)
     for part in small:
         objects.delete(f"{FOLDER}/{part.name}")
 
 
-def _read(objects: Objects, part: File) -> list[Event]:
-    name = f"{FOLDER}/{part.name}"
-    return read_part(objects.read(name), part, objects.url(name))[0]
-
-
-def read_part(content: bytes, file: File, where: str) -> tuple[list[Event], str]:
-    """Its events, and the last driver that wrote any of them.
+def read_part(objects: Objects, file: File) -> tuple[list[Event], str]:
+    """The events of a part, and the last driver that wrote any of them.
 
     Raises:
         StoreError: damaged; the message names the file.
     """
+    name = f"{FOLDER}/{file.name}"
+    content, where = objects.read(name), objects.url(name)
     if hashlib.sha256(content).hexdigest()[:16] != file.digest:
         raise StoreError(f"{where}: damaged records (the checksum in its name does not match); {COPY}")
     try:
@@ -128,7 +125,7 @@ def _bodies(table: pa.Table, where: str) -> list[dict[str, Any]]:
         rows = (shapes == number).nonzero()[0]
         if number < 0:
             some = table.select(["seq", "kind", "body"]).take(rows).to_pylist()
-            found = [body for _, body in decoded([Record(**_as_record(row)) for row in some], where)]
+            found = [body for _, body in decoded([Record(row["seq"], row["kind"], row["body"]) for row in some], where)]
         else:
             keys = [name for name in table.column_names if name.startswith(f"{number}/")]
             columns = [_values(table[key].take(rows)) for key in keys]
@@ -137,10 +134,6 @@ def _bodies(table: pa.Table, where: str) -> list[dict[str, Any]]:
         for row, body in zip(rows.tolist(), found, strict=True):
             out[row] = body
     return out
-
-
-def _as_record(row: dict[str, Any]) -> dict[str, Any]:
-    return {"seq": row["seq"], "kind": row["kind"], "text": row["body"]}
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

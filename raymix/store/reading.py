@@ -54,7 +54,8 @@ def read_log(objects: Objects, held: bool) -> Log:
 
 def _read(objects: Objects, names: list[str], held: bool) -> Log:
     parts = [File(n, int(m[1]), int(m[2]), digest=m[3]) for n in names if (m := PART.fullmatch(n))]
-    read = dict(zip((part.name for part in parts), _together(lambda part: _part(objects, part), parts), strict=True))
+    found_in = _together(lambda part: read_part(objects, part), parts)
+    read = dict(zip((part.name for part in parts), found_in, strict=True))
     files = arranged(names, {name: writer for name, (_, writer) in read.items()}, objects.url(FOLDER))
     found = Log(writer=files[-1].writer if files else "", names=names)
     for file in files:
@@ -79,11 +80,6 @@ def _together(read: Callable[[S], T], files: Sequence[S]) -> Iterable[T]:
         return map(read, files)
     with ThreadPoolExecutor(min(READERS, len(files))) as pool:
         return list(pool.map(read, files))
-
-
-def _part(objects: Objects, part: File) -> tuple[list[Event], str]:
-    name = f"{FOLDER}/{part.name}"
-    return read_part(objects.read(name), part, objects.url(name))
 
 
 def _leave_out(objects: Objects, file: File, error: StoreError, held: bool) -> None:

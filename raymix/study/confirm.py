@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from raymix.counts import scale_words
 from raymix.design import Proposal
 from raymix.design.stock import unique_at
 from raymix.laws import Law
@@ -23,7 +24,7 @@ from raymix.space_parts import Objective
 from raymix.space_study import Confirm
 from raymix.study.affordable import affordable
 from raymix.study.arms import SAME, baselines_of, distinct, same
-from raymix.study.gain import Gain, Guard, all_guard_words, guards, scale_words, seen, words
+from raymix.study.gain import Gain, Guard, all_guard_words, guards, seen, words
 from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.objective import objective_of, unit_of
@@ -88,13 +89,13 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
     mixtures = {PROPOSAL: space.shares(best_K)} | {name: space.shares(mix_K) for name, mix_K in apart.items()}
     seeds, scale = affordable(ledger, wanted, automatic, 1 + distinct(apart.values()))
     if scale is None:
-        where = f" at {scale_words(wanted.scale.model_dump())}" if wanted.scale else ""
+        where = f" at {scale_words(*wanted.scale.scale)}" if wanted.scale else ""
         return skip_confirmation(ledger, f"what is left of the budget does not pay for one pair of runs{where}")
     body = {
         "automatic": automatic,
         "limits": space.budget.limits(),
         "objective": space.objective.model_dump(mode="json"),
-        "scale": {"n_params": scale.n_params, "n_tokens": scale.n_tokens},
+        "scale": scale._asdict(),
         "seeds": [FIRST_SEED + i for i in range(seeds)],
         "mixtures": mixtures,
     }
@@ -252,9 +253,8 @@ def _predicted(
     space, usable = ledger.space, ledger.table().usable()
     names = [name for name in mixtures if name != PROPOSAL]
     mix_BK = np.stack([space.mixture(mixtures[name]) for name in (PROPOSAL, *names)])
-    at = Rung(n_params=scale.n_params, n_tokens=scale.n_tokens)
     unique_K = unique_at(space, np.asarray([scale]))[0]  # these runs repeat tokens as the proxies do
-    objective = objective_of(space, law, at, unique_K)
+    objective = objective_of(space, law, Rung(**scale._asdict()), unique_K)
     drawn = refitted(objective, space, usable, N_DRAWS, np.random.default_rng([ledger.seed, 1]), unique_K)
     read, worse = Reading.of(objective, mix_BK, drawn, usable.scale_B2.max(axis=0)), {}
     if "prior" in names:

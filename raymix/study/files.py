@@ -54,7 +54,7 @@ def upgrade(store: Store, space: SearchSpace, about: dict[str, Any]) -> None:
 
 def write_space(store: Store, space: SearchSpace) -> None:
     """space.yaml; what differs from the last one is budget, objective or constraints."""
-    text = write_yaml(as_written(space)).encode()
+    text = write_yaml(space.plain()).encode()
     store.write("space.yaml", f"{HEADER}{hashlib.sha256(text).hexdigest()}\n".encode() + text)
 
 
@@ -77,11 +77,6 @@ def read_space(store: Store, about: dict[str, Any]) -> SearchSpace:
     if not isinstance(raw, dict):
         raise StoreError(f"{where}: damaged (not a mapping); restore it from a copy")
     return SearchSpace.parse(raw, folder=folder if folder.is_dir() else Path.cwd())
-
-
-def as_written(space: SearchSpace) -> dict[str, Any]:
-    """A space as plain data, the form in which two are compared."""
-    return space.plain()
 
 
 def _digest(about: dict[str, Any]) -> str:

@@ -146,8 +146,3 @@ def all_guard_words(objective: Objective, found: Mapping[str, Guard], prior: boo
     if objective.guardrails and not prior:
         return ["guardrails are not checked: they are of the prior, which is not trained beside it"]
     return [guard_words(name, guard) for name, guard in found.items()]
-
-
-def scale_words(scale: Mapping[str, float]) -> str:
-    """At which size and length, for a sentence."""
-    return f"{scale['n_params']:.3g} parameters and {scale['n_tokens']:.3g} tokens"

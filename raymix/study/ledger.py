@@ -236,8 +236,7 @@ class Ledger:
         return trial_identity(shares, scale, seed, self._space_hash)
 
     def _proposal(self, trial: Trial) -> Proposal:
-        scale = Scale(trial.n_params, trial.n_tokens)
-        return Proposal(self.space.mixture(trial.mixture), scale, trial.seed, trial.trial_id)
+        return Proposal(self.space.mixture(trial.mixture), trial.scale, trial.seed, trial.trial_id)
 
     def _record_all(self, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
         if self._store is not None:

@@ -1,8 +1,7 @@
 """The noise of one run, for a plan: as the runs that there are show it, else assumed; and which of the two."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from raymix.laws import Law
 from raymix.laws.repetition import stocked
@@ -26,10 +25,6 @@ class Noise:
     nats: float
     source: str
     assumed: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def noise_of(space: SearchSpace, where: str) -> Noise:

@@ -7,8 +7,7 @@ that a designer places may do better; what is lost between proxy and target come
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,10 +27,6 @@ class Budgeted:
 
     trials: int
     resolves: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def compare_budgets(space: SearchSpace, trials: Sequence[int], noise: float, seed: int = 0) -> list[Budgeted]:

@@ -56,9 +56,8 @@ def record(space: SearchSpace, trial: Trial, row: Mapping[str, Any]) -> dict[str
         raise ValueError(f"trial {trial.trial_id}: status {status!r} is not one of {known}")
     kept = {key: _number(trial, key, value) for key, value in row.items() if key.startswith(PREFIXES) or key in NUMBERS}
     drawn = tokens_drawn(space, trial, kept)
-    if (
-        drawn is not None and kept.get("n_tokens") is None and not trial.after
-    ):  # one that goes on may count what it added
+    if drawn is not None and kept.get("n_tokens") is None and not trial.after:
+        # One that goes on may count what it added.
         kept["n_tokens"] = sum(drawn.values())
     losses = _losses(space, trial.trial_id, kept, status)
     body = {key: _plain(value) for key, value in {**kept, **losses}.items()}

@@ -79,8 +79,7 @@ def stacks_of(ledger: Ledger, trials: Sequence[Trial], sizes: Sizes) -> list[Sta
     filling: dict[tuple[int, Scale], list[Trial]] = {}
     placed: set[str] = set()
     for trial in trials:
-        scale = Scale(trial.n_params, trial.n_tokens)
-        size, begun = 1 if trial.after else sizes.get(scale, 1), begun_with(ledger, trial)
+        size, begun = 1 if trial.after else sizes.get(trial.scale, 1), begun_with(ledger, trial)
         if trial.trial_id in placed:
             continue
         if 1 < len(begun.trials) <= size:
@@ -90,10 +89,10 @@ def stacks_of(ledger: Ledger, trials: Sequence[Trial], sizes: Sizes) -> list[Sta
         if size == 1:
             found.append(Stack((trial,)))
             continue
-        mates = filling.setdefault((trial.round, scale), [])
+        mates = filling.setdefault((trial.round, trial.scale), [])
         mates.append(trial)
         if len(mates) == size:
-            found.append(Stack(tuple(filling.pop((trial.round, scale)))))
+            found.append(Stack(tuple(filling.pop((trial.round, trial.scale)))))
     found += [Stack(tuple(mates)) for mates in filling.values()]
     order = {trial.trial_id: i for i, trial in enumerate(trials)}
     return sorted(found, key=lambda stack: min(order[trial_id] for trial_id in stack.ids if trial_id in order))

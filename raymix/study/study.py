@@ -24,7 +24,7 @@ from raymix.study.agenda import next_trials, over, search_over
 from raymix.study.changes import differences
 from raymix.study.confirm import Confirmation, confirmation, confirmed_mixture, due, skipped
 from raymix.study.evidence import take_evidence
-from raymix.study.files import FORMAT, as_written, read_identity, read_space, upgrade, write_identity, write_space
+from raymix.study.files import FORMAT, read_identity, read_space, upgrade, write_identity, write_space
 from raymix.study.ledger import Ledger
 from raymix.study.row import WITHOUT_RESULT, told_by_hand
 from raymix.study.stopping import stopped
@@ -105,14 +105,14 @@ class Study:
                     raise
         study = cls.open(path, designer)
         if study.space.hash() != space.hash():
-            changed = "; ".join(differences(as_written(study.space), as_written(space))[:5])
+            changed = "; ".join(differences(study.space.plain(), space.plain())[:5])
             raise SpaceError(
                 f"{store.where}: this study was begun with another space ({changed}); undo the change, or begin a new "
                 "study that keeps what is still valid with --fork NEW"
             )
         if seed is not None and seed != study.seed:
             raise SpaceError(f"{store.where}: this study was begun with seed {study.seed}, not {seed}")
-        if as_written(study.space) != as_written(space):
+        if study.space.plain() != space.plain():
             with store.locked(TURN):
                 take_evidence(Ledger(space, study.seed, store))
                 write_space(store, space)
@@ -139,7 +139,7 @@ class Study:
         if _trained(kept) != _trained(space):
             log.warning("%s: trained by another recipe, so its losses are others: nothing is reused", source.where)
             return cls.resume(space, new, seed, designer)
-        raw = as_written(space)
+        raw = space.plain()
         place = source.where if "://" in source.where else str(source.path.resolve())
         raw["from"] = [*raw.get("from", ()), {"study": place}]
         return cls.resume(SearchSpace.parse(raw, folder=space.folder), new, seed, designer)
@@ -274,11 +274,8 @@ class Study:
         keep_K = confirmed_mixture(self.ledger)
         found, held_out = recommend(self.space, table, law, target, self.seed, keep_K)
         said = [words for words in (stopped(self.ledger), skipped(self.ledger)) if words]
-        found = replace(
-            found,
-            law={**found.law, "notes": [*found.law["notes"], *said]},
-            evidence={**found.evidence, "tokens": found.evidence["tokens"] - self.ledger.tokens_begun_with()},
-        )
+        tokens = found.evidence["tokens"] - self.ledger.tokens_begun_with()
+        found = replace(found.noting(said), evidence={**found.evidence, "tokens": tokens})
         return weighed(found, self.confirmation()), held_out, law.to_json()
 
     def command(self) -> str:

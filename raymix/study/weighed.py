@@ -3,8 +3,9 @@
 import math
 from dataclasses import replace
 
+from raymix.counts import scale_words
 from raymix.study.confirm import PROPOSAL, Confirmation
-from raymix.study.gain import guard_words, scale_words, words
+from raymix.study.gain import guard_words, words
 from raymix.target.recommend import Recommendation
 
 
@@ -16,27 +17,25 @@ def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommenda
         return found if confirmed.pending or confirmed.outdated else _without_pairs(found, confirmed)
     if confirmed.outdated:
         note = f"{confirmed.words[-1]}: raymix confirm trains what is proposed now"
-        return replace(found, law={**found.law, "notes": [*found.law["notes"], note]})
+        return found.noting([note])
     same = all(math.isclose(found.mixture[name], s, abs_tol=1e-9) for name, s in confirmed.mixtures[PROPOSAL].items())
     if not same:
         note = "what was confirmed is another mixture: the law has since found one better by more than the noise"
         broke = [guard_words(name, guard) for name, guard in confirmed.guardrails.items() if guard.broken]
-        more = [f"{note}; in that other one {'; '.join(broke)}" if broke else note]
-        return replace(found, law={**found.law, "notes": [*found.law["notes"], *more]})
-    found = replace(found, law={**found.law, "notes": [*found.law["notes"], *confirmed.words]})
+        return found.noting([f"{note}; in that other one {'; '.join(broke)}" if broke else note])
+    found = found.noting(confirmed.words)
     return replace(found, verdict=_verdict(found, confirmed))
 
 
 def _without_pairs(found: Recommendation, confirmed: Confirmation) -> Recommendation:
     """What the law says, where confirmation has ended and confirmed nothing."""
     reason = f"{found.verdict['reason']}; not confirmed: {confirmed.failed} of its runs failed, no pair ended well"
-    notes = [*found.law["notes"], *confirmed.words]
-    return replace(found, law={**found.law, "notes": notes}, verdict={**found.verdict, "reason": reason})
+    return replace(found.noting(confirmed.words), verdict={**found.verdict, "reason": reason})
 
 
 def _verdict(found: Recommendation, confirmed: Confirmation) -> dict[str, str]:
     """What the pairs say of the mixture recommended; what the law says where they say nothing."""
-    prior, at = confirmed.gains.get("prior"), scale_words(confirmed.scale)
+    prior, at = confirmed.gains.get("prior"), scale_words(**confirmed.scale)
 
     def said(name: str) -> str:
         gain, unit = confirmed.gains[name], found.unit

@@ -165,7 +165,10 @@ def _race(
 ) -> dict[str, HeldOutLosses]:
     """Fold by fold, every law still in the race."""
     fold_B = np.full(len(table.mix_BK), -1)
-    found = {name: HeldOutLosses(name, held_out, table, weights_M, fold_B.copy(), _nan(table)) for name in names}
+    found = {
+        name: HeldOutLosses(name, held_out, table, weights_M, fold_B.copy(), np.full_like(table.loss_BM, np.nan))
+        for name in names
+    }
     running, reason = list(names), ""
     for fold, (train_B, test_B) in enumerate(splits):
         racing = list(running)
@@ -267,10 +270,6 @@ def _check_names(names: Sequence[str]) -> None:
             raise ValueError(f"unknown law {name!r}; known: auto, {', '.join(sorted(LAWS))}")
     if not names:
         raise ValueError("there is no law to choose from")
-
-
-def _nan(table: Table) -> Array:
-    return np.full(table.loss_BM.shape, np.nan)
 
 
 def _plain(name: str) -> str:

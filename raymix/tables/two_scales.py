@@ -21,9 +21,8 @@ from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import Scale
 
-SAME = (
-    0.01  # relative: quantities of one domain that differ by less are one, as tokens of two runs may differ by a batch
-)
+# Relative: quantities of one domain that differ by less are one, as tokens of two runs may differ by a batch.
+SAME = 0.01
 
 
 @dataclass(frozen=True)

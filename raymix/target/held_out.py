@@ -62,9 +62,8 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
     observed_B = reduce_losses(last.loss_BM, weights_M, reduce)
     predicted_B = reduce_losses(found.pred_BM[rows], weights_M, reduce)
     ok = np.isfinite(observed_B) & np.isfinite(predicted_B)
-    relative_B = (
-        stocked(law, last.unique_BK).sd(last.mix_BK, last.scale_B2) @ weights_M
-    )  # errors of one run move together: sds add up
+    # Errors of one run move together: sds add up.
+    relative_B = stocked(law, last.unique_BK).sd(last.mix_BK, last.scale_B2) @ weights_M
     noise = noise_of_a_run(last, observed_B, predicted_B)
     within = rank_within(predicted_B[ok], observed_B[ok], last.scale_group_B[ok], RANKED)
     score = {

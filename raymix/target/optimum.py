@@ -112,7 +112,7 @@ def _solve(objective: ObjectiveAtScale, polytope: Polytope, start_K: Array) -> A
     mix_K = start_K
     solve = _solve_mean if objective.reduce == "mean" else _solve_worst
     for _ in range(3):
-        mix_K = _backon_simplex(polytope, solve(objective, polytope, mix_K), mix_K, objective)
+        mix_K = _back_on_simplex(polytope, solve(objective, polytope, mix_K), mix_K, objective)
         if certify(objective, polytope, mix_K) <= GOOD_GAP:
             break
     return mix_K
@@ -166,7 +166,7 @@ def _merit(objective: ObjectiveAtScale, mix_K: Array) -> float:
     return float(objective.levels(mix_K).max() + LARGEST_PRICE * broken_G.sum())
 
 
-def _backon_simplex(polytope: Polytope, mix_K: Array, before_K: Array, objective: ObjectiveAtScale) -> Array:
+def _back_on_simplex(polytope: Polytope, mix_K: Array, before_K: Array, objective: ObjectiveAtScale) -> Array:
     """The solver's answer without its rounding, unless that is worse than where it started."""
     if not np.isfinite(mix_K).all():
         return before_K

@@ -14,6 +14,7 @@ import numpy as np
 
 from raymix import simplex
 from raymix.copies import copies, copy_words
+from raymix.counts import scale_words
 from raymix.exchange import NUMBERS
 from raymix.laws import HedgedUnion, Law, ResidualGP
 from raymix.laws.reach import widening
@@ -65,6 +66,10 @@ class Recommendation:
     """Pairs of domains of which the first can give much of its share to the second within the noise."""
     unit: str = NATS
     """Of objective, gains, noise and gap."""
+
+    def noting(self, notes: Sequence[str]) -> "Recommendation":
+        """The same with more notes."""
+        return replace(self, law={**self.law, "notes": [*self.law["notes"], *notes]})
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -239,8 +244,7 @@ def _unused_rungs(space: SearchSpace, usable: Observations) -> list[str]:
     for rung in space.ladder if space.names_proxies else ():
         apart_B = np.abs(np.log(usable.scale_B2 / np.asarray(rung.scale))).max(axis=1)
         if not (apart_B < SAME_SCALE).any():
-            at = f"{rung.n_params:.3g} parameters and {rung.n_tokens:.3g} tokens"
-            notes.append(f"no trial at {at}: the budget so far has none to spare for that rung")
+            notes.append(f"no trial at {scale_words(*rung.scale)}: the budget so far has none to spare for that rung")
     return notes
 
 

@@ -1,6 +1,7 @@
 """Money and what a budget resolves: by hand where a hand can, and in the right direction elsewhere."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -123,4 +124,4 @@ def test_the_noise_of_a_plan_is_that_of_the_runs_there_are(tmp_path: Path, capsy
     assert noise_of(worlds.space(name="third"), where).assumed  # another space: its runs are not of this one
     add_costs(Screen(True), other, Plan(4, 1.0, 1.0, 4, 1.0, [RungPlan(1, 1e9, "", 4, 1.0, 1.0)], [], []), None, None,
               4, None, found)  # fmt: skip
-    assert json.loads(capsys.readouterr().out)["noise"] == found.to_json()
+    assert json.loads(capsys.readouterr().out)["noise"] == asdict(found)

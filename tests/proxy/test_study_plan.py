@@ -54,7 +54,7 @@ def test_of_runs_at_a_named_scale_it_plans_those_that_the_budget_pays_for(
     assert sum(rung.trials for rung in found.rungs if rung.purpose == "confirm") == runs
     said = [warning for warning in found.warnings if warning.startswith("confirmation")]
     assert said == ([] if runs == 4 else [f"confirmation: the budget pays for {runs} of 4 runs at confirm.scale "
-                                          "(2e+04 parameters, 2.05e+03 tokens)"])  # fmt: skip
+                                          "(20k parameters, 2.05k tokens)"])  # fmt: skip
 
 
 def test_what_a_search_limited_in_trials_leaves_is_for_confirmation(
