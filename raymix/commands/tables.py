@@ -49,13 +49,28 @@ NTokens = Annotated[float | None, typer.Option("--n-tokens", help="Tokens the ta
 
 
 def import_table(
-    format: Annotated[str, typer.Argument(metavar="FORMAT", help="regmix, olmix, mixinglaws, exchange or wandb.")],
+    format: Annotated[str, typer.Argument(metavar="FORMAT", help="One of those above.")],
     src: Annotated[Path, typer.Argument(metavar="SRC", help="A file or folder.")],
     out: Annotated[Path, Out],
-    option: Annotated[list[str], typer.Option("--option", metavar="KEY=VALUE", help="Of the format.")] = [],  # noqa: B006
+    option: Annotated[list[str], typer.Option("--option", metavar="KEY=VALUE", help="Of the format, as above.")] = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Published or your own runs as an observation table (.csv, .csv.gz or .parquet)."""
+    """Published or your own runs as an observation table (.csv, .csv.gz or .parquet).
+
+    \b
+    regmix      the CSV of mixtures, or its folder
+                [losses=FILE n_params= n_tokens=]
+    olmix       a folder with ratios.csv and metrics.csv
+                n_params= n_tokens= [metrics='*_bpb']
+    mixinglaws  its text of losses, or a tidy table
+                domains=A,B,C [experiment= model=70M skip=RUN]
+    wandb       a CSV of runs, W&B's, Optuna's or Ray Tune's
+                mapping=FILE, YAML that names columns:
+                  {trial_id: Name, n_params: 60e6, n_tokens: tokens,
+                  mixture: {web: w_web}, loss: {web: eval/web},
+                  status: State, seed: seed, normalise: true}
+    exchange    a table in the exchange form: checks it
+    """
     from raymix.copies import copies, copy_words
     from raymix.formats import import_runs
     from raymix.screens.law import show_table

@@ -27,7 +27,7 @@ def test_folder_becomes_one_row_per_mixture(tmp_path: Path) -> None:
 
 
 def test_the_loss_of_training_is_no_eval_domain(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """RegMix's own script collects it beside the losses of evaluation; half of an objective it would prefer easy text."""
+    """RegMix's own script collects it beside those of evaluation; as half of an objective it would prefer easy text."""
     losses = ["index,metric/the_pile_pile_cc_val_loss,metric/train_loss", "1,5,3", "2,5.5,1", "3,7,2"]
     got = import_runs("regmix", write(tmp_path, losses=losses))
     assert got.eval_domains == ("pile_cc",)
