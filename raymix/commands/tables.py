@@ -163,7 +163,9 @@ def optimize(
     objective: Annotated[Path | None, typer.Option(help="File of weights per eval domain.")] = None,
     least: Annotated[list[str], typer.Option("--min", metavar="NAME=SHARE", help="Lowest share.")] = [],  # noqa: B006
     most: Annotated[list[str], typer.Option("--max", metavar="NAME=SHARE", help="Highest share.")] = [],  # noqa: B006
-    prior: Annotated[Path | None, typer.Option(help="File of today's share per domain.")] = None,
+    prior: Annotated[
+        Path | None, typer.Option(help="File of today's share per domain, or a mixture of another tool.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The mixture with the least predicted loss at a scale, as recommendation.json."""

@@ -10,8 +10,9 @@
     normalise: true                     # optional: mixture columns are weights that the trainer divides by their sum
 
 Of W&B the export is that of the table of runs; of Optuna `study.trials_dataframe().to_csv(...)`, of Ray Tune
-`results.get_dataframe().to_csv(...)`: their columns are params_web, user_attrs_..., config/mixture/web. Names of runs need not differ there: then `trial_id` is the column of ids.
-Losses are taken as nats per token. A run that crashed or never logged a loss stays as a row that says so.
+`results.get_dataframe().to_csv(...)`: their columns are params_web, user_attrs_..., config/mixture/web.
+Names of runs need not differ there: then `trial_id` is the column of ids. Losses are taken as nats per token.
+A run that crashed or never logged a loss stays as a row that says so.
 """
 
 import math
