@@ -62,7 +62,7 @@ def import_table(
                 [losses=FILE n_params= n_tokens=]
     olmix       a folder with ratios.csv and metrics.csv
                 n_params= n_tokens= [metrics='*_bpb']
-    mixinglaws  its text of losses, or a tidy table
+    mixinglaws  its text of losses, a folder, or a tidy table
                 domains=A,B,C [experiment= model=70M skip=RUN]
     wandb       a CSV of runs, W&B's, Optuna's or Ray Tune's
                 mapping=FILE, YAML that names columns:
@@ -80,7 +80,7 @@ def import_table(
         check_out(out, TABLES)
         table = import_runs(format, src, **dict(pair(text, "--option") for text in option))
         table.write(out)
-        said = unit_notes(table.scale_B2)
+        said = unit_notes(table)
         if found := copies(table.usable()):
             said.append(f"{copy_words(table.usable().trial_ids, found)}; raymix fit counts each once")
         for words in said:
@@ -113,7 +113,7 @@ def fit(
     with usage(), Screen(as_json) as screen:
         check_out(out, (".json",))
         runs, twice = without_copies(_only(_minimising(import_runs("exchange", table), metric), evals).usable())
-        for words in [*twice, *unit_notes(runs.scale_B2)]:
+        for words in [*twice, *unit_notes(runs)]:
             log.warning("%s: %s", table, words)
         given = None if weights is None else named_numbers(weights, runs.eval_domains, "eval domain", "--weights")
         weights_M = weights_of(given, runs.eval_domains, runs.metrics)
