@@ -47,6 +47,8 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         retries: how often a trial whose worker died is begun again before it has got any further, with `retry` (1, 2,
             ...) in its config. Tune's own `max_failures` counts all deaths of a long trial on spot machines, and gives
             up on a worker that dies while it changes from one trial to the next.
+        ledger: that of `Study.writing()`, in place of a space: the study's directory then remembers every trial, and
+            the study goes on, recommends and reports as any other.
         stacks: how many trials of a scale are one trial of Tune (raymix/study/stacks.py). Its config is then that of
             the first, with those of the others under `stack`; every result says under `member` which trial it is of,
             and under `status` whether that has ended (done; failed, with a `reason`).

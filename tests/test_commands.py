@@ -570,3 +570,16 @@ def test_sizes_in_millions_and_steps_for_tokens_are_asked_about(
     ask("import", "exchange", tmp_path / "runs.csv", "-o", tmp_path / "table.csv")
     assert "the largest n_params is 160: is it in another unit?" in caplog.text
     assert "the largest n_tokens is 5e+03: is it in another unit?" in caplog.text
+
+
+def test_perplexities_are_asked_about_and_one_diverged_run_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mix = ["0.2,0.5,0.3", "0.1,0.6,0.3", "0.3,0.3,0.4"]
+    for losses, said in (([38.4, 36.1, 41.0], True), ([3.1, 3.0, 1e6], False)):
+        caplog.clear()
+        rows = [f"{name},1e8,1e9,{shares},{loss}" for name, shares, loss in zip("abc", mix, losses, strict=True)]
+        (tmp_path / "runs.csv").write_text("\n".join([KEYS + ",loss/web", *rows]) + "\n")
+        ask("import", "exchange", tmp_path / "runs.csv", "-o", tmp_path / "table.csv")
+        assert ("a typical loss/web is 38.4: losses are nats per token, so of perplexities" in caplog.text) is said
+        assert ("perplexities" in caplog.text) is said

@@ -13,6 +13,7 @@ import pytest
 from raymix.design import Proposal, SpaceFilling
 from raymix.search import MixtureSearch
 from raymix.space import SearchSpace
+from raymix.study import Study
 from raymix.study.trial import Trial
 from tests import worlds
 
@@ -80,6 +81,27 @@ def test_foreign_tuner_ends_with_every_trial_a_row(local_ray: None, tmp_path: Pa
     assert last == expected
     done = [t for t, status in expected.items() if status == "done"]
     assert len(ledger.table().usable()) == 2 * len(done)  # both checkpoints of each
+
+
+@pytest.mark.slow  # starts Ray
+def test_a_study_remembers_what_a_foreign_tuner_trained_and_goes_on(local_ray: None, tmp_path: Path) -> None:
+    """As README says it: the same script again, with a larger budget, trains the rest alone and answers."""
+    from ray import tune
+
+    for trials in (4, 8):
+        space = worlds.space(budget={"trials": trials, "per_round": 4})
+        study = Study.resume(space, tmp_path / "study")
+        with study.writing() as ledger:
+            before = set(ledger.trials)
+            config = tune.TuneConfig(search_alg=MixtureSearch(ledger=ledger), num_samples=-1, max_concurrent_trials=2)
+            run = tune.RunConfig(storage_path=str(tmp_path), name=f"t{trials}", verbose=0)
+            tuned = tune.Tuner(slow_learner, tune_config=config, run_config=run).fit()
+        assert len(tuned) == 4
+        assert not before & {result.config["trial_id"] for result in tuned}
+        assert study.finished
+    found = Study.open(tmp_path / "study")
+    assert len(found.ledger.trials) == 8
+    assert sum(found.recommend().mixture.values()) == pytest.approx(1)
 
 
 @pytest.mark.slow  # starts Ray

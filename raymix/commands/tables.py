@@ -49,13 +49,28 @@ NTokens = Annotated[float | None, typer.Option("--n-tokens", help="Tokens the ta
 
 
 def import_table(
-    format: Annotated[str, typer.Argument(metavar="FORMAT", help="regmix, olmix, mixinglaws, exchange or wandb.")],
+    format: Annotated[str, typer.Argument(metavar="FORMAT", help="One of those above.")],
     src: Annotated[Path, typer.Argument(metavar="SRC", help="A file or folder.")],
     out: Annotated[Path, Out],
-    option: Annotated[list[str], typer.Option("--option", metavar="KEY=VALUE", help="Of the format.")] = [],  # noqa: B006
+    option: Annotated[list[str], typer.Option("--option", metavar="KEY=VALUE", help="Of the format, as above.")] = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Published or your own runs as an observation table (.csv, .csv.gz or .parquet)."""
+    """Published or your own runs as an observation table (.csv, .csv.gz or .parquet).
+
+    \b
+    regmix      the CSV of mixtures, or its folder
+                [losses=FILE n_params= n_tokens=]
+    olmix       a folder with ratios.csv and metrics.csv
+                n_params= n_tokens= [metrics='*_bpb']
+    mixinglaws  its text of losses, a folder, or a tidy table
+                domains=A,B,C [experiment= model=70M skip=RUN]
+    wandb       a CSV of runs, W&B's, Optuna's or Ray Tune's
+                mapping=FILE, YAML that names columns:
+                  {trial_id: Name, n_params: 60e6, n_tokens: tokens,
+                  mixture: {web: w_web}, loss: {web: eval/web},
+                  status: State, seed: seed, normalise: true}
+    exchange    a table in the exchange form: checks it
+    """
     from raymix.copies import copies, copy_words
     from raymix.formats import import_runs
     from raymix.screens.law import show_table
@@ -65,7 +80,7 @@ def import_table(
         check_out(out, TABLES)
         table = import_runs(format, src, **dict(pair(text, "--option") for text in option))
         table.write(out)
-        said = unit_notes(table.scale_B2)
+        said = unit_notes(table)
         if found := copies(table.usable()):
             said.append(f"{copy_words(table.usable().trial_ids, found)}; raymix fit counts each once")
         for words in said:
@@ -98,7 +113,7 @@ def fit(
     with usage(), Screen(as_json) as screen:
         check_out(out, (".json",))
         runs, twice = without_copies(_only(_minimising(import_runs("exchange", table), metric), evals).usable())
-        for words in [*twice, *unit_notes(runs.scale_B2)]:
+        for words in [*twice, *unit_notes(runs)]:
             log.warning("%s: %s", table, words)
         given = None if weights is None else named_numbers(weights, runs.eval_domains, "eval domain", "--weights")
         weights_M = weights_of(given, runs.eval_domains, runs.metrics)
@@ -148,7 +163,9 @@ def optimize(
     objective: Annotated[Path | None, typer.Option(help="File of weights per eval domain.")] = None,
     least: Annotated[list[str], typer.Option("--min", metavar="NAME=SHARE", help="Lowest share.")] = [],  # noqa: B006
     most: Annotated[list[str], typer.Option("--max", metavar="NAME=SHARE", help="Highest share.")] = [],  # noqa: B006
-    prior: Annotated[Path | None, typer.Option(help="File of today's share per domain.")] = None,
+    prior: Annotated[
+        Path | None, typer.Option(help="File of today's share per domain, or a mixture of another tool.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The mixture with the least predicted loss at a scale, as recommendation.json."""

@@ -4,7 +4,7 @@
     olmix        ratios.csv and metrics.csv of an Olmix swarm, joined by run id
     mixinglaws   losses along training of the data mixing laws, as text or tidy; also tables of queries
     exchange     any table already in the exchange form: checks only
-    wandb        an exported CSV of Weights & Biases runs with a mapping file
+    wandb        a CSV of the runs of a sweep (Weights & Biases, Optuna, Ray Tune) with a mapping file
 
 `raymix import FORMAT SRC -o TABLE` calls `import_runs`. A new format is one file and one entry in `FORMATS`.
 """

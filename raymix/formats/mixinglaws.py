@@ -5,6 +5,9 @@ in the order of the domains; the last part of the path is the step:
 
     runs/70M_13-0.25-0.125-0.625/500 <tab> valid/Pile-CC.jsonl <tab> 7.2113
 
+A folder is that of the repository, a file for each size: 70M.txt, 160M.txt, ...; the file names the size where a run
+does not.
+
 Tidy (CSV or Parquet), one row per run, step and eval domain; without the column `loss` it is a table of queries:
 
     [experiment,] run_id, model_size or model_label, step or tokens, p_<domain>..., valid_domain[, loss]
@@ -45,7 +48,7 @@ def read_mixinglaws(
     """One row per run, size and tokens, sorted; losses in nats per token, or none for queries.
 
     Args:
-        src: .csv, .tsv (also .gz) or .parquet is the tidy form, any other file the text form.
+        src: .csv, .tsv (also .gz) or .parquet is the tidy form, any other file, or a folder, the text form.
         experiment: which experiment of a tidy file with several; shares that are empty in it are dropped.
         domains: text form: the domains in the order of the numbers in a run name.
         model: size of runs that name none: 70M, 160M, 305M, 410M, 1B, or a number of parameters without embeddings.
@@ -54,12 +57,12 @@ def read_mixinglaws(
     Raises:
         ValueError: a bad line or cell, two values for one cell, a run whose name or sum is off, an unknown option.
     """
-    path = existing(src)
-    left_out, names = split_names(skip), split_names(domains)
-    idle = "domains" if is_table(path) and names else "experiment" if not is_table(path) and experiment else ""
+    path = existing(src, folder=True)
+    left_out, names, tidy = split_names(skip), split_names(domains), path.is_file() and is_table(path)
+    idle = "domains" if tidy and names else "experiment" if not tidy and experiment else ""
     if idle:
         log.warning("%s: the option %s has no effect on this form", path, idle)
-    if is_table(path):
+    if tidy:
         return _tidy(read_sheet(path), experiment, model, left_out)
     return gather(_text(path, names, model, left_out), names, path)
 
@@ -116,6 +119,7 @@ class Line(NamedTuple):
     """One line of the text form, split; `where` is file and line number for errors."""
 
     where: str
+    size: str  # that of the file's name, or ""
     run: str
     step: str
     eval_domain: str
@@ -126,7 +130,7 @@ def _text(path: Path, domains: Sequence[str], model: str | float | None, skip: S
     """The points of the text form, without the lines of `last`: the weights of a step nobody can tell."""
     if not domains:
         raise ValueError(f"{path}: give --option domains=A,B,C, the names of the shares in the order of a run name")
-    lines = list(_lines(path))
+    lines = [line for file in (_of_sizes(path) if path.is_dir() else [path]) for line in _lines(file)]
     check_skip({line.run for line in lines}, skip, path)
     lines = [line for line in lines if line.run not in skip]
     lost = {line.run for line in lines} - {line.run for line in lines if line.step != "last"}
@@ -138,7 +142,17 @@ def _text(path: Path, domains: Sequence[str], model: str | float | None, skip: S
             yield Point(line.run, n_params, _step(line) * TOKENS_PER_STEP, shares, line.eval_domain, line.loss)
 
 
+def _of_sizes(folder: Path) -> list[Path]:
+    """The files of a folder that are called by a size; beside them the repository has lists of mixtures and figures."""
+    found = sorted(path for path in folder.iterdir() if _stem(path.name) in SIZES and not is_table(path))
+    if not found:
+        names = listed([f"{size}.txt" for size in SIZES])
+        raise ValueError(f"{folder}: no file is called by a size, as {names}; name a file in it")
+    return found
+
+
 def _lines(path: Path) -> Iterator[Line]:
+    size = name if (name := _stem(path.name)) in SIZES else ""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -151,7 +165,7 @@ def _lines(path: Path) -> Iterator[Line]:
             loss = as_number(parts[2])
         except ValueError as error:
             raise ValueError(f"{where}: the loss {error}") from None
-        yield Line(where, checkpoint.parent.name, checkpoint.name, _stem(parts[1]), loss)
+        yield Line(where, size, checkpoint.parent.name, checkpoint.name, _stem(parts[1]), loss)
 
 
 def _stem(path: str) -> str:
@@ -176,6 +190,7 @@ def _shares(line: Line, domains: Sequence[str]) -> tuple[float, ...]:
 
 def _run_size(line: Line, model: str | float | None) -> float:
     label = re.match(r"(\d+(?:\.\d+)?[MB])_", line.run)
+    model = model or line.size or None
     if label is None and model is None:
         raise ValueError(f"{line.where}: the run name {line.run!r} begins with no size such as 70M_; give model=")
     try:

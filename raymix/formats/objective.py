@@ -1,18 +1,29 @@
 """Numbers by name from a small file: weights of eval domains, tokens at hand per domain.
 
 A mapping (.json, .yaml, .yml), or a table (.csv, .tsv, .parquet): the names in its first column, the numbers in the
-only column that holds some, or the only one whose name ends in `weight` or `tokens`.
+only column that holds some, or the only one whose name ends in `weight` or `tokens`. Instead of a plain mapping also
+
+    {mixture: {web: .7, ...}, ...}                 recommendation.json
+    {train: {train_web: .7, ...}, ...}             RegMix, TinyLlama; names as its importer has them
+    {train_domain_weights: {web: .7, ...}, ...}    DoReMi
+    [{domain: web, weight: .7}, ...]               Olmix
+    {priors: {token_counts: {web: 1_000, ...}}}    Olmix, a configuration; these are tokens too
 """
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from raymix.formats.regmix import SHARE
 from raymix.formats.rows import row_of_id
 from raymix.sheet import as_number, existing, is_number, is_table, listed, read_sheet, read_text
 from raymix.yaml12 import parse_yaml
+
+WRAPPED = ("mixture", "train", "train_domain_weights")
+THOUSANDS = re.compile(r"[0-9]{1,3}(_[0-9]{3})+")
 
 
 def read_weights(path: str | Path) -> dict[str, float]:
@@ -48,10 +59,26 @@ def _read(path: Path, word: str) -> dict[str, float]:
         return _columns(path, word)
     if path.suffix not in (".json", ".yaml", ".yml"):
         raise ValueError(f"{path}: names and numbers come as .csv, .tsv, .parquet, .json, .yaml or .yml")
-    raw = _parsed(path)
+    raw = _unwrapped(_parsed(path), word)
     if not isinstance(raw, Mapping) or not raw:
         raise ValueError(f"{path}: it must be a mapping of names to numbers")
     return {str(key): _plain_number(path, key, number) for key, number in raw.items()}
+
+
+def _unwrapped(raw: Any, word: str) -> Any:
+    """The mapping within what other tools write; anything else as it is. Shares are no tokens."""
+    if isinstance(raw, Mapping) and isinstance(priors := raw.get("priors"), Mapping) and "token_counts" in priors:
+        return priors["token_counts"]
+    if word == "tokens":
+        return raw
+    if isinstance(raw, list) and raw and all(isinstance(item, Mapping) and len(item) == 2 for item in raw):
+        names = [item.get("domain") for item in raw]
+        once = None not in names and len(set(map(str, names))) == len(names)
+        return {name: item.get("weight") for name, item in zip(names, raw, strict=True)} if once else raw
+    key = next((key for key in WRAPPED if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping)), None)
+    if key != "train":
+        return raw if key is None else raw[key]
+    return {found[1] if (found := SHARE.fullmatch(str(name))) else name: share for name, share in raw[key].items()}
 
 
 def _columns(path: Path, word: str) -> dict[str, float]:
@@ -93,6 +120,10 @@ def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _plain_number(path: Path, key: Any, number: Any) -> float:
+    if isinstance(number, Mapping | list):
+        raise ValueError(f"{path}: {key} holds no number: it must be a mapping of names to numbers")
+    if isinstance(number, str) and THOUSANDS.fullmatch(number):
+        return float(number.replace("_", ""))
     try:
         return as_number(number)
     except ValueError as error:

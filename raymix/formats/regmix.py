@@ -4,9 +4,11 @@
     train_pile_loss_1m.csv      index, metric/the_pile_<domain>_val_loss...
 
 Shares are rounded to three decimals (sums .996 to 1.003) and renormalised. The order of rows means nothing.
-Domains and eval domains lose prefix and suffix, so `arxiv` is the same word on both sides.
+Domains and eval domains lose prefix and suffix, so `arxiv` is the same word on both sides. `metric/train_loss`, which
+its script collects too, is the loss on another text in every run, and left out.
 """
 
+import logging
 import re
 from pathlib import Path
 
@@ -14,10 +16,13 @@ from raymix.formats.rows import as_observations, joined, losses_of, positive, sh
 from raymix.observations import Observations
 from raymix.sheet import Sheet, existing, listed, read_sheet
 
+log = logging.getLogger(__name__)
+
 SIZES = {"m": 1e6, "b": 1e9}
 TRAINED_ON = {1e6: 1e9, 60e6: 1e9, 1e9: 25e9}  # tokens by size: 2407.01492, abstract and section 4
 SHARE = re.compile(r"train_(?:the_pile_)?(.+)")
 LOSS = re.compile(r"metric/(?:the_pile_)?(.+?)_(?:val_)?loss")
+TRAIN_LOSS = "metric/train_loss"
 
 
 def read_regmix(
@@ -41,6 +46,8 @@ def read_regmix(
     mixtures = read_sheet(_mixture_file(existing(src, folder=True)))
     measured = read_sheet(losses if losses is not None else _loss_file(mixtures.path))
     domains, eval_domains = _columns(mixtures, SHARE, "train_<domain>"), _columns(measured, LOSS, "metric/<name>_loss")
+    if TRAIN_LOSS in measured.names:
+        log.warning("%s: %s is left out: every mixture has it on a text of its own", measured.path, TRAIN_LOSS)
     scale = {
         "n_params": _size(mixtures.path) if n_params is None else positive("n_params", n_params),
         "n_tokens": _tokens(mixtures.path) if n_tokens is None else positive("n_tokens", n_tokens),
@@ -76,7 +83,8 @@ def _only(paths: list[Path], src: Path, pattern: str, remedy: str) -> Path:
 
 
 def _columns(sheet: Sheet, pattern: re.Pattern[str], shown: str) -> dict[str, str]:
-    found = {match[1]: name for name in sheet.names if (match := pattern.fullmatch(name))}
+    names = [name for name in sheet.names if name != TRAIN_LOSS]
+    found = {match[1]: name for name in names if (match := pattern.fullmatch(name))}
     if not found:
         raise ValueError(f"{sheet.path}: no column is called {shown}; it has {listed(sheet.names)}")
     return found

@@ -1,4 +1,4 @@
-"""Runs exported from Weights & Biases as CSV, with a mapping file that says which column is what.
+"""Runs of a sweep as CSV (of Weights & Biases, Optuna, Ray Tune), with a mapping file: which column is what.
 
     trial_id: Name                      # a column
     n_params: 60e6                      # a column, or one number for all runs
@@ -7,11 +7,15 @@
     loss: {web: eval/web/ce_loss, exams: eval/exams/ce_loss}
     status: State                       # optional: finished, crashed, failed, killed, ...
     seed: config.seed                   # optional
+    normalise: true                     # optional: mixture columns are weights that the trainer divides by their sum
 
-The export is that of the table of runs. Names of runs need not differ there: then `trial_id` is the column of ids.
-Losses are taken as nats per token. A run that crashed or never logged a loss stays as a row that says so.
+Of W&B the export is that of the table of runs; of Optuna `study.trials_dataframe().to_csv(...)`, of Ray Tune
+`results.get_dataframe().to_csv(...)`: their columns are params_web, user_attrs_..., config/mixture/web.
+Names of runs need not differ there: then `trial_id` is the column of ids. Losses are taken as nats per token.
+A run that crashed or never logged a loss stays as a row that says so.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,7 @@ from raymix.sheet import Sheet, existing, nearest, read_sheet, read_text
 from raymix.yaml12 import parse_yaml
 
 NEEDED = ("trial_id", "n_params", "n_tokens", "mixture", "loss")
-OPTIONAL = ("status", "seed")
+OPTIONAL = ("status", "seed", "normalise")
 STATES = dict(zip(STATUSES, STATUSES, strict=True)) | {
     "finished": "done",
     "crashed": "failed",
@@ -32,6 +36,8 @@ STATES = dict(zip(STATUSES, STATUSES, strict=True)) | {
     "preempting": "stopped",
     "running": "stopped",  # its losses belong to no end of training
     "pending": "stopped",
+    **{"complete": "done", "fail": "failed", "pruned": "stopped", "waiting": "stopped"},  # Optuna's
+    **{"terminated": "done", "error": "failed"},  # Ray Tune's
 }
 
 
@@ -39,7 +45,7 @@ def read_wandb(src: str | Path, *, mapping: str | Path) -> Observations:
     """One row per run of the export, in its order.
 
     Args:
-        src: the exported CSV.
+        src: the CSV.
         mapping: the YAML file shown above.
 
     Raises:
@@ -55,13 +61,28 @@ def read_wandb(src: str | Path, *, mapping: str | Path) -> Observations:
     rows = [
         {"trial_id": name}
         | {key: _number_or_column(sheet, row, key, columns[key]) for key in ("n_params", "n_tokens")}
-        | shares_of(sheet, row, mixture)
+        | _shares(sheet, row, mixture, columns.get("normalise", False))
         | losses_of(sheet, row, loss)
         | _status(sheet, row, columns.get("status"))
         | {"seed": sheet.whole(row, seed) if isinstance(seed, str) else seed}
         for name, row in _rows(sheet, columns["trial_id"]).items()
     ]
-    return as_observations(rows, list(mixture), list(loss), sheet.path)
+    try:
+        return as_observations(rows, list(mixture), list(loss), sheet.path)
+    except ValueError as error:
+        weights = "; are they weights that the trainer divides by their sum? Say normalise: true in the mapping file"
+        raise ValueError(f"{error}{weights if 'do not sum to 1' in str(error) else ''}") from None
+
+
+def _shares(sheet: Sheet, row: int, mixture: Mapping[str, str], normalise: bool) -> Row:
+    """Shares as they stand, or weights divided by their sum."""
+    given = shares_of(sheet, row, mixture)
+    if not normalise:
+        return given
+    least, total = min(given.values()), sum(given.values())
+    if not (least >= 0 and 0 < total < math.inf):
+        raise ValueError(f"{sheet.path}: row {row + 1}: the weights of its mixture must be at least 0, and not all 0")
+    return {name: weight / total for name, weight in given.items()}
 
 
 def _rows(sheet: Sheet, column: str) -> dict[str, int]:
@@ -90,6 +111,10 @@ def _checked(path: Path, key: str, value: Any) -> Any:
         if not isinstance(value, Mapping) or not value or not all(isinstance(name, str) for name in value.values()):
             raise ValueError(f"{path}: {key} is a mapping of names to columns, not {value!r}")
         return {str(name): column for name, column in value.items()}
+    if key == "normalise":
+        if not isinstance(value, bool):
+            raise ValueError(f"{path}: normalise is true or false, not {value!r}")
+        return value
     is_number = isinstance(value, int if key == "seed" else int | float) and not isinstance(value, bool)
     if not isinstance(value, str) and not (key in ("n_params", "n_tokens", "seed") and is_number):
         raise ValueError(f"{path}: {key} is the name of a column, not {value!r}")
@@ -110,4 +135,4 @@ def _status(sheet: Sheet, row: int, column: str | None) -> Row:
     status = STATES[state.lower()]
     if status == "done":
         return {}
-    return {"status": status} if status == "checkpoint" else {"status": status, "reason": f"W&B state: {state}"}
+    return {"status": status} if status == "checkpoint" else {"status": status, "reason": f"state of the run: {state}"}

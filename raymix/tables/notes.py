@@ -1,10 +1,12 @@
 """What a reader of a law's losses or optimum has to know: another unit, beyond the runs, not counted."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from raymix.laws.rows import SAME_SCALE
+from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import Scale
 from raymix.tables.law_file import LawFile
@@ -12,6 +14,7 @@ from raymix.target.reading import far_notes, guessed_scale, wider_words
 
 FAR_BELOW = 100  # times below the least scale trained: a wish in another unit (millions, steps), not a scale
 LEAST = {"n_params": 1e3, "n_tokens": 1e4}  # no language model is smaller, none is trained on less
+MOST_NATS = math.log(1e6)  # per token, of a uniform guess among a million of them
 FAR_SHARE = 0.1  # of a mixture, beyond the largest share of a domain in any run
 
 
@@ -51,9 +54,24 @@ def below_notes(scale: Scale, least_params: float, least_tokens: float) -> list[
     ]
 
 
-def unit_notes(scale_B2: Array) -> list[str]:
-    """Of runs so small that their column must be in another unit."""
-    return [
+def loss_notes(runs: Observations) -> list[str]:
+    """Of losses that are perplexities: whoever guesses among a million tokens loses less. One diverged run is none."""
+    typical = {
+        name: float(np.median(known_B))
+        for name, loss_B in zip(runs.eval_domains, runs.loss_BM.T, strict=True)
+        if name not in runs.metrics and len(known_B := loss_B[np.isfinite(loss_B)])
+    }
+    most = max(typical, key=lambda name: typical[name], default="")
+    if typical.get(most, 0.0) <= MOST_NATS:
+        return []
+    return [f"a typical loss/{most} is {typical[most]:.3g}: losses are nats per token, so of perplexities give the "
+            "logarithms"]  # fmt: skip
+
+
+def unit_notes(runs: Observations) -> list[str]:
+    """Of runs so small, or losses so large, that their column must be in another unit."""
+    scale_B2 = runs.scale_B2
+    return loss_notes(runs) + [
         f"the largest {what} is {most:.3g}: is it in another unit? They are counted, not in millions, billions or steps"
         for (what, least), most in zip(LEAST.items(), scale_B2.max(axis=0, initial=0.0).tolist(), strict=True)
         if 0 < most < least

@@ -1,5 +1,6 @@
 """What all formats have in common, and tables that are in the exchange form already."""
 
+import itertools
 import logging
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from typer.testing import CliRunner
 
+from raymix.cli import app
 from raymix.formats import FORMATS, import_runs, options_of
 from raymix.observations import Observations
 
@@ -23,6 +26,16 @@ ROWS = [
     },
     {"trial_id": "1.0", "n_params": 1e5, "n_tokens": 1e6, "mixture/a": 1, "mixture/b": 0, "status": "failed"},
 ]
+
+
+def test_the_help_of_import_names_every_format_and_its_options() -> None:
+    said = CliRunner().invoke(app, ["import", "--help"]).output
+    parts = {line.split()[0]: i for i, line in enumerate(said.splitlines()) if line[2:3].isalpha()}
+    assert set(FORMATS) <= set(parts)
+    for name in FORMATS:
+        own = itertools.takewhile(lambda line: line[:10].isspace(), said.splitlines()[parts[name] + 1 :])
+        words = " ".join(own)
+        assert all(f"{option}=" in words for option in options_of(name)), name
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

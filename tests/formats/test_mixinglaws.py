@@ -53,6 +53,23 @@ def tidy(folder: Path, rows: list[dict[str, Any]], ending: str = "csv") -> Path:
     return path
 
 
+def test_a_folder_of_the_repository_is_all_its_sizes(tmp_path: Path) -> None:
+    """A file for each size; in some the runs do not name it, and one run name stands in two files."""
+    for size, loss in (("70M", 7.25), ("410M", 6.5)):
+        (tmp_path / f"{size}.txt").write_text(f"out/0-0.25-0.75/500\tvalid/Github.jsonl\t{loss}\n")
+    (tmp_path / "160M.txt").write_text("out/160M_3-0.5-0.5/500\tvalid/Github.jsonl\t7\n")
+    (tmp_path / "proportions.txt").write_text("0.25-0.75\n0.5-0.5\n")
+    got = import_runs("mixinglaws", tmp_path, domains="a,b", skip="160M_3-0.5-0.5")
+    assert got.scale_B2[:, 0].tolist() == [18915328, 302311424]
+    assert got.loss_BM[:, 0].tolist() == [7.25, 6.5]
+    assert len(import_runs("mixinglaws", tmp_path, domains="a,b")) == 3
+    assert import_runs("mixinglaws", tmp_path / "410M.txt", domains="a,b").scale_B2[0, 0] == 302311424
+    assert import_runs("mixinglaws", tmp_path / "410M.txt", domains="a,b", model="2e8").scale_B2[0, 0] == 2e8
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match=r"none: no file is called by a size, as 70M.txt, .*; name a file in it"):
+        import_runs("mixinglaws", tmp_path / "none", domains="a,b")
+
+
 def test_text_becomes_one_row_per_checkpoint(tmp_path: Path) -> None:
     got = import_runs("mixinglaws", text(tmp_path, LINES), domains=DOMAINS)
     assert (got.domains, got.eval_domains) == (("github", "books3", "pile_cc"), ("Github", "Pile-CC"))

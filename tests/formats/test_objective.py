@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from raymix.formats import read_available, read_weights
+from raymix.formats.export import Blend, export
+from raymix.formats.export.blend import SUMMARY
 
 
 def test_two_columns_with_any_header(tmp_path: Path) -> None:
@@ -28,9 +30,41 @@ def test_mappings(tmp_path: Path, ending: str) -> None:
     assert read_available(path) == {"no": 1.5e9, "code": 20.0}
 
 
+@pytest.mark.parametrize("target", ["tinyllama", "doremi", "olmix"])
+def test_a_mixture_is_read_as_it_was_exported(tmp_path: Path, target: str) -> None:
+    """Today's mixture is often the file that a trainer or another tool reads."""
+    shares = {"dclm:web": 0.7, "code": 0.3}
+    files = export(Blend(shares, 1e9, 1e10), target)
+    name = next(name for name in files if name != SUMMARY)
+    (tmp_path / name).write_text(files[name])
+    assert read_weights(tmp_path / name) == shares
+    with pytest.raises(ValueError, match="a mapping of names to numbers"):
+        read_available(tmp_path / name)  # shares are no tokens
+
+
+def test_mixtures_of_other_files(tmp_path: Path) -> None:
+    (tmp_path / "recommendation.json").write_text(json.dumps({"mixture": {"train_a": 0.7, "b": 0.3}, "scale": {}}))
+    assert read_weights(tmp_path / "recommendation.json") == {"train_a": 0.7, "b": 0.3}
+    (tmp_path / "n1.yaml").write_text(
+        "train:\n  train_the_pile_arxiv: 0.25\n  train_web: 0.75\nvalid:\n  valid_web: 1.0\nmodel_name: tinyllama_1M\n"
+    )
+    assert read_weights(tmp_path / "n1.yaml") == {"arxiv": 0.25, "web": 0.75}
+    (tmp_path / "fit.yaml").write_text("swarm: {}\npriors:\n  token_counts:\n    a:b: 45_000_000_000\n    wiki: 900\n")
+    assert read_available(tmp_path / "fit.yaml") == {"a:b": 45e9, "wiki": 900.0}
+
+
+@pytest.mark.parametrize("number", ["1_0", "1000_000", "_100", "1_000_"])
+def test_only_thousands_are_set_apart(tmp_path: Path, number: str) -> None:
+    (tmp_path / "a.yaml").write_text(f"web: {number}\n")
+    with pytest.raises(ValueError, match=f"web: '{number}' is not a number"):
+        read_available(tmp_path / "a.yaml")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
+        ("w.json", '[{"domain": "a", "weight": 1}, {"domain": "a", "weight": 2}]', r"it must be a mapping"),
+        ("w.json", '[{"domain": "a", "weight": "x"}]', r"a: 'x' is not a number"),
         ("w.csv", "n,w\na,1\na,2\n", r"the n 'a' stands twice"),
         ("w.csv", "n,w\na,1\nb,x\n", r"row 2, column 'w': 'x' is not a number"),
         ("w.csv", "n,w\na,1\nb,\n", r"the weight of 'b' is nan"),
@@ -49,7 +83,7 @@ def test_mappings(tmp_path: Path, ending: str) -> None:
         ("w.json", "{", r"not valid JSON"),
         ("w.json", "[1]", r"it must be a mapping of names to numbers"),
         ("w.yaml", "a: true", r"a: True is not a number"),
-        ("w.yaml", "a: {b: 1}", r"a: \{'b': 1\} is not a number"),
+        ("w.yaml", "a: {b: 1}", r"a holds no number: it must be a mapping of names"),
         ("w.yaml", "a: 1\na: 2", r"the key 'a' stands twice"),
         ("w.txt", "a 1", r"names and numbers come as .csv"),
     ],

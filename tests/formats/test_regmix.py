@@ -26,6 +26,16 @@ def test_folder_becomes_one_row_per_mixture(tmp_path: Path) -> None:
     assert got.scale_B2.tolist() == [[1e6, 1e9]] * 3
 
 
+def test_the_loss_of_training_is_no_eval_domain(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """RegMix's own script collects it beside those of evaluation; as half of an objective it would prefer easy text."""
+    losses = ["index,metric/the_pile_pile_cc_val_loss,metric/train_loss", "1,5,3", "2,5.5,1", "3,7,2"]
+    got = import_runs("regmix", write(tmp_path, losses=losses))
+    assert got.eval_domains == ("pile_cc",)
+    assert "metric/train_loss is left out" in caplog.text
+    with pytest.raises(ValueError, match="no column is called metric/<name>_loss"):
+        import_runs("regmix", write(tmp_path, losses=["index,metric/train_loss", "1,3", "2,1", "3,2"]))
+
+
 def test_rounded_shares_are_renormalised(tmp_path: Path) -> None:
     got = import_runs("regmix", write(tmp_path))
     np.testing.assert_allclose(got.mix_BK[1], [0.5 / 0.997, 0.497 / 0.997], rtol=1e-15)

@@ -56,13 +56,53 @@ def test_crashed_run_is_kept_with_its_state(tmp_path: Path) -> None:
     src, mapping = write(tmp_path)
     got = import_runs("wandb", src, mapping=mapping)
     assert got.status_B.tolist() == ["done", "failed", "done"]
-    assert got.table["reason"].to_pylist() == ["", "W&B state: crashed", ""]
+    assert got.table["reason"].to_pylist() == ["", "state of the run: crashed", ""]
 
 
 @pytest.mark.parametrize(("state", "status"), [("running", "stopped"), ("Killed", "stopped"), ("done", "done")])
 def test_states_become_statuses(tmp_path: Path, state: str, status: str) -> None:
     src, mapping = write(tmp_path, [RUNS[0], RUNS[1].replace("finished", state)])
     assert import_runs("wandb", src, mapping=mapping).status_B.tolist() == [status]
+
+
+OPTUNA = ["number,params_web,params_code,user_attrs_web,user_attrs_exams,state", "0,0.6,0.2,3.5,2.5,COMPLETE",
+          "1,0.1,0.3,,,FAIL", "2,0.5,0,3.25,,PRUNED"]  # fmt: skip
+OF_OPTUNA = """
+trial_id: number
+n_params: 60e6
+n_tokens: 1e9
+mixture: {web: params_web, code: params_code}
+loss: {web: user_attrs_web, exams: user_attrs_exams}
+status: state
+normalise: true
+"""
+
+
+def test_a_sweep_over_weights_is_normalised(tmp_path: Path) -> None:
+    """Optuna, W&B and Ray Tune sample no simplex: their users sample weights, and divide by the sum in training."""
+    src, mapping = write(tmp_path, OPTUNA, OF_OPTUNA)
+    got = import_runs("wandb", src, mapping=mapping)
+    np.testing.assert_allclose(got.mix_BK, [[0.75, 0.25], [0.25, 0.75], [1, 0]], rtol=1e-15)
+    assert got.status_B.tolist() == ["done", "failed", "stopped"]
+
+
+@pytest.mark.parametrize(
+    ("row", "mapping", "words"),
+    [
+        (
+            OPTUNA[1],
+            OF_OPTUNA.replace("normalise: true", ""),
+            r"do not sum to 1.*\? Say normalise: true in the mapping",
+        ),
+        (OPTUNA[1].replace("0.6", "-0.1"), OF_OPTUNA, r"row 1: the weights of its mixture must be at least 0"),
+        ("0,0,0,3,3,COMPLETE", OF_OPTUNA, r"row 1: the weights of its mixture must be at least 0, and not all 0"),
+        (OPTUNA[1], OF_OPTUNA.replace("true", "sum"), r"normalise is true or false, not 'sum'"),
+    ],
+)
+def test_weights_that_are_none_are_named(tmp_path: Path, row: str, mapping: str, words: str) -> None:
+    src, file = write(tmp_path, [OPTUNA[0], row], mapping)
+    with pytest.raises(ValueError, match=words):
+        import_runs("wandb", src, mapping=file)
 
 
 def test_run_without_state_and_losses_is_failed(tmp_path: Path) -> None:
