@@ -75,15 +75,19 @@ def test_replicates_failures_and_reused_trials_do_not_go_on() -> None:
     assert not promotions(space(4, rungs=2), observed(space(4, rungs=2), tried(4)), [])
 
 
-def test_the_default_lets_a_good_mixture_go_on() -> None:
-    two, done = long(), list[Proposal]()
-    while len(done) < 32:
-        rng = np.random.default_rng([0, len(done)])
-        done += LawGuided(two).suggest(observed(two, done, 0.003), [], 8, rng)
-    short = {proposal.mixture_K.tobytes() for proposal in done if proposal.scale.n_tokens == FEW}
-    longer = [proposal for proposal in done if proposal.scale.n_tokens > FEW]
-    assert any(proposal.mixture_K.tobytes() in short for proposal in longer)
-    assert len({(p.mixture_K.tobytes(), p.scale, p.seed) for p in done}) == len(done), "none twice"
+def test_the_default_lets_good_mixtures_go_on() -> None:
+    """About a quarter of its longer trials do; in one search of 32 trials there may be none."""
+    went_on = 0
+    for seed in range(3):
+        two, done = long(), list[Proposal]()
+        while len(done) < 32:
+            rng = np.random.default_rng([seed, len(done)])
+            done += LawGuided(two).suggest(observed(two, done, 0.003), [], 8, rng)
+        short = {proposal.mixture_K.tobytes() for proposal in done if proposal.scale.n_tokens == FEW}
+        longer = [proposal for proposal in done if proposal.scale.n_tokens > FEW]
+        went_on += sum(proposal.mixture_K.tobytes() in short for proposal in longer)
+        assert len({(p.mixture_K.tobytes(), p.scale, p.seed) for p in done}) == len(done), "none twice"
+    assert went_on > 2
 
 
 def test_a_mixture_outside_the_caps_of_today_does_not_go_on() -> None:
