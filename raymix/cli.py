@@ -228,6 +228,7 @@ def tell(
     """Record results: columns trial_id, loss/<eval domain>..., metric/<name>... and optionally n_params, n_tokens,
     status, reason."""
     from raymix.exchange import LABELS
+    from raymix.observations import say_left_out
     from raymix.sheet import read_sheet
     from raymix.study import Study
 
@@ -236,6 +237,7 @@ def tell(
         sheet.need("trial_id")
     except ValueError as error:
         raise SpaceError(str(error)) from None
+    say_left_out(sheet)
     rows, work = sheet.filled(LABELS[:2]), Study.open(study)
     try:
         failed, again = work.tell_rows(rows)

@@ -261,14 +261,19 @@ def _check_header(sheet: Sheet) -> None:
         raise ValueError(f"{sheet.path}: no column begins with 'mixture/'; name the shares mixture/<domain>")
     if nameless := [name for name in sheet.names if name in PREFIXES]:
         raise ValueError(f"{sheet.path}: the column {nameless[0]!r} names nothing after the slash")
-    unknown = [name or "one without a name" for name in sheet.names
-               if name not in (*LABELS, *NUMBERS) and not name.startswith(PREFIXES)]  # fmt: skip
-    if unknown:
-        log.warning("%s: not part of the exchange form, left out: %s", sheet.path, listed(unknown))
+    say_left_out(sheet)
     for prefix in PREFIXES[3:]:
         for name in _named(sheet, prefix):
             if name not in domains:
                 raise ValueError(f"{sheet.path}: {prefix}{name} has no mixture/{name}; {nearest(name, domains)}")
+
+
+def say_left_out(sheet: Sheet) -> None:
+    """A warning of columns that the exchange form does not know: one may be a slip, as n_token."""
+    unknown = [name or "one without a name" for name in sheet.names
+               if name not in (*LABELS, *NUMBERS) and not name.startswith(PREFIXES)]  # fmt: skip
+    if unknown:
+        log.warning("%s: not part of the exchange form, left out: %s", sheet.path, listed(unknown))
 
 
 def _named(sheet: Sheet, prefix: str) -> list[str]:

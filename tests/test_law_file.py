@@ -57,6 +57,10 @@ def test_notes_of_eval_domains_are_by_name_and_said_once() -> None:
     found = law_file()
     found.law.notes_ = [*(f"eval domain {i}: no own training domain" for i in range(3)), "eval domain 1: odd", "else"]
     assert found.notes == ["eval domains exams, a/b, c: no own training domain", "eval domain a/b: odd", "else"]
+    held = replace(TRAINED, shares=((0.1, 0.1), (0.0, 0.6), (0.1, 0.7), (0.0, 0.0)))
+    said = "all runs have one share of web (0.1), \u65e5\u672c (0): the effect of another is prior only"
+    assert replace(found, trained=held).notes[3:] == [said]
+    assert replace(found, trained=replace(held, mixtures=1)).notes == found.notes  # a law says so itself
     many = replace(found, eval_domains=tuple(f"e{i}" for i in range(22)))
     many.law.notes_ = [f"eval domain {i}: far" for i in range(22)]
     assert many.notes == ["22 eval domains (e0, e1, e2, ...): far"]

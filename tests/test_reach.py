@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,14 @@ def test_a_law_that_errs_on_its_extremes_is_less_sure_beyond_them_alone() -> Non
     mix_1K = np.array([list(there.mixture.values())])
     sd = found.law.sd(mix_1K, [1e8, 1e9])[0, 0] * found.reach.widen
     assert x.high / x.mean == pytest.approx(np.exp(1.645 * sd), rel=1e-3)
+
+
+def test_intervals_that_are_hardly_wider_are_not_said_to_be_once_as_wide() -> None:
+    found = fitted(runs_of(BENT))
+    assert found.reach is not None
+    hardly = replace(found, reach=replace(found.reach, widen=1.03))
+    (note,) = predict_table(hardly, runs_of(np.eye(3)[:1]), "q.csv")[1]
+    assert note.endswith("trained): errors may be larger than the intervals there")
 
 
 def space_where(least: float) -> SearchSpace:

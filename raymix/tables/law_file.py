@@ -25,10 +25,10 @@ from raymix import __version__
 from raymix.laws import Law, law_from_json
 from raymix.laws.base import Array, Flags
 from raymix.laws.intervals import outside
-from raymix.laws.reach import Reach, above_most
+from raymix.laws.reach import ROUNDING, Reach, above_most
 from raymix.laws.rows import SAME_SCALE, distinct, mixture_numbers
 from raymix.observations import Observations
-from raymix.sheet import absent
+from raymix.sheet import absent, listed
 from raymix.space import Scale
 
 FORMAT = 1
@@ -105,7 +105,15 @@ class LawFile:
                 names.setdefault(what, []).append(self.eval_domains[int(number)])
             else:
                 names.setdefault(note, [])
-        return [f"{_those(given)}: {what}" if given else what for what, given in names.items()]
+        return [f"{_those(given)}: {what}" if given else what for what, given in names.items()] + self._never_varied()
+
+    def _never_varied(self) -> list[str]:
+        """Of domains of which every run had one share: no run says what another would do."""
+        if self.trained is None or self.trained.mixtures == 1 or "mixture" not in getattr(self.law, "reads", "mixture"):
+            return []
+        shares = zip(self.domains, self.trained.shares, strict=True)
+        one = [f"{name} ({high:.3g})" for name, (low, high) in shares if high - low <= ROUNDING]
+        return [f"all runs have one share of {listed(one)}: the effect of another is prior only"] if one else []
 
     def outside(self, scale_B2: Array) -> Flags:
         """Which rows (B,) have another size or other tokens than any run, but for rounding."""

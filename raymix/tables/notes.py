@@ -96,9 +96,7 @@ def share_notes(found: LawFile, mix_BK: Array) -> list[str]:
 
 def _said(found: LawFile) -> str:
     """What holds of intervals there."""
-    if found.reach is None or found.reach.widen == 1:
-        return "errors may be larger than the intervals there"
-    return wider_words(found.reach.widen)
+    return wider_words(1.0 if found.reach is None else found.reach.widen)
 
 
 def without_end(domains: Sequence[str], available: Mapping[str, float]) -> list[str]:

@@ -201,6 +201,8 @@ def far_notes(n_params: float, n_tokens: float, most_params: float, most_tokens:
 
 def wider_words(factor: float) -> str:
     """Of intervals at a mixture outside those trained (see `laws.reach`)."""
+    if f"{factor:.2g}" == "1":
+        return "errors may be larger than the intervals there"
     return (f"intervals there are {factor:.2g} times as wide, by what the law erred on its own farthest "
             "mixtures left out; errors may be larger still")  # fmt: skip
 
