@@ -49,14 +49,15 @@ def _drawn(law: Law, n: int, rng: np.random.Generator) -> list[Law] | None:
 
 
 def _in_one_shape(law: Law, rng: np.random.Generator) -> Law:
-    """With one of the laws that a blend is made of."""
+    """With one of the laws that a blend is made of; a blend of one law draws no shape."""
+    found = law
     if isinstance(law, ResidualGP):
-        return changed(law, law_=_in_one_shape(law.law_, rng))
-    if not isinstance(law, Average | HedgedUnion) or len(law.laws_) == 1:
-        return law
-    chosen_F = np.eye(len(law.weight_F_))[rng.choice(len(law.weight_F_), p=law.weight_F_)]
-    laws = [_in_one_shape(part, rng) for part in law.laws_]
-    return changed(law, laws_=laws, weight_F_=LEFT * law.weight_F_ + (1 - LEFT) * chosen_F)
+        found = changed(law, law_=_in_one_shape(law.law_, rng))
+    elif isinstance(law, Average | HedgedUnion) and len(law.laws_) > 1:
+        chosen_F = np.eye(len(law.weight_F_))[rng.choice(len(law.weight_F_), p=law.weight_F_)]
+        laws = [_in_one_shape(part, rng) for part in law.laws_]
+        found = changed(law, laws_=laws, weight_F_=LEFT * law.weight_F_ + (1 - LEFT) * chosen_F)
+    return found
 
 
 def draw_params(mean_MP: Array, covariance_MPP: Array, n: int, rng: np.random.Generator) -> Array:
