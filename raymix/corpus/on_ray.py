@@ -125,8 +125,10 @@ def reach(address: str) -> None:
     """
     where = address
     if address == "auto":
-        from ray._private.services import canonicalize_bootstrap_address  # here: private to Ray, and may move
-
+        try:
+            from ray._private.services import canonicalize_bootstrap_address
+        except ImportError:  # private to Ray, and may move: then Ray asks, for as long as it likes
+            return
         where = canonicalize_bootstrap_address(address)
     host, _, port = where.removeprefix("ray://").rpartition(":")
     if not (host and port.isdigit()):
