@@ -18,6 +18,7 @@ from scipy.optimize import nnls
 
 from raymix.laws.base import Array, FromTable, Ints, Law, Table, restore, saved
 from raymix.laws.bootstrap import fresh
+from raymix.laws.intervals import of_blend
 from raymix.laws.log_feature import LogFeatureJoint
 from raymix.laws.repetition import at_rows
 from raymix.laws.rows import canonical_order
@@ -79,7 +80,15 @@ class Average(FromTable):
         log_FBM = np.log([law.predict(mix_BK, scale_B2) for law in self.laws_])
         sd_FBM = np.stack([law.sd(mix_BK, scale_B2) for law in self.laws_])
         apart_FBM = log_FBM - np.log(self._blend(np.exp(log_FBM)))
-        return np.sqrt(np.tensordot(self.weight_F_, sd_FBM**2 + apart_FBM**2, axes=1))
+        return of_blend(self.weight_F_, sd_FBM, apart_FBM)
+
+    def sd_between(self, mix_BK: ArrayLike, other_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
+        """sd (B, M) of log L(mix) - log L(other): each law's own, and how far the laws are apart on it."""
+        loss_2FBM = np.stack([[law.predict(each, scale_B2) for law in self.laws_] for each in (mix_BK, other_BK)])
+        blend_2BM = np.stack([self._blend(loss_FBM) for loss_FBM in loss_2FBM])
+        apart_FBM = np.log(loss_2FBM[0] / loss_2FBM[1]) - np.log(blend_2BM[0] / blend_2BM[1])
+        sd_FBM = np.stack([law.sd_between(mix_BK, other_BK, scale_B2) for law in self.laws_])
+        return of_blend(self.weight_F_, sd_FBM, apart_FBM)
 
     def to_json(self) -> dict[str, Any]:
         return saved(self, ["weight_F_"], laws=[law.to_json() for law in self.laws_])

@@ -56,6 +56,12 @@ class Law(Protocol):
     def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """Standard deviation (B, M) of log loss for a new run: 90% interval = L exp(+-1.645 sd)."""
 
+    def sd_between(self, mix_BK: ArrayLike, other_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
+        """Standard deviation (B, M) of log L(mix) - log L(other), row by row at one scale, without the noise of runs.
+
+        What both share cancels: 0 between a mixture and itself.
+        """
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values from which `from_json` makes an equal law, to the last bit."""
 

@@ -114,11 +114,20 @@ class FittedLaw(FromTable):
     def sd(self, mix_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
         """sd of log loss (B, M) for a new run, of which 90% lie within 1.645 sd; see `intervals`."""
         mix, scale = as_queries(mix_BK, scale_B2, self.n_domains_)
-        everyone, sd_BM = np.arange(len(self.params_MP_)), np.empty((len(mix), len(self.params_MP_)))
-        for rows, at in self._read(mix, scale):
-            _, jac_MPB = self._evaluate(self.params_MP_, at, everyone, True)
-            assert jac_MPB is not None
+        sd_BM = np.empty((len(mix), len(self.params_MP_)))
+        for rows, jac_MPB in self._by_params(mix, scale):
             sd_BM[rows] = intervals.log_sd(jac_MPB, self.covariance_MPP_, self.sig_M_).T
+        return sd_BM * intervals.beyond(scale, self.seen_22_, self.widen_)[:, None]
+
+    def sd_between(self, mix_BK: ArrayLike, other_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
+        """sd (B, M) of the difference in log loss between two mixtures at one scale, row by row; see `intervals`."""
+        mix, scale = as_queries(mix_BK, scale_B2, self.n_domains_)
+        other, _ = as_queries(other_BK, scale, self.n_domains_)
+        sd_BM, alike_B = np.empty((len(mix), len(self.params_MP_))), intervals.alike(mix, other)
+        pairs = zip(self._by_params(mix, scale), self._by_params(other, scale), strict=True)
+        for (rows, jac_MPB), (_, other_MPB) in pairs:
+            learned = (self.covariance_MPP_, self.sig_M_, alike_B[rows])
+            sd_BM[rows] = intervals.log_sd_between(jac_MPB, other_MPB, *learned).T
         return sd_BM * intervals.beyond(scale, self.seen_22_, self.widen_)[:, None]
 
     def log_evidence(self, table: Table) -> Array:
@@ -189,6 +198,14 @@ class FittedLaw(FromTable):
         for rows in chunks(len(mix_BK)):
             some = self.unique_ if self.unique_ is None or self.unique_.ndim == 1 else self.unique_[rows]
             yield rows, self._points(mix_BK[rows], scale_B2[rows], merge=False, unique=some)
+
+    def _by_params(self, mix_BK: Array, scale_B2: Array) -> Iterator[tuple[slice, Array]]:
+        """d log L / d theta (M, P, b) of the rows asked for, some at a time."""
+        everyone = np.arange(len(self.params_MP_))
+        for rows, at in self._read(mix_BK, scale_B2):
+            _, jac_MPB = self._evaluate(self.params_MP_, at, everyone, True)
+            assert jac_MPB is not None
+            yield rows, jac_MPB
 
 
 _ARRAYS = (

@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike
 
 from raymix.laws.base import Array, FromTable, Table, as_queries, restore, saved
 from raymix.laws.exposure import sigmoid
-from raymix.laws.intervals import outside
+from raymix.laws.intervals import of_blend, outside
 from raymix.laws.rows import canonical_order, distinct
 from raymix.laws.union import TiedUnion
 
@@ -103,7 +103,17 @@ class HedgedUnion(FromTable):
         apart_FBM = np.log(loss_FBM / np.tensordot(self.weight_F_, loss_FBM, axes=1))
         apart_FBM *= outside(scale, self.laws_[0].seen_22_)[:, None]
         sd_FBM = np.stack([law.sd(mix, scale) for law in self.laws_])
-        return np.sqrt(np.tensordot(self.weight_F_, sd_FBM**2 + apart_FBM**2, axes=1))
+        return of_blend(self.weight_F_, sd_FBM, apart_FBM)
+
+    def sd_between(self, mix_BK: ArrayLike, other_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
+        """sd (B, M) of log L(mix) - log L(other): each shape's own, and how far the shapes are apart on it."""
+        mix, scale = as_queries(mix_BK, scale_B2, len(self.middle_K_))
+        other, _ = as_queries(other_BK, scale, len(self.middle_K_))
+        loss_2FBM = np.stack([self._levelled(each, scale) for each in (mix, other)])
+        blend_2BM = np.tensordot(loss_2FBM, self.weight_F_, axes=(1, 0))
+        sd_FBM = np.stack([law.sd_between(mix, other, scale) for law in self.laws_])
+        apart_FBM = np.log(loss_2FBM[0] / loss_2FBM[1]) - np.log(blend_2BM[0] / blend_2BM[1])
+        return of_blend(self.weight_F_, sd_FBM, apart_FBM)
 
     def to_json(self) -> dict[str, Any]:
         return saved(self, LEARNED, laws=[law.to_json() for law in self.laws_])

@@ -7,7 +7,16 @@ solver's sig count. q is what the data say about V and sig: the .9 quantile of |
 are right) with each mixture left out in turn, without refitting: at the optimum H is known, so that of a least
 squares fit without some rows is a solve of their number (Cook and Weisberg 1982, section 3.8). t (Student) stands
 for the normal because sig itself is estimated, from nu = runs - P / 2 residuals. Outside the scales seen nothing
-can be left out: there the factor is 1.5, chosen on published runs. Letters: C mixtures with r rows each.
+can be left out: there the factor is 1.5, chosen on published runs.
+
+Of the difference between two mixtures at one scale, as of log L(r) - log L(r'), what both share cancels:
+
+    sd^2 = f^2 ((J - J') V (J - J')' + sig^2 (1 - exp(-h^2 / 2 ell^2)))
+
+The runs cannot tell noise from misfit, so half of sig^2 counts as misfit at either mixture, and misfits are alike where
+mixtures are: h is Hellinger's distance between them, ell = .2. Linear in the parameters, as the interval of a loss is:
+parameters drawn from V itself leave the region where the law is nearly linear, and with few runs give gains ten times
+as wide as they err (benchmarks/LOG.md, "Gains without draws"). Letters: C mixtures with r rows each.
 """
 
 import numpy as np
@@ -19,16 +28,19 @@ from raymix.laws.robust import tamed
 from raymix.laws.rows import rows_of
 
 SD_BEYOND = 1.5  # widening outside the scales seen
+NOMINAL = (
+    1.35  # times the scales seen, from where on all of it: a proxy of 1e8 parameters may have been asked for 1.2e8
+)
 Q_RANGE = (0.7, 3.0)  # of q: below, sig would be finer than its own least value; above, a handful of mixtures decides
 MIN_FREEDOM = 3.0  # sig has a range of its own (fit.SIG_RANGE), which is worth a few residuals
 Z90 = float(stats.norm.ppf(0.95))
+ALIKE = 0.2  # ell: of .1 to .5 and half or all of sig^2 what held .9 of gains, published and simulated (LOG.md)
 
 
 def misfit_sig(problem: Problem, solution: Solution) -> Array:
     """sd of the residuals (M,), at least the solver's sig, which is capped so that a misfit does not silence data."""
     used_MB = problem.used_MB > 0
-    residual_MB = tamed(np.where(used_MB, _residual(problem, solution), np.nan), solution.sig_M)
-    square_M = np.nansum(residual_MB**2, axis=1)
+    square_M = np.nansum(_tamed(problem, solution) ** 2, axis=1)
     sd_M = np.sqrt(square_M / freedom(used_MB.sum(axis=1), solution.params_MP.shape[1]))
     return np.asarray(np.maximum(solution.sig_M, sd_M))
 
@@ -45,9 +57,28 @@ def log_sd(jac_MPB: Array, covariance_MPP: Array, sig_M: Array) -> Array:
     return np.asarray(np.sqrt(variance_MB + sig_M[:, None] ** 2))
 
 
+def log_sd_between(jac_MPB: Array, other_MPB: Array, covariance_MPP: Array, sig_M: Array, alike_B: Array) -> Array:
+    """sqrt((J - J') V (J - J')' + sig^2 (1 - alike)) (M, B)."""
+    change_MPB = jac_MPB - other_MPB
+    variance_MB = np.sum(change_MPB * np.matmul(covariance_MPP, change_MPB), axis=1)
+    return np.asarray(np.sqrt(variance_MB + sig_M[:, None] ** 2 * (1 - alike_B)))
+
+
+def alike(mix_BK: Array, other_BK: Array) -> Array:
+    """How much of the misfit two mixtures share (B,): exp(-h^2 / 2 ell^2)."""
+    square_B = ((np.sqrt(mix_BK) - np.sqrt(other_BK)) ** 2).sum(axis=1)
+    return np.asarray(np.exp(-square_B / (2 * ALIKE**2)))
+
+
+def of_blend(weight_F: Array, sd_FBM: Array, apart_FBM: Array) -> Array:
+    """The sd of a blend (B, M): that of each of its laws, and how far they are from it."""
+    return np.asarray(np.sqrt(np.tensordot(weight_F, sd_FBM**2 + apart_FBM**2, axes=1)))
+
+
 def beyond(scale_B2: Array, seen_22: Array, widen: float) -> Array:
-    """The factor of each row (B,): `widen` at scales seen, SD_BEYOND or more outside them."""
-    return np.where(outside(scale_B2, seen_22), max(SD_BEYOND, widen), widen)
+    """The factor of each row (B,): `widen` at scales seen, SD_BEYOND or more outside them, without a jump."""
+    far_B = np.maximum(scale_B2 / seen_22[1], seen_22[0] / scale_B2).max(axis=1)
+    return np.asarray(np.interp(far_B, (1.0, NOMINAL), (widen, max(SD_BEYOND, widen))), dtype=np.float64)
 
 
 def outside(scale_B2: Array, seen_22: Array) -> Flags:
@@ -64,7 +95,8 @@ def widening(
     if mixture_B.max() == 0:  # nothing can be left out
         return student
     z_MB = np.abs(left_out(problem, solution, covariance_MPP, sig_M, less_M, mixture_B))
-    q = float(np.quantile(z_MB[problem.used_MB > 0], 0.9)) / Z90
+    judged_MB = _tamed(problem, solution) == _residual(problem, solution)  # an absurd loss judges no interval
+    q = float(np.quantile(z_MB[judged_MB], 0.9)) / Z90
     return float(np.clip(q, *Q_RANGE)) * student
 
 
@@ -102,6 +134,11 @@ def _between(jac_MCrP: Array, matrix_MPP: Array) -> Array:
 def _residual(problem: Problem, solution: Solution) -> Array:
     log_MB, _ = problem.evaluate(solution.params_MP, np.arange(len(solution.sig_M)), False)
     return log_MB - problem.target_MB
+
+
+def _tamed(problem: Problem, solution: Solution) -> Array:
+    """Residuals without what is absurd in them, NaN where there is none."""
+    return tamed(np.where(problem.used_MB > 0, _residual(problem, solution), np.nan), solution.sig_M)
 
 
 def _alike(group_B: Ints) -> list[Ints]:

@@ -96,6 +96,15 @@ class Nested(FromTable):
             sd_BM[rows] = np.sqrt(law.sd(mix[rows], at) ** 2 + open_M)
         return sd_BM * beyond(scale, self.seen_22_, SD_SEEN)[:, None]
 
+    def sd_between(self, mix_BK: ArrayLike, other_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
+        """sd (B, M) of log L(mix) - log L(other): m4's, fitted to what steps and sizes say of every mixture."""
+        mix, scale = as_queries(mix_BK, scale_B2, self.mix_QK_.shape[1])
+        other, _ = as_queries(other_BK, scale, self.mix_QK_.shape[1])
+        sd_BM = np.empty((len(mix), self._n_eval))
+        for rows, at, law, _ in self._at(scale):
+            sd_BM[rows] = law.sd_between(mix[rows], other[rows], at)
+        return sd_BM * beyond(scale, self.seen_22_, SD_SEEN)[:, None]
+
     def to_json(self) -> dict[str, Any]:
         """Settings and learned values as plain JSON values; a step law without points is null."""
         known_G = np.isfinite(self.steps_.cap_G)

@@ -94,6 +94,10 @@ class ResidualGP(FromTable):
         """sd of log loss (B, M): that of the law without the process, which is a little too wide."""
         return self.law_.sd(mix_BK, scale_B2)
 
+    def sd_between(self, mix_BK: ArrayLike, other_BK: ArrayLike, scale_B2: ArrayLike) -> Array:
+        """sd (B, M) of log L(mix) - log L(other), as of the law without the process."""
+        return self.law_.sd_between(mix_BK, other_BK, scale_B2)
+
     def to_json(self) -> dict[str, Any]:
         return saved(self, (*LEARNED, "sites_"), base=self.law_.to_json())
 

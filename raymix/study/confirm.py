@@ -18,6 +18,7 @@ from raymix.counts import scale_words
 from raymix.design import Proposal
 from raymix.design.stock import unique_at
 from raymix.laws import Law
+from raymix.laws.reach import widening
 from raymix.simplex import Array
 from raymix.space import Rung, Scale, SpaceError
 from raymix.space_parts import Objective
@@ -29,8 +30,8 @@ from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.target.objective import objective_of, unit_of
 from raymix.target.reading import Interval, Reading
-from raymix.target.recommend import N_DRAWS, fit_law, mixture_for, recommend
-from raymix.target.refits import refitted
+from raymix.target.recommend import fit_law, mixture_for, recommend
+from raymix.target.refits import rows_of
 
 FIRST_SEED = 1000  # the search counts from 0, so these runs chose nothing
 PROPOSAL = "proposal"
@@ -255,8 +256,8 @@ def _predicted(
     mix_BK = np.stack([space.mixture(mixtures[name]) for name in (PROPOSAL, *names)])
     unique_K = unique_at(space, np.asarray([scale]))[0]  # these runs repeat tokens as the proxies do
     objective = objective_of(space, law, Rung(**scale._asdict()), unique_K)
-    drawn = refitted(objective, space, usable, N_DRAWS, np.random.default_rng([ledger.seed, 1]), unique_K)
-    read, worse = Reading.of(objective, mix_BK, drawn, usable.scale_B2.max(axis=0)), {}
+    wider_B = widening(rows_of(space, usable), law.name, mix_BK)
+    read, worse = Reading.of(objective, mix_BK).widened(wider_B), {}
     if "prior" in names:
         worse_M = read.loss_QM[0] - read.loss_QM[1 + names.index("prior")]
         worse = {name: float(worse_M[space.eval_names.index(name)]) for name in space.objective.guardrails}

@@ -3,20 +3,18 @@
 A law that is convex is minimised with a certificate. Under a law that is not (a Gaussian process on residuals) the
 convex law inside is minimised first, with its certificate, and the mixture is then polished under the whole law, but
 only inside the near-optimal set of the first: where the convex law sees no difference that a run could show.
-Intervals are those of `reading`, with draws from the law's posterior.
-
-Letters: K training domains, M eval domains, Q mixtures compared (the optimum first), S draws.
+Letters: K training domains, M eval domains, Q mixtures compared (the optimum first).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from raymix import simplex
 from raymix.laws.base import Law
-from raymix.laws.posterior import convex_parts, sample
+from raymix.laws.posterior import convex_parts
 from raymix.simplex import Array, Polytope
 from raymix.space import Scale, SearchSpace
 from raymix.tables.law_file import LawFile
@@ -27,8 +25,6 @@ from raymix.target.objective import ObjectiveAtScale, objective_of, unit
 from raymix.target.optimum import Optimum, minimise
 from raymix.target.reading import Reading, epochs_of, repeat_notes, set_around, verdict
 from raymix.target.recommend import Recommendation, baseline_mixtures
-
-N_DRAWS = 400
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def space_of(found: LawFile, wanted: Wanted) -> SearchSpace:
     return SearchSpace.parse(raw)
 
 
-def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
+def advise(found: LawFile, wanted: Wanted) -> Recommendation:
     """The best mixture at the scale wanted, with what it is compared to.
 
     Raises:
@@ -85,12 +81,8 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     baselines = baseline_mixtures(space, space.target)
     if wanted.prior is None and not np.isfinite(space.available_K).all():
         del baselines["prior"]  # nobody named one: it would be the uniform mixture again
-    rng = np.random.default_rng([seed, 2])
-    laws = sample(objective.law, N_DRAWS, rng)
-    drawn = None if laws is None else [replace(objective, law=law) for law in laws]
     mix_QK = np.stack([optimum.mixture_K, *baselines.values()])
-    most = wanted.scale if found.trained is None else (found.trained.n_params[-1], found.trained.n_tokens[1])
-    read = Reading.of(objective, mix_QK, drawn, most).widened(found.widening(mix_QK))
+    read = Reading.of(objective, mix_QK).widened(found.widening(mix_QK))
     compared = read.baselines({name: space.shares(mix_K) for name, mix_K in baselines.items()})
     beyond = share_notes(found, optimum.mixture_K[None])
     guessed = [*guessed_at(found, wanted.scale), *beyond]

@@ -1,13 +1,11 @@
 """A law read at one scale: losses, the objective and gains of some mixtures with 90% intervals, and when to abstain.
 
-Two things make intervals. For a loss it is the law's own sd, which knows the noise of a run, what the runs leave open
-and scales that nobody trained; it was measured to hold about 92% of the losses of mixtures left out, in published runs
-(benchmarks/LOG.md, "Intervals of a reading"). A gain is the difference between two mixtures under the *same* law: what
-they share cancels, so its interval is that of laws drawn from what the runs leave open. Draws of a curved law lean to
-one side of it, the more the less the runs say: the law says where an interval lies, the draws around their median how
-wide it is. All draws have the law's form, which beyond the sizes and lengths trained is less right than it is sure of.
+The law's own sds make them. That of a loss knows the noise of a run, what the runs leave open and scales that nobody
+trained; it was measured to hold about 92% of the losses of mixtures left out, in published runs (benchmarks/LOG.md,
+"Intervals of a reading"). A gain is the difference between two mixtures under the *same* law: what they share cancels,
+and the law says how sure it is of the rest ("Gains without draws").
 
-Letters: M eval domains, Q mixtures compared (the recommended one first), S draws.
+Letters: M eval domains, Q mixtures compared (the recommended one first).
 """
 
 import math
@@ -26,8 +24,6 @@ from raymix.target.near_optimal import near_optimal
 from raymix.target.objective import NATS, ObjectiveAtScale, reduce_losses, with_unit
 from raymix.target.optimum import Optimum
 
-GAIN_BEYOND = 2.0  # of half widths of gains beyond the runs: 90% intervals held .5 to .6, so .8 to .9 (LOG.md)
-BEYOND = (0.3, math.log(3))  # in log: from realised scales that differ a little from nominal ones to all of GAIN_BEYOND
 FAR_TOKENS = 3.0  # beyond this ratio the step tail was measured to err by about 4%
 FAR_PARAMS = 30.0  # ladder to target; not measured beyond
 
@@ -52,29 +48,27 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Reading:
-    """Losses of some mixtures, with their sd and their values under drawn laws; mixture 0 is the recommended one."""
+    """Losses of some mixtures with their sd, and how sure the law is of their difference to mixture 0."""
 
     objective: ObjectiveAtScale
     loss_QM: Array
     sd_QM: Array
-    loss_SQM: Array | None
-    """None for a law without draws."""
-    wider: float = 1.0
-    """Factor of the half widths of gains."""
+    """Of log loss, for a new run."""
+    between_QM: Array
+    """Sd of the difference in log loss to mixture 0, the recommended one."""
 
     @classmethod
-    def of(
-        cls, objective: ObjectiveAtScale, mix_QK: Array, drawn: Sequence[ObjectiveAtScale] | None, most: Sequence[float]
-    ) -> "Reading":
-        """Of mixtures under a law and under `drawn` ones; `most` is the largest size and length trained."""
-        sd_QM = objective.law.sd(mix_QK, np.asarray(objective.scale, float))
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # see `gain`
-            drawn_SQM = None if drawn is None else np.stack([each.losses(mix_QK) for each in drawn])
-        return cls(objective, objective.losses(mix_QK), sd_QM, drawn_SQM, wider_beyond(objective.scale, most))
+    def of(cls, objective: ObjectiveAtScale, mix_QK: Array) -> "Reading":
+        """Of mixtures under a law."""
+        law, scale_2 = objective.law, np.asarray(objective.scale, float)
+        first_QK = np.repeat(mix_QK[:1], len(mix_QK), axis=0)
+        between_QM = law.sd_between(mix_QK, first_QK, scale_2)
+        return cls(objective, objective.losses(mix_QK), law.sd(mix_QK, scale_2), between_QM)
 
     def widened(self, factor_Q: Array) -> "Reading":
-        """The same with the sd of each mixture so many times as wide (see `laws.reach`)."""
-        return replace(self, sd_QM=self.sd_QM * factor_Q[:, None])
+        """The same with the sd of each mixture so many times as wide, and of each gain by its wider one."""
+        wider_Q1 = np.maximum(factor_Q, factor_Q[0])[:, None]
+        return replace(self, sd_QM=self.sd_QM * factor_Q[:, None], between_QM=self.between_QM * wider_Q1)
 
     def losses(self, eval_names: Sequence[str]) -> dict[str, Interval]:
         """Of every eval domain at the recommended mixture, for a new run."""
@@ -85,20 +79,15 @@ class Reading:
     def value(self, q: int) -> Interval:
         """The objective of a mixture, for a new run."""
         mean = float(self._value_Q[q])
-        factor = float(np.exp(Z90 * self._sd_Q[q] / mean))  # as of a single loss: far from the runs it stays above 0
+        sd = float(self._reduced_sd(self.sd_QM)[q])
+        factor = float(np.exp(Z90 * sd / mean))  # as of a single loss: far from the runs it stays above 0
         return Interval(mean, mean / factor, mean * factor)
 
     def gain(self, q: int) -> Interval:
-        """How much worse mixture `q` is than the recommended one; without draws both sds, as if independent.
-
-        Draws that overflow (exponents that the runs leave open) are none.
-        """
+        """How much worse mixture `q` is than the recommended one, without the noise of runs."""
         mean = float(self._value_Q[q] - self._value_Q[0])
-        if self.loss_SQM is None or not np.isfinite(self.loss_SQM[:, [0, q]]).all():
-            half = float(Z90 * np.hypot(self._sd_Q[q], self._sd_Q[0]))
-            return Interval(mean, mean - half, mean + half)
-        bottom, middle, top = np.quantile(self._drawn_SQ[:, q] - self._drawn_SQ[:, 0], [0.05, 0.5, 0.95])
-        return Interval(mean, float(mean + self.wider * (bottom - middle)), float(mean + self.wider * (top - middle)))
+        half = Z90 * float(self._reduced_sd(self.between_QM)[q])
+        return Interval(mean, mean - half, mean + half)
 
     def baselines(self, shares: Mapping[str, dict[str, float]]) -> dict[str, Baseline]:
         """Mixtures 1, 2, ... under their names."""
@@ -108,32 +97,16 @@ class Reading:
     def _value_Q(self) -> Array:
         return self._reduced(self.loss_QM)
 
-    @property
-    def _drawn_SQ(self) -> Array:
-        assert self.loss_SQM is not None
-        return self._reduced(self.loss_SQM)
-
-    @property
-    def _sd_Q(self) -> Array:
-        """sd of the objective (Q,): errors of the eval domains of one run correlate by SHARED."""
-        together_Q = self._reduced(self.loss_QM * (1 + self.sd_QM)) - self._value_Q
+    def _reduced_sd(self, sd_QM: Array) -> Array:
+        """sd of the objective (Q,), of such sds of log loss: errors of eval domains of one run correlate by SHARED."""
+        together_Q = self._reduced(self.loss_QM * (1 + sd_QM)) - self._value_Q
         if self.objective.reduce == "worst":
             return np.asarray(together_Q)
-        square_Q = ((self.objective.weights_M * self.loss_QM * self.sd_QM) ** 2).sum(axis=1)
+        square_Q = ((self.objective.weights_M * self.loss_QM * sd_QM) ** 2).sum(axis=1)
         return np.asarray(np.sqrt(SHARED * together_Q**2 + (1 - SHARED) * square_Q))
 
     def _reduced(self, loss_QM: Array) -> Array:
         return reduce_losses(loss_QM, self.objective.weights_M, self.objective.reduce)
-
-
-def wider_beyond(scale: Sequence[float], most: Sequence[float]) -> float:
-    """The factor of the half widths of gains at a scale, by its size and its tokens over the most trained.
-
-    1 up to what differs no more than a realised scale from a nominal one, so where the target was trained, and without
-    a jump `GAIN_BEYOND` from three times that on.
-    """
-    beyond = max(math.log(at / far) for at, far in zip(scale, most, strict=True))
-    return float(np.interp(beyond, BEYOND, (1.0, GAIN_BEYOND)))
 
 
 def set_around(

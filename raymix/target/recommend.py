@@ -1,7 +1,6 @@
 """The law read at the target: which mixture, how good, how sure, and when to abstain.
 
-Intervals are those of `reading`, with laws refitted to bootstrap samples of whole trials as draws; of losses outside
-the mixtures trained they are wider (`laws.reach`).
+Intervals are those of `reading`; outside the mixtures trained they are wider (`laws.reach`).
 
 Letters: B rows, K training domains, M eval domains.
 """
@@ -40,9 +39,8 @@ from raymix.target.reading import (
     verdict,
     wider_words,
 )
-from raymix.target.refits import refitted, rows_of
+from raymix.target.refits import refits, rows_of
 
-N_DRAWS = 40  # bootstrap laws: enough for the 5% and 95% quantiles to be about the 2nd and 38th of them
 DIGITS = 9  # of a share: mixtures that differ beyond are one
 FAR_MIXTURE = 0.25  # total variation to the nearest mixture tried
 
@@ -140,11 +138,10 @@ def recommend(
     rows = rows_of(space, usable)
     optimum, objective = answer(space, law, rows, target)
     rng = np.random.default_rng([seed, 1])
-    drawn = refitted(objective, space, usable, N_DRAWS, rng)
     score, held_out = score_law(space, table, law)
     if keep_K is not None:
         optimum = _kept(optimum, objective, polytope, keep_K, score["noise"])
-    more = expected_improvement(drawn, polytope, optimum.mixture_K)
+    more = expected_improvement(refits(objective, space, usable, rng), polytope, optimum.mixture_K)
     most_2, least_2 = usable.scale_B2.max(axis=0), usable.scale_B2.min(axis=0)
     untried, mixtures = _untried(usable, optimum.mixture_K), len(np.unique(usable.mix_BK.round(DIGITS), axis=0))
     notes = [*law.notes_, *far_notes(*target.scale, *most_2), *(f"{words}: confirm it first" for words in untried)]
@@ -156,7 +153,7 @@ def recommend(
     mix_QK = np.stack([optimum.mixture_K, *others.values()])
     wider_Q = widening(rows, law.name, mix_QK)
     notes += [f"the mixture lies outside those trained: {wider_words(wider_Q[0])}"] if wider_Q[0] > 1 else []
-    read = Reading.of(objective, mix_QK, drawn, most_2).widened(wider_Q)
+    read = Reading.of(objective, mix_QK).widened(wider_Q)
     baselines = read.baselines({name: space.shares(mix_K) for name, mix_K in others.items()})
     recommendation = Recommendation(
         mixture=space.shares(optimum.mixture_K),

@@ -5,7 +5,6 @@ Letters: B rows, K training domains, M eval domains.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from raymix.laws.fit import SIG_RANGE
 from raymix.laws.repetition import at_rows, stocked
 from raymix.laws.robust import tamed
 from raymix.observations import Observations
-from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.target.objective import ObjectiveAtScale
 
@@ -26,32 +24,15 @@ def rows_of(space: SearchSpace, usable: Observations) -> Table:
     return as_table(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M, usable.unique_BK)
 
 
-def refitted(
-    objective: ObjectiveAtScale,
-    space: SearchSpace,
-    usable: Observations,
-    n: int,
-    rng: np.random.Generator,
-    unique_K: Array | None = None,
-) -> list[ObjectiveAtScale]:
-    """The objective under `n` laws, each fitted to whole trials drawn with replacement; `unique_K` as it was given."""
-    return list(islice(refits(objective, space, usable, rng, unique_K), n))
-
-
 def refits(
-    objective: ObjectiveAtScale,
-    space: SearchSpace,
-    usable: Observations,
-    rng: np.random.Generator,
-    unique_K: Array | None = None,
+    objective: ObjectiveAtScale, space: SearchSpace, usable: Observations, rng: np.random.Generator
 ) -> Iterator[ObjectiveAtScale]:
-    """As `refitted`, one by one: each costs a fit."""
-    stock_K = space.available_K if unique_K is None else unique_K
+    """The objective under one law after another, each fitted to whole trials drawn with replacement."""
     table = _tamed(rows_of(space, usable), objective.law)
     while True:
         rows = resample_runs(table, rng)
         law = objective.law.resampled(rng) if isinstance(objective.law, HedgedUnion) else make_law(objective.law.name)
-        yield replace(objective, law=stocked(rows.fit(law), stock_K))
+        yield replace(objective, law=stocked(rows.fit(law), space.available_K))
 
 
 def _tamed(table: Table, law: Law) -> Table:

@@ -53,6 +53,17 @@ def check_shapes_and_signs(make: Make, world: World = synthetic_runs) -> None:
     assert (sd_BM > 0).all()
 
 
+def check_what_two_mixtures_share_cancels(make: Make, world: World = synthetic_runs) -> None:
+    """sd_between is (B, M), 0 between a mixture and itself, the same both ways and finite."""
+    runs = world()
+    law, mix_BK = runs.fit(make()), runs.mix_BK
+    one_BM = law.sd_between(mix_BK, mix_BK[::-1], runs.scale_B2)
+    assert one_BM.shape == runs.loss_BM.shape
+    assert np.isfinite(one_BM).all() and (one_BM >= 0).all() and one_BM.max() > 0
+    np.testing.assert_allclose(law.sd_between(mix_BK[::-1], mix_BK, runs.scale_B2), one_BM, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(law.sd_between(mix_BK, mix_BK, runs.scale_B2), 0, atol=1e-9)
+
+
 def check_row_order_does_not_matter(make: Make, world: World = synthetic_runs) -> None:
     """Shuffled rows give the same law (1e-6)."""
     runs = world()
@@ -220,6 +231,7 @@ def _refuses(law: Law, runs: SyntheticRuns) -> bool:
 LAW_CHECKS: tuple[Callable[[Make, World], None], ...] = (
     check_inputs_are_read_only,
     check_shapes_and_signs,
+    check_what_two_mixtures_share_cancels,
     check_row_order_does_not_matter,
     check_order_of_eval_domains_does_not_matter,
     check_order_of_domains_does_not_matter,

@@ -47,6 +47,26 @@ def test_factor_is_larger_outside_the_scales_seen() -> None:
     scale_B2 = np.array([[5e7, 5e9], [5e8, 5e9], [5e7, 5e10]])
     np.testing.assert_array_equal(beyond(scale_B2, seen_22, 0.9), [0.9, 1.5, 1.5])
     np.testing.assert_array_equal(beyond(scale_B2, seen_22, 1.8), [1.8, 1.8, 1.8])
+    assert beyond(np.array([[1.001e8, 5e9]]), seen_22, 0.9)[0] < 0.91, "no interval jumps for a hair of a scale"
+
+
+@pytest.mark.parametrize(("n_runs", "n_eval"), [(8, 1), (16, 1), (16, 3), (48, 3)])
+def test_a_difference_is_as_sure_as_it_errs(n_runs: int, n_eval: int) -> None:
+    """Of 60 differences 90% intervals hold 80% or more (a standard error of 4%), twelve mean errors wide or less.
+
+    A normal error of the sd promised would make them 4.1 mean errors wide.
+    """
+    half, error = [], []
+    for seed in range(15):
+        runs = synthetic_runs(n_mixtures=n_runs + 5, n_domains=3, sizes=(6e7,), tokens=(1e9,), noise=0.005, seed=seed)
+        seen, new = runs.take(np.arange(n_runs)), runs.take(np.arange(n_runs, n_runs + 5))
+        law = TiedUnion().fit(seen.mix_BK, seen.scale_B2, seen.loss_BM[:, :n_eval], seen.run_B, seen.own_M[:n_eval])
+        wrong_BM = np.log(law.predict(new.mix_BK, new.scale_B2) / new.truth_BM[:, :n_eval])
+        first_BK = np.repeat(new.mix_BK[:1], 4, axis=0)
+        half.append(Z90 * law.sd_between(new.mix_BK[1:], first_BK, new.scale_B2[1:]))
+        error.append(np.abs(wrong_BM[1:] - wrong_BM[0]))
+    assert np.mean(np.array(error) <= np.array(half)) >= 0.8
+    assert 2 * np.mean(half) <= 12 * np.mean(error)
 
 
 @pytest.mark.parametrize("make", [TiedUnion, EffectiveData])
