@@ -144,7 +144,8 @@ def _text(path: Path, domains: Sequence[str], model: str | float | None, skip: S
 
 def _of_sizes(folder: Path) -> list[Path]:
     """The files of a folder that are called by a size; beside them the repository has lists of mixtures and figures."""
-    found = sorted(path for path in folder.iterdir() if _stem(path.name) in SIZES and not is_table(path))
+    files = [path for path in folder.iterdir() if path.is_file() and not is_table(path)]
+    found = sorted(path for path in files if _stem(path.name) in SIZES)
     if not found:
         names = listed([f"{size}.txt" for size in SIZES])
         raise ValueError(f"{folder}: no file is called by a size, as {names}; name a file in it")

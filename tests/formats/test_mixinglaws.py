@@ -59,6 +59,7 @@ def test_a_folder_of_the_repository_is_all_its_sizes(tmp_path: Path) -> None:
         (tmp_path / f"{size}.txt").write_text(f"out/0-0.25-0.75/500\tvalid/Github.jsonl\t{loss}\n")
     (tmp_path / "160M.txt").write_text("out/160M_3-0.5-0.5/500\tvalid/Github.jsonl\t7\n")
     (tmp_path / "proportions.txt").write_text("0.25-0.75\n0.5-0.5\n")
+    (tmp_path / "1B").mkdir()  # checkpoints, say
     got = import_runs("mixinglaws", tmp_path, domains="a,b", skip="160M_3-0.5-0.5")
     assert got.scale_B2[:, 0].tolist() == [18915328, 302311424]
     assert got.loss_BM[:, 0].tolist() == [7.25, 6.5]
