@@ -4,6 +4,7 @@ A mapping (.json, .yaml, .yml), or a table (.csv, .tsv, .parquet): the names in 
 only column that holds some, or the only one whose name ends in `weight` or `tokens`. A mixture may also stand in
 
     {mixture: {web: .7, ...}, ...}                 recommendation.json
+    {shares_of_tokens: {web: .7, ...}, ...}        mixture.json of an export
     {train: {train_web: .7, ...}, ...}             RegMix, TinyLlama; names as its importer has them
     {train_domain_weights: {web: .7, ...}, ...}    DoReMi
     [{domain: web, weight: .7}, ...]               Olmix
@@ -25,7 +26,7 @@ from raymix.formats.rows import row_of_id
 from raymix.sheet import as_number, existing, is_number, is_table, listed, read_sheet, read_text
 from raymix.yaml12 import parse_yaml
 
-WRAPPED = ("mixture", "train", "train_domain_weights")
+WRAPPED = ("mixture", "shares_of_tokens", "train", "train_domain_weights")
 THOUSANDS = re.compile(r"[0-9]{1,3}(_[0-9]{3})+")
 
 

@@ -71,6 +71,14 @@ def test_a_folder_of_the_repository_is_all_its_sizes(tmp_path: Path) -> None:
         import_runs("mixinglaws", tmp_path / "none", domains="a,b")
 
 
+def test_eval_files_are_called_as_the_repository_calls_their_domains(tmp_path: Path) -> None:
+    """Its weights are by those names, and eval domains are matched with training domains by name."""
+    files = ["data//pythia-pile.valid.Pile-CC.bin", "ct//starcoder.python.valid.bin", "valid.Github.bin", "a.b/c.jsonl"]
+    (tmp_path / "70M.txt").write_text("".join(f"ckpts//70M_ct_1-0.25-0.75/2000\t{name}\t3\n" for name in files))
+    got = import_runs("mixinglaws", tmp_path / "70M.txt", domains="a,b")
+    assert set(got.eval_domains) == {"Pile-CC", "starcoder.python.valid", "Github", "c"}
+
+
 def test_text_becomes_one_row_per_checkpoint(tmp_path: Path) -> None:
     got = import_runs("mixinglaws", text(tmp_path, LINES), domains=DOMAINS)
     assert (got.domains, got.eval_domains) == (("github", "books3", "pile_cc"), ("Github", "Pile-CC"))
