@@ -188,7 +188,7 @@ def test_scales_far_below_any_run_are_said(folder: Path, tmp_path: Path) -> None
 
 
 def test_optimum_is_certified_and_compared(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "prior.json").write_text('{"web": 8, "code": 1, "books": 1}')
+    (tmp_path / "prior.json").write_text('{"train_domain_weights": {"web": 8, "code": 1, "books": 1}}')  # DoReMi's
     (tmp_path / "available.csv").write_text("domain,tokens\nweb,1e10\ncode,1e9\nbooks,2e8\n")
     (tmp_path / "weights.json").write_text('{"exams": 1}')
     files = ("--prior", tmp_path / "prior.json", "--available", tmp_path / "available.csv")
@@ -356,6 +356,10 @@ BAD = {
         "sum to 0.3, less than 1: raise --max\n",  # nothing of epochs, where none were asked for
     ),
     "bound twice": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --min web=.1 --min web=.2 -o {tmp}/b.json", "twice"),
+    "a mixture for an objective": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --objective {mixed} -o {tmp}/b.json",
+        "train_domain_weights holds no number: it must be a mapping of names to numbers",
+    ),
     "epochs of nothing": ("optimize {law} --n-params 1 --n-tokens 1 --max-epochs 2 -o {tmp}/b.json", "--available"),
     "no epochs": (
         "optimize {law} --n-params 1e6 --n-tokens 1e9 --available {stock} --max-epochs 0 -o {tmp}/b.json",
@@ -392,7 +396,8 @@ def test_bad_input_is_one_sentence_and_exit_2(case: str, folder: Path, tmp_path:
     (tmp_path / "drawn.csv").write_text(KEYS + ",loss/x,unique/web\na,1e6,1e9,0.5,0.5,0,2,0\nb,1e6,1e9,1,0,0,2,1\n")
     names |= {name: tmp_path / f"{name}.csv" for name in ("short", "long", "lost", "some", "drawn")}
     (tmp_path / "stock.json").write_text('{"web": 1e9, "code": 1e9, "books": 1e9}')
-    names["stock"] = tmp_path / "stock.json"
+    (tmp_path / "mixed.json").write_text('{"train_domain_weights": {"Web": 0.7, "code": 0.3}}')
+    names |= {name: tmp_path / f"{name}.json" for name in ("stock", "mixed")}
     result = raymix(*words.format(**names, tmp=tmp_path, endless="x" * 300).split())
     assert result.exit_code == 2, result.output
     assert says in result.stderr

@@ -9,7 +9,9 @@ import pytest
 
 from raymix.laws import make_law
 from raymix.observations import Observations
+from raymix.space import Scale
 from raymix.tables.law_file import LawFile, Trained, read_law, write_law
+from raymix.tables.notes import notes_at
 from raymix.testing import synthetic_runs
 
 RUNS = synthetic_runs(n_mixtures=8)
@@ -61,6 +63,8 @@ def test_notes_of_eval_domains_are_by_name_and_said_once() -> None:
     said = "all runs have one share of web (0.1), \u65e5\u672c (0): the effect of another is prior only"
     assert replace(found, trained=held).notes[3:] == [said]
     assert replace(found, trained=replace(held, mixtures=1)).notes == found.notes  # a law says so itself
+    both = replace(found, trained=held, elsewhere=law_file("m1").law)  # which is read beyond 2B tokens
+    assert not set(both.notes) & set(notes_at(both, Scale(2e8, 2e10)))
     many = replace(found, eval_domains=tuple(f"e{i}" for i in range(22)))
     many.law.notes_ = [f"eval domain {i}: far" for i in range(22)]
     assert many.notes == ["22 eval domains (e0, e1, e2, ...): far"]

@@ -48,6 +48,19 @@ def test_the_readme_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert Study.open(tmp_path / "runs" / "mine").recommend(scale=(1e9, 1e7)).scale["n_params"] == 1e9
 
 
+def test_perplexities_told_by_a_trainer_are_asked_about(tmp_path: Path) -> None:
+    """As of a table of runs: a law of losses has another form, and gains of perplexities are no nats."""
+    for name, told, said in (("nats", train, False), ("ppl", lambda trial: perplexities(train(trial)), True)):
+        study = Study.create(worlds.space(), tmp_path / name)
+        for trial in study.ask(8):
+            study.tell(trial.trial_id, told(trial))
+        assert any("of perplexities give the logarithms" in note for note in study.recommend().law["notes"]) is said
+
+
+def perplexities(losses: dict[str, float]) -> dict[str, float]:
+    return {name: float(np.exp(loss)) for name, loss in losses.items()}
+
+
 def test_checkpoints_failures_and_mistakes(tmp_path: Path) -> None:
     study = Study.create(worlds.space(), tmp_path / "s")
     one, two = study.ask(2)

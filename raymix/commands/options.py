@@ -80,11 +80,12 @@ def weights_of(given: dict[str, float] | None, eval_domains: Sequence[str], metr
 
 def numbers_in(path: Path | None, known: Sequence[str], kind: str, tokens: bool = False) -> dict[str, float] | None:
     """The numbers by name in a file; None where none is named."""
-    from raymix.formats import read_available, read_weights
+    from raymix.formats import read_available, read_mixture, read_weights
 
     if path is None:
         return None
-    numbers = read_available(path) if tokens else read_weights(path)
+    read = read_available if tokens else read_mixture if kind == "domain" else read_weights
+    numbers = read(path)
     check_known(list(numbers), known, kind, str(path))
     return numbers
 

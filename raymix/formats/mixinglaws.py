@@ -3,8 +3,9 @@
 Text, one line per checkpoint and eval file. A run name has a size (optional), the number of the mixture, and the shares
 in the order of the domains; the last part of the path is the step:
 
-    runs/70M_13-0.25-0.125-0.625/500 <tab> valid/Pile-CC.jsonl <tab> 7.2113
+    runs/70M_13-0.25-0.125-0.625/500 <tab> valid/pythia-pile.valid.Pile-CC.bin <tab> 7.2113
 
+The eval domain is what the file is called after `valid.`: Pile-CC; all of it, where it has none, but for its ending.
 A folder is that of the repository, a file for each size: 70M.txt, 160M.txt, ...; the file names the size where a run
 does not.
 
@@ -144,7 +145,8 @@ def _text(path: Path, domains: Sequence[str], model: str | float | None, skip: S
 
 def _of_sizes(folder: Path) -> list[Path]:
     """The files of a folder that are called by a size; beside them the repository has lists of mixtures and figures."""
-    found = sorted(path for path in folder.iterdir() if _stem(path.name) in SIZES and not is_table(path))
+    files = [path for path in folder.iterdir() if path.is_file() and not is_table(path)]
+    found = sorted(path for path in files if _stem(path.name) in SIZES)
     if not found:
         names = listed([f"{size}.txt" for size in SIZES])
         raise ValueError(f"{folder}: no file is called by a size, as {names}; name a file in it")
@@ -165,7 +167,8 @@ def _lines(path: Path) -> Iterator[Line]:
             loss = as_number(parts[2])
         except ValueError as error:
             raise ValueError(f"{where}: the loss {error}") from None
-        yield Line(where, size, checkpoint.parent.name, checkpoint.name, _stem(parts[1]), loss)
+        eval_domain = re.sub(r"^(.*\.)?valid\.", "", _stem(parts[1]))
+        yield Line(where, size, checkpoint.parent.name, checkpoint.name, eval_domain, loss)
 
 
 def _stem(path: str) -> str:

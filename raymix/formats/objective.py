@@ -1,19 +1,23 @@
-"""Numbers by name from a small file: weights of eval domains, tokens at hand per domain.
+"""Numbers by name from a small file: weights of eval domains, shares of or tokens at hand per training domain.
 
 A mapping (.json, .yaml, .yml), or a table (.csv, .tsv, .parquet): the names in its first column, the numbers in the
-only column that holds some, or the only one whose name ends in `weight` or `tokens`. Instead of a plain mapping also
+only column that holds some, or the only one whose name ends in `weight` or `tokens`. A mixture may also stand in
 
     {mixture: {web: .7, ...}, ...}                 recommendation.json
+    {shares_of_tokens: {web: .7, ...}, ...}        mixture.json of an export
     {train: {train_web: .7, ...}, ...}             RegMix, TinyLlama; names as its importer has them
     {train_domain_weights: {web: .7, ...}, ...}    DoReMi
     [{domain: web, weight: .7}, ...]               Olmix
-    {priors: {token_counts: {web: 1_000, ...}}}    Olmix, a configuration; these are tokens too
+    {priors: {relative_sizes: {web: .7, ...}}}     Olmix, a configuration
+
+and tokens in the {priors: {token_counts: {web: 1_000, ...}}} of such a configuration: a mixture too, where it has no
+relative sizes. None of these is read as weights of eval domains.
 """
 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,7 @@ from raymix.formats.rows import row_of_id
 from raymix.sheet import as_number, existing, is_number, is_table, listed, read_sheet, read_text
 from raymix.yaml12 import parse_yaml
 
-WRAPPED = ("mixture", "train", "train_domain_weights")
+WRAPPED = ("mixture", "shares_of_tokens", "train", "train_domain_weights")
 THOUSANDS = re.compile(r"[0-9]{1,3}(_[0-9]{3})+")
 
 
@@ -32,13 +36,16 @@ def read_weights(path: str | Path) -> dict[str, float]:
     Raises:
         ValueError: a name stands twice, a weight is negative or not a number, all are 0, the columns are unclear.
     """
-    weights = _read(existing(path), "weight")
-    for key, weight in weights.items():
-        if not (math.isfinite(weight) and weight >= 0):
-            raise ValueError(f"{path}: the weight of {key!r} is {weight}: it must be a number of at least 0")
-    if not any(weights.values()):
-        raise ValueError(f"{path}: all weights are 0; at least one must be above")
-    return weights
+    return _weights(path, lambda raw: raw)
+
+
+def read_mixture(path: str | Path) -> dict[str, float]:
+    """Weight per training domain, at least 0, as written (not normalised), of the file of a mixture.
+
+    Raises:
+        ValueError: as `read_weights`.
+    """
+    return _weights(path, _mixture)
 
 
 def read_available(path: str | Path) -> dict[str, float]:
@@ -47,37 +54,54 @@ def read_available(path: str | Path) -> dict[str, float]:
     Raises:
         ValueError: a name stands twice, a number is missing or not above 0, the columns are unclear.
     """
-    available = _read(existing(path), "tokens")
+    available = _read(existing(path), "tokens", _token_counts)
     for key, tokens in available.items():
         if not (math.isfinite(tokens) and tokens > 0):
             raise ValueError(f"{path}: the tokens of {key!r} are {tokens}: they must be a number above 0")
     return available
 
 
-def _read(path: Path, word: str) -> dict[str, float]:
+def _weights(path: str | Path, within: Callable[[Any], Any]) -> dict[str, float]:
+    weights = _read(existing(path), "weight", within)
+    for key, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"{path}: the weight of {key!r} is {weight}: it must be a number of at least 0")
+    if not any(weights.values()):
+        raise ValueError(f"{path}: all weights are 0; at least one must be above")
+    return weights
+
+
+def _read(path: Path, word: str, within: Callable[[Any], Any]) -> dict[str, float]:
+    """The numbers of a table, or of the mapping `within` what is no table."""
     if is_table(path):
         return _columns(path, word)
     if path.suffix not in (".json", ".yaml", ".yml"):
         raise ValueError(f"{path}: names and numbers come as .csv, .tsv, .parquet, .json, .yaml or .yml")
-    raw = _unwrapped(_parsed(path), word)
+    raw = within(_parsed(path))
     if not isinstance(raw, Mapping) or not raw:
         raise ValueError(f"{path}: it must be a mapping of names to numbers")
     return {str(key): _plain_number(path, key, number) for key, number in raw.items()}
 
 
-def _unwrapped(raw: Any, word: str) -> Any:
-    """The mapping within what other tools write; anything else as it is. Shares are no tokens."""
-    if isinstance(raw, Mapping) and isinstance(priors := raw.get("priors"), Mapping) and "token_counts" in priors:
-        return priors["token_counts"]
-    if word == "tokens":
-        return raw
+def _token_counts(raw: Any) -> Any:
+    """Those in a configuration of Olmix; anything else as it is."""
+    priors = raw.get("priors") if isinstance(raw, Mapping) else None
+    return priors["token_counts"] if isinstance(priors, Mapping) and "token_counts" in priors else raw
+
+
+def _mixture(raw: Any) -> Any:
+    """The mapping within what other tools write; anything else as it is."""
     if isinstance(raw, list) and raw and all(isinstance(item, Mapping) and len(item) == 2 for item in raw):
-        names = [item.get("domain") for item in raw]
-        once = None not in names and len(set(map(str, names))) == len(names)
+        names = [str(item.get("domain", "")) for item in raw]
+        once = all(names) and len(set(names)) == len(names)
         return {name: item.get("weight") for name, item in zip(names, raw, strict=True)} if once else raw
-    key = next((key for key in WRAPPED if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping)), None)
+    if not isinstance(raw, Mapping):
+        return raw
+    if isinstance(priors := raw.get("priors"), Mapping) and priors.get("relative_sizes"):
+        return priors["relative_sizes"]
+    key = next((key for key in WRAPPED if isinstance(raw.get(key), Mapping)), None)
     if key != "train":
-        return raw if key is None else raw[key]
+        return _token_counts(raw) if key is None else raw[key]
     return {found[1] if (found := SHARE.fullmatch(str(name))) else name: share for name, share in raw[key].items()}
 
 

@@ -9,12 +9,18 @@
     seed: config.seed                   # optional
     normalise: true                     # optional: mixture columns are weights that the trainer divides by their sum
 
-Of W&B the export is that of the table of runs; of Optuna `study.trials_dataframe().to_csv(...)`, of Ray Tune
-`results.get_dataframe().to_csv(...)`: their columns are params_web, user_attrs_..., config/mixture/web.
-Names of runs need not differ there: then `trial_id` is the column of ids. Losses are taken as nats per token.
-A run that crashed or never logged a loss stays as a row that says so.
+Of W&B the export is that of the table of runs, whose names need not differ: then `trial_id` is the column of ids. Of
+Optuna it is `study.trials_dataframe().to_csv(...)`, with columns such as params_web, user_attrs_..., state. Of Ray Tune
+`results.get_dataframe()` does not say which trials died; with columns such as config/mixture/web and state
+
+    rows = [{**result.metrics, "state": "ERROR" if result.error else "TERMINATED"} for result in results]
+    pandas.json_normalize(rows, sep="/").to_csv("runs.csv")
+
+does. Losses are nats per token. A run that crashed or never logged a loss stays as a row that says so; one that
+died or waits before it had a mixture is left out aloud.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +29,10 @@ from typing import Any
 from raymix.exchange import STATUSES
 from raymix.formats.rows import Row, as_observations, losses_of, positive, row_of_id, shares_of
 from raymix.observations import Observations
-from raymix.sheet import Sheet, existing, nearest, read_sheet, read_text
+from raymix.sheet import Sheet, existing, listed, nearest, read_sheet, read_text
 from raymix.yaml12 import parse_yaml
+
+log = logging.getLogger(__name__)
 
 NEEDED = ("trial_id", "n_params", "n_tokens", "mixture", "loss")
 OPTIONAL = ("status", "seed", "normalise")
@@ -58,6 +66,9 @@ def read_wandb(src: str | Path, *, mapping: str | Path) -> Observations:
     mixture, loss, seed = columns["mixture"], columns["loss"], columns.get("seed")
     named = [columns[key] for key in ("n_params", "n_tokens", "status", "seed") if isinstance(columns.get(key), str)]
     sheet.need(*mixture.values(), *loss.values(), *named)
+    if "status" not in columns and "training_iteration" in sheet.names:
+        log.warning("%s: Ray Tune's dataframe does not say which trials died, and they count as done: let a column say "
+                    "ERROR where result.error is set, else TERMINATED, and name it as status", sheet.path)  # fmt: skip
     rows = [
         {"trial_id": name}
         | {key: _number_or_column(sheet, row, key, columns[key]) for key in ("n_params", "n_tokens")}
@@ -65,13 +76,25 @@ def read_wandb(src: str | Path, *, mapping: str | Path) -> Observations:
         | losses_of(sheet, row, loss)
         | _status(sheet, row, columns.get("status"))
         | {"seed": sheet.whole(row, seed) if isinstance(seed, str) else seed}
-        for name, row in _rows(sheet, columns["trial_id"]).items()
+        for name, row in _with_mixture(sheet, _rows(sheet, columns["trial_id"]), columns).items()
     ]
     try:
         return as_observations(rows, list(mixture), list(loss), sheet.path)
     except ValueError as error:
         weights = "; are they weights that the trainer divides by their sum? Say normalise: true in the mapping file"
         raise ValueError(f"{error}{weights if 'do not sum to 1' in str(error) else ''}") from None
+
+
+def _with_mixture(sheet: Sheet, rows: Mapping[str, int], columns: Mapping[str, Any]) -> dict[str, int]:
+    """The runs but those that died, or wait, before they had a mixture: said, for no row can hold them."""
+    names = [name for name, row in rows.items() if _status(sheet, row, columns.get("status"))]
+    without = [
+        name for name in names
+        if any(math.isnan(sheet.number(rows[name], column)) for column in columns["mixture"].values())
+    ]  # fmt: skip
+    if without:
+        log.warning("%s: runs that did not end and have no mixture are left out: %s", sheet.path, listed(without, 5))
+    return {name: row for name, row in rows.items() if name not in without}
 
 
 def _shares(sheet: Sheet, row: int, mixture: Mapping[str, str], normalise: bool) -> Row:

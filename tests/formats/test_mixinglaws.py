@@ -59,6 +59,7 @@ def test_a_folder_of_the_repository_is_all_its_sizes(tmp_path: Path) -> None:
         (tmp_path / f"{size}.txt").write_text(f"out/0-0.25-0.75/500\tvalid/Github.jsonl\t{loss}\n")
     (tmp_path / "160M.txt").write_text("out/160M_3-0.5-0.5/500\tvalid/Github.jsonl\t7\n")
     (tmp_path / "proportions.txt").write_text("0.25-0.75\n0.5-0.5\n")
+    (tmp_path / "1B").mkdir()  # checkpoints, say
     got = import_runs("mixinglaws", tmp_path, domains="a,b", skip="160M_3-0.5-0.5")
     assert got.scale_B2[:, 0].tolist() == [18915328, 302311424]
     assert got.loss_BM[:, 0].tolist() == [7.25, 6.5]
@@ -68,6 +69,14 @@ def test_a_folder_of_the_repository_is_all_its_sizes(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match=r"none: no file is called by a size, as 70M.txt, .*; name a file in it"):
         import_runs("mixinglaws", tmp_path / "none", domains="a,b")
+
+
+def test_eval_files_are_called_as_the_repository_calls_their_domains(tmp_path: Path) -> None:
+    """Its weights are by those names, and eval domains are matched with training domains by name."""
+    files = ["data//pythia-pile.valid.Pile-CC.bin", "ct//starcoder.python.valid.bin", "valid.Github.bin", "a.b/c.jsonl"]
+    (tmp_path / "70M.txt").write_text("".join(f"ckpts//70M_ct_1-0.25-0.75/2000\t{name}\t3\n" for name in files))
+    got = import_runs("mixinglaws", tmp_path / "70M.txt", domains="a,b")
+    assert set(got.eval_domains) == {"Pile-CC", "starcoder.python.valid", "Github", "c"}
 
 
 def test_text_becomes_one_row_per_checkpoint(tmp_path: Path) -> None:

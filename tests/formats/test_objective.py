@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from raymix.formats import read_available, read_weights
+from raymix.formats import read_available, read_mixture, read_weights
 from raymix.formats.export import Blend, export
-from raymix.formats.export.blend import SUMMARY
 
 
 def test_two_columns_with_any_header(tmp_path: Path) -> None:
@@ -35,22 +34,27 @@ def test_a_mixture_is_read_as_it_was_exported(tmp_path: Path, target: str) -> No
     """Today's mixture is often the file that a trainer or another tool reads."""
     shares = {"dclm:web": 0.7, "code": 0.3}
     files = export(Blend(shares, 1e9, 1e10), target)
-    name = next(name for name in files if name != SUMMARY)
-    (tmp_path / name).write_text(files[name])
-    assert read_weights(tmp_path / name) == shares
-    with pytest.raises(ValueError, match="a mapping of names to numbers"):
-        read_available(tmp_path / name)  # shares are no tokens
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+        assert read_mixture(tmp_path / name) == shares
+        for read in (read_available, read_weights):  # shares are no tokens, nor what is asked of eval domains
+            with pytest.raises(ValueError, match=r"a mapping of names to numbers|is not a number"):
+                read(tmp_path / name)
 
 
 def test_mixtures_of_other_files(tmp_path: Path) -> None:
     (tmp_path / "recommendation.json").write_text(json.dumps({"mixture": {"train_a": 0.7, "b": 0.3}, "scale": {}}))
-    assert read_weights(tmp_path / "recommendation.json") == {"train_a": 0.7, "b": 0.3}
+    assert read_mixture(tmp_path / "recommendation.json") == {"train_a": 0.7, "b": 0.3}
     (tmp_path / "n1.yaml").write_text(
         "train:\n  train_the_pile_arxiv: 0.25\n  train_web: 0.75\nvalid:\n  valid_web: 1.0\nmodel_name: tinyllama_1M\n"
     )
-    assert read_weights(tmp_path / "n1.yaml") == {"arxiv": 0.25, "web": 0.75}
-    (tmp_path / "fit.yaml").write_text("swarm: {}\npriors:\n  token_counts:\n    a:b: 45_000_000_000\n    wiki: 900\n")
+    assert read_mixture(tmp_path / "n1.yaml") == {"arxiv": 0.25, "web": 0.75}
+    counts = "swarm: {}\npriors:\n  token_counts:\n    a:b: 45_000_000_000\n    wiki: 900\n"
+    (tmp_path / "fit.yaml").write_text(counts)
+    assert read_available(tmp_path / "fit.yaml") == read_mixture(tmp_path / "fit.yaml") == {"a:b": 45e9, "wiki": 900.0}
+    (tmp_path / "fit.yaml").write_text(f"{counts}  relative_sizes: {{'a:b': 0.9, wiki: 0.1}}\n")
     assert read_available(tmp_path / "fit.yaml") == {"a:b": 45e9, "wiki": 900.0}
+    assert read_mixture(tmp_path / "fit.yaml") == {"a:b": 0.9, "wiki": 0.1}  # by which Olmix goes
 
 
 @pytest.mark.parametrize("number", ["1_0", "1000_000", "_100", "1_000_"])
@@ -91,7 +95,7 @@ def test_only_thousands_are_set_apart(tmp_path: Path, number: str) -> None:
 def test_bad_weights_are_named(tmp_path: Path, name: str, text: str, words: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=words) as caught:
-        read_weights(tmp_path / name)
+        read_mixture(tmp_path / name)
     assert name in str(caught.value)
 
 

@@ -86,6 +86,36 @@ def test_a_sweep_over_weights_is_normalised(tmp_path: Path) -> None:
     assert got.status_B.tolist() == ["done", "failed", "stopped"]
 
 
+def test_runs_that_died_before_they_had_a_mixture_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Optuna writes them: drawn one weight of two and running, died before any, enqueued."""
+    late = ["3,0.2,,,,RUNNING", "4,,,,,FAIL", "5,,,,,WAITING"]
+    src, mapping = write(tmp_path, [*OPTUNA, *late], OF_OPTUNA)
+    assert import_runs("wandb", src, mapping=mapping).trial_ids == ["0", "1", "2"]
+    assert "runs that did not end and have no mixture are left out: 3, 4, 5" in caplog.text
+    src, mapping = write(tmp_path, [*OPTUNA, "6,,0.5,3,3,COMPLETE"], OF_OPTUNA)
+    with pytest.raises(ValueError, match="row 4, column 'params_web' is empty"):
+        import_runs("wandb", src, mapping=mapping)
+
+
+def test_trials_of_ray_tune_that_died_do_not_count_as_done_unsaid(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its dataframe holds their last losses like any other's, and has no column of states."""
+    of_tune = ["trial_id,training_iteration,web,config/mixture/web,config/mixture/code,state",
+               "a,3,3.5,0.5,0.5,TERMINATED", "b,1,5.5,0.25,0.75,ERROR"]  # fmt: skip
+    names = "mixture: {web: config/mixture/web, code: config/mixture/code}\nloss: {web: web}\n"
+    plain = f"trial_id: trial_id\nn_params: 60e6\nn_tokens: 1e9\n{names}"
+    src, mapping = write(tmp_path, of_tune, plain)
+    assert import_runs("wandb", src, mapping=mapping).status_B.tolist() == ["done", "done"]
+    assert "does not say which trials died, and they count as done" in caplog.text
+    caplog.clear()
+    src, mapping = write(tmp_path, of_tune, f"{plain}status: state\n")
+    assert import_runs("wandb", src, mapping=mapping).status_B.tolist() == ["done", "failed"]
+    assert not caplog.text
+
+
 @pytest.mark.parametrize(
     ("row", "mapping", "words"),
     [
