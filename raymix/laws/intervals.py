@@ -25,12 +25,9 @@ from scipy import stats
 from raymix.laws.base import Array, Flags, Ints
 from raymix.laws.fit import Problem, Solution, freedom, huber_weight
 from raymix.laws.robust import tamed
-from raymix.laws.rows import rows_of
+from raymix.laws.rows import NOMINAL, rows_of
 
 SD_BEYOND = 1.5  # widening outside the scales seen
-NOMINAL = (
-    1.35  # times the scales seen, from where on all of it: a proxy of 1e8 parameters may have been asked for 1.2e8
-)
 Q_RANGE = (0.7, 3.0)  # of q: below, sig would be finer than its own least value; above, a handful of mixtures decides
 MIN_FREEDOM = 3.0  # sig has a range of its own (fit.SIG_RANGE), which is worth a few residuals
 Z90 = float(stats.norm.ppf(0.95))
@@ -78,7 +75,7 @@ def of_blend(weight_F: Array, sd_FBM: Array, apart_FBM: Array) -> Array:
 def beyond(scale_B2: Array, seen_22: Array, widen: float) -> Array:
     """The factor of each row (B,): `widen` at scales seen, SD_BEYOND or more outside them, without a jump."""
     far_B = np.maximum(scale_B2 / seen_22[1], seen_22[0] / scale_B2).max(axis=1)
-    return np.asarray(np.interp(far_B, (1.0, NOMINAL), (widen, max(SD_BEYOND, widen))), dtype=np.float64)
+    return np.asarray(np.interp(far_B, (1.0, np.exp(NOMINAL)), (widen, max(SD_BEYOND, widen))), dtype=np.float64)
 
 
 def outside(scale_B2: Array, seen_22: Array) -> Flags:

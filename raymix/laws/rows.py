@@ -6,6 +6,7 @@ from raymix.laws.base import Array, Flags, Ints, Table
 
 WARMUP, ROWS_PER_RUN = 0.1, 8  # the rows that laws are fitted on by default, and judged by
 SAME_SCALE = 0.01  # sizes or token counts within 1% count as one: recipes round widths and steps
+NOMINAL = 0.3  # in logs: so much may a size or a length that was asked for differ from the one trained
 
 
 def canonical_order(table: Table) -> Table:

@@ -15,6 +15,7 @@ import numpy as np
 
 from raymix.design import rungs
 from raymix.design.schedule import nearest_rung
+from raymix.laws.rows import NOMINAL
 from raymix.observations import Observations
 from raymix.simplex import Array
 from raymix.space import SearchSpace
@@ -29,7 +30,6 @@ from raymix.target.refits import refits
 
 TRIALS_PER_DOMAIN = 4  # the law has about two coefficients per domain: twice as many trials
 TRIALS_PER_RUNG = 4
-SAME_SIZE = 0.3  # in log n_params: realised sizes differ a little from nominal ones
 MIN_PEERS = 8  # trials of earlier rounds at a checkpoint, without which none is poor
 SAME_TOKENS = 0.02
 
@@ -114,7 +114,7 @@ def _seen_enough(space: SearchSpace, usable: Observations) -> bool:
     """Whether law and noise rest on enough trials, on every rung."""
     last = usable.last()
     trained = zip(nearest_rung(space, last.scale_B2), last.scale_B2[:, 0], strict=True)
-    rung_B = [rung for rung, n_params in trained if abs(np.log(n_params / rung.n_params)) < SAME_SIZE]
+    rung_B = [rung for rung, n_params in trained if abs(np.log(n_params / rung.n_params)) < NOMINAL]
     on_rung = [rung_B.count(rung) for rung in rungs(space)]
     return len(last) >= TRIALS_PER_DOMAIN * len(space.domains) and min(on_rung) >= TRIALS_PER_RUNG
 

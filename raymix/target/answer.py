@@ -17,13 +17,13 @@ from raymix import simplex
 from raymix.laws import Law, ResidualGP, make_law
 from raymix.laws.base import Table
 from raymix.laws.repetition import at_rows, stocked
+from raymix.laws.rows import NOMINAL
 from raymix.simplex import Array, Polytope
 from raymix.space import Rung, SearchSpace
 from raymix.target.objective import ObjectiveAtScale, objective_of
 from raymix.target.optimum import FLOORS, Optimum, constraints_of, floored, minimise, on_simplex
 
 MIN_TRIALS = 4  # below that a law only repeats its priors
-SAME_SCALE = 0.3  # in logs of n_params and n_tokens: realised scales differ a little from nominal ones
 ABSURD = 1.0  # log loss: e times what the law says
 GUARD_SLACK = 1e-6  # nats: what the optimum itself may be over a guardrail by rounding
 
@@ -47,7 +47,7 @@ def answer(
 def _trained_at(table: Table, target: Rung) -> bool:
     """Whether every run has the target's size, and the longest its tokens."""
     size_B, longest = np.log(table.scale_B2[:, 0] / target.n_params), np.log(table.scale_B2[:, 1].max())
-    return bool((np.abs(size_B) < SAME_SCALE).all() and abs(longest - np.log(target.n_tokens)) < SAME_SCALE)
+    return bool((np.abs(size_B) < NOMINAL).all() and abs(longest - np.log(target.n_tokens)) < NOMINAL)
 
 
 def _absurd(table: Table, law: Law) -> bool:

@@ -17,10 +17,11 @@ from raymix.counts import scale_words
 from raymix.exchange import NUMBERS
 from raymix.laws import HedgedUnion, Law, ResidualGP
 from raymix.laws.reach import widening
+from raymix.laws.rows import NOMINAL
 from raymix.observations import REUSED, Observations
 from raymix.simplex import Array, Polytope
 from raymix.space import Rung, SearchSpace, SpaceError, Target
-from raymix.target.answer import MIN_TRIALS, SAME_SCALE, answer
+from raymix.target.answer import MIN_TRIALS, answer
 from raymix.target.held_out import HeldOut, score_law
 from raymix.target.improvement import expected_improvement
 from raymix.target.near_optimal import exchangeable
@@ -240,7 +241,7 @@ def _unused_rungs(space: SearchSpace, usable: Observations) -> list[str]:
     notes = list[str]()
     for rung in space.ladder if space.names_proxies else ():
         apart_B = np.abs(np.log(usable.scale_B2 / np.asarray(rung.scale))).max(axis=1)
-        if not (apart_B < SAME_SCALE).any():
+        if not (apart_B < NOMINAL).any():
             notes.append(f"no trial at {scale_words(*rung.scale)}: the budget so far has none to spare for that rung")
     return notes
 
