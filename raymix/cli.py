@@ -60,7 +60,7 @@ def main() -> None:
     except (SpaceError, NoStudyError) as error:
         _stop(str(error), 2)
     except (StoreError, ValueError, OSError) as error:
-        _stop(str(error) if _has_a_place() else "the folder you are in was deleted: cd to it again, or elsewhere", 1)
+        _stop(str(error), 1)
     except BaseException as error:
         if not _signals:
             raise
@@ -77,17 +77,18 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted
 
 
-def _has_a_place() -> bool:
-    """Whether the working directory is there: the error of one that was deleted names nothing."""
-    try:
-        return bool(os.getcwd())
-    except FileNotFoundError:
-        return False
-
-
 def _stop(message: str, code: int) -> None:
-    print(f"raymix: {message}", file=sys.stderr)
+    print(f"raymix: {message}{_no_place()}", file=sys.stderr)
     sys.exit(code)
+
+
+def _no_place() -> str:
+    """What may be behind any error where the working directory is gone: the system names no file then."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "; the folder you are in was deleted: cd to it again, or elsewhere"
+    return ""
 
 
 @app.callback(invoke_without_command=True)
