@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -232,13 +233,14 @@ def tell(
     from raymix.observations import say_left_out
     from raymix.sheet import read_sheet
     from raymix.study import Study
+    from raymix.study.trial import Trial
 
     try:
         sheet = read_sheet(results, rowless=True)
         sheet.need("trial_id")
     except ValueError as error:
         raise SpaceError(str(error)) from None
-    say_left_out(sheet)
+    say_left_out(sheet, {field.name for field in fields(Trial)})  # what raymix ask printed may stand beside results
     rows, work = sheet.filled(LABELS[:2]), Study.open(study)
     try:
         failed, again = work.tell_rows(rows)
