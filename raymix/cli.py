@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -60,7 +61,7 @@ def main() -> None:
     except (SpaceError, NoStudyError) as error:
         _stop(str(error), 2)
     except (StoreError, ValueError, OSError) as error:
-        _stop(str(error) if _has_a_place() else "the folder you are in was deleted: cd to it again, or elsewhere", 1)
+        _stop(str(error), 1)
     except BaseException as error:
         if not _signals:
             raise
@@ -77,17 +78,18 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted
 
 
-def _has_a_place() -> bool:
-    """Whether the working directory is there: the error of one that was deleted names nothing."""
-    try:
-        return bool(os.getcwd())
-    except FileNotFoundError:
-        return False
-
-
 def _stop(message: str, code: int) -> None:
-    print(f"raymix: {message}", file=sys.stderr)
+    print(f"raymix: {message}{_no_place()}", file=sys.stderr)
     sys.exit(code)
+
+
+def _no_place() -> str:
+    """What may be behind any error where the working directory is gone: the system names no file then."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "; the folder you are in was deleted: cd to it again, or elsewhere"
+    return ""
 
 
 @app.callback(invoke_without_command=True)
@@ -231,13 +233,14 @@ def tell(
     from raymix.observations import say_left_out
     from raymix.sheet import read_sheet
     from raymix.study import Study
+    from raymix.study.trial import Trial
 
     try:
         sheet = read_sheet(results, rowless=True)
         sheet.need("trial_id")
     except ValueError as error:
         raise SpaceError(str(error)) from None
-    say_left_out(sheet)
+    say_left_out(sheet, {field.name for field in fields(Trial)})  # what raymix ask printed may stand beside results
     rows, work = sheet.filled(LABELS[:2]), Study.open(study)
     try:
         failed, again = work.tell_rows(rows)

@@ -4,7 +4,7 @@ Letters: B rows, K training domains, M eval domains.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -268,10 +268,10 @@ def _check_header(sheet: Sheet) -> None:
                 raise ValueError(f"{sheet.path}: {prefix}{name} has no mixture/{name}; {nearest(name, domains)}")
 
 
-def say_left_out(sheet: Sheet) -> None:
-    """A warning of columns that the exchange form does not know: one may be a slip, as n_token."""
+def say_left_out(sheet: Sheet, also: Collection[str] = ()) -> None:
+    """A warning of columns that neither the exchange form knows nor `also`: one may be a slip, as n_token."""
     unknown = [name or "one without a name" for name in sheet.names
-               if name not in (*LABELS, *NUMBERS) and not name.startswith(PREFIXES)]  # fmt: skip
+               if name not in (*LABELS, *NUMBERS, *also) and not name.startswith(PREFIXES)]  # fmt: skip
     if unknown:
         log.warning("%s: not part of the exchange form, left out: %s", sheet.path, listed(unknown))
 

@@ -4,7 +4,7 @@ Use it in any `tune.Tuner`: the config of a trial holds `mixture` ({domain: shar
 and `trial_id` (and `continues`, the trial of the same mixture, size and seed that it goes on from, where it does); the
 trainable reports `loss/<eval domain>` (nats per token) and `n_tokens`, as often as it likes.
 A trial that a scheduler stops (ASHA, say) is a row `stopped`, and its checkpoints count. `tune.Tuner.restore` goes on
-with all that was known.
+with all that was known; where a study's directory knows it, the script that began it goes on when it is run again.
 """
 
 import json
@@ -33,6 +33,15 @@ from raymix.study.trial import Trial
 
 log = logging.getLogger(__name__)
 
+NOT_HELD = (
+    "the study of this ledger is held by nobody, so another job could write over its records: take the ledger of "
+    "`with study.writing() as ledger:`, and fit inside that block"
+)
+NOT_RESTORED = (
+    "this searcher's trials are in the directory of its study, which tune.Tuner.restore does not read: run the script "
+    "that began it again, and it goes on"
+)
+
 
 class MixtureSearch(Searcher):  # type: ignore[misc]
     """Proposes mixtures from the law fitted to finished trials.
@@ -55,6 +64,7 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
 
     Raises:
         SpaceError: the space allows one mixture alone, or evidence that it names cannot be used.
+        ValueError: neither space nor ledger, or the ledger of a study outside `Study.writing()`.
     """
 
     def __init__(
@@ -75,6 +85,8 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
             space.check_choice()
             ledger = Ledger(space, seed=seed, designer=designer)
             take_evidence(ledger)
+        elif not ledger.recording:
+            raise ValueError(NOT_HELD)
         self.ledger = ledger
         self.rounds = rounds
         self.failure: StoreError | None = None
@@ -95,6 +107,8 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's config; None while it has to wait; FINISHED when the budget is spent."""
+        if self.ledger is None:
+            raise ValueError(NOT_RESTORED)
         try:
             if not self._queue:
                 self._refill()

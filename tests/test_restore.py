@@ -8,6 +8,7 @@ import pytest
 
 from raymix.design import SpaceFilling
 from raymix.search import MixtureSearch
+from raymix.study import Study
 from raymix.study.trial import Trial
 from tests import worlds
 from tests.test_search import local_ray  # noqa: F401  a fixture
@@ -48,6 +49,15 @@ def test_a_restored_searcher_goes_on_where_it_was(tmp_path: Path) -> None:
     queued = [trial.trial_id for trial in search.ledger.pending() if trial not in trials]
     configs = [after.suggest(f"new{i}") for i in range(len(queued))]
     assert [config["trial_id"] for config in configs if isinstance(config, dict)] == queued
+
+
+def test_the_searcher_of_a_study_is_not_restored_and_says_what_is(tmp_path: Path) -> None:
+    with Study.create(worlds.space(), tmp_path / "study").writing() as ledger:
+        search = MixtureSearch(ledger=ledger)
+        search.suggest("t0")
+        after = pickle.loads(pickle.dumps(search))
+    with pytest.raises(ValueError, match="does not read: run the script that began it again"):
+        after.suggest("t1")
 
 
 def test_a_searcher_that_an_earlier_version_pickled_goes_on(tmp_path: Path) -> None:

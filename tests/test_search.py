@@ -104,6 +104,15 @@ def test_a_study_remembers_what_a_foreign_tuner_trained_and_goes_on(local_ray: N
     assert sum(found.recommend().mixture.values()) == pytest.approx(1)
 
 
+def test_a_study_that_nobody_holds_is_not_searched(tmp_path: Path) -> None:
+    """`ledger=study.ledger`: two such jobs would write the same numbers over each other."""
+    study = Study.create(worlds.space(), tmp_path / "study")
+    with pytest.raises(ValueError, match=r"held by nobody.*`with study.writing\(\) as ledger:`"):
+        MixtureSearch(ledger=study.ledger)
+    with study.writing():
+        assert _first(MixtureSearch(ledger=study.ledger)) == study.ledger.pending()[0]
+
+
 @pytest.mark.slow  # starts Ray
 def test_trials_that_a_scheduler_stops_are_rows_and_their_checkpoints_count(local_ray: None, tmp_path: Path) -> None:
     """ASHA of Tune over four depths, then confirmation of what the law made of it."""

@@ -1,5 +1,6 @@
 """Trials trained as one: which of them, and what the searcher makes of their results."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,18 @@ def test_results_of_strangers_and_lost_losses_harm_nobody() -> None:
     assert len(search.ledger.table().usable()) == 2
 
 
-def test_a_stack_whose_worker_died_is_begun_again_with_all_of_it(tmp_path: Path) -> None:
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """The records of a study, held."""
+    found = Store(tmp_path / "study")
+    with found.locked():
+        yield found
+
+
+def test_a_stack_whose_worker_died_is_begun_again_with_all_of_it(store: Store) -> None:
     """Also those that have ended, without a word of them; rows told again are not recorded again."""
     space = one_rung()
-    search, said = searching(Ledger(space, store=Store(tmp_path / "study"), designer=SpaceFilling(space)))
+    search, said = searching(Ledger(space, store=store, designer=SpaceFilling(space)))
     config = search.suggest("s1")
     a, b, c = members(config)
     for trial in (a, b, c):
@@ -140,7 +149,7 @@ def test_a_stack_whose_worker_died_is_begun_again_with_all_of_it(tmp_path: Path)
         tell(search, "s3", trial, 0)
     for trial in (a, b, c):
         tell(search, "s3", trial, 1, last=trial is c)
-    rows = [body for kind, body in Store(tmp_path / "study").records() if kind == "row"]
+    rows = [body for kind, body in store.records() if kind == "row"]
     assert [(row["trial_id"], row["status"]) for row in rows] == [
         *((trial.trial_id, "checkpoint") for trial in (a, b, c)), *((trial.trial_id, "done") for trial in (a, b, c))
     ]  # fmt: skip
@@ -165,15 +174,15 @@ def test_a_trial_alone_that_failed_by_its_numbers_is_not_begun_again() -> None:
     assert said[-1] == ("ended", trial.trial_id)
 
 
-def test_a_killed_study_goes_on_in_the_same_stacks(tmp_path: Path) -> None:
+def test_a_killed_study_goes_on_in_the_same_stacks(store: Store) -> None:
     """Whatever has ended since; one larger than is asked for now is taken apart, and what has ended stays out."""
-    space, store = one_rung(), Store(tmp_path / "study")
+    space = one_rung()
     search, _ = searching(Ledger(space, store=store, designer=SpaceFilling(space)))
     begun = members(search.suggest("s1"))
     tell(search, "s1", begun[0], 1)
 
     def after(sizes: Any) -> list[list[Trial]]:
-        ledger = Ledger(space, store=Store(tmp_path / "study"))
+        ledger = Ledger(space, store=store)
         return [list(stack.trials) for stack in stacks_of(ledger, ledger.pending(), sizes)]
 
     fourth = list(search.ledger.trials.values())[3]
@@ -188,8 +197,8 @@ def test_a_killed_study_goes_on_in_the_same_stacks(tmp_path: Path) -> None:
     assert [kind for kind, _ in store.records()].count("together") == 2
 
 
-def test_records_of_a_kind_that_is_not_known_are_passed_over(tmp_path: Path) -> None:
-    space, store = one_rung(), Store(tmp_path / "study")
+def test_records_of_a_kind_that_is_not_known_are_passed_over(store: Store) -> None:
+    space = one_rung()
     (trial,) = Ledger(space, store=store).ask(1)
     store.append_all([("of tomorrow", {"what": 1})])
     assert Ledger(space, store=store).pending() == [trial]

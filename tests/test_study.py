@@ -213,17 +213,21 @@ def test_ask_and_tell_from_the_shell(tmp_path: Path) -> None:
     assert (tmp_path / "s" / "report.html").is_file()
 
 
-def test_a_working_directory_that_was_deleted_is_said(tmp_path: Path) -> None:
-    """Another terminal made the folder anew: the path is right, and the system's error names none."""
+@pytest.mark.parametrize(
+    ("name", "code", "why"),
+    [("s", 1, "[Errno 2] No such file or directory"), ("s/lock", 2, "{}: this is a file; a study is a directory")],
+)
+def test_a_working_directory_that_was_deleted_is_said(tmp_path: Path, name: str, code: int, why: str) -> None:
+    """Another terminal made the folder anew: the path is right, and the system's error names none. Others do."""
     Study.create(worlds.space(), tmp_path / "s")
     (tmp_path / "here").mkdir()
-    code = "import os; os.rmdir(os.getcwd()); from raymix import cli; cli.main()"
+    deleted = "import os; os.rmdir(os.getcwd()); from raymix import cli; cli.main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, "status", str(tmp_path / "s")],
+        [sys.executable, "-c", deleted, "status", str(tmp_path / name)],
         cwd=tmp_path / "here", capture_output=True, text=True, check=False,
     )  # fmt: skip
-    said = "raymix: the folder you are in was deleted: cd to it again, or elsewhere\n"
-    assert (done.returncode, done.stderr) == (1, said)
+    said = f"{why.format(tmp_path / name)}; the folder you are in was deleted: cd to it again, or elsewhere"
+    assert (done.returncode, done.stderr) == (code, f"raymix: {said}\n")
 
 
 def test_results_are_read_back_until_something_changes(tmp_path: Path) -> None:

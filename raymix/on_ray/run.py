@@ -201,7 +201,8 @@ def _start() -> None:
     Raises:
         OSError: it does not start.
     """
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False  # as Ray has it on a Mac
+    before = getattr(ray_constants, "ENABLE_RAY_CLUSTER", True)  # private to Ray, and may move: then it has no effect
+    ray_constants.ENABLE_RAY_CLUSTER = False  # as Ray has it on a Mac
     try:
         ray.init(
             address="local",

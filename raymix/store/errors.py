@@ -8,7 +8,7 @@ REMEDIES = {
     errno.EDQUOT: f"raise the quota or free some space, then run the same command again: {SAFE}",
     errno.EACCES: f"make it writable for this user, or choose another directory: {SAFE}",
     errno.EPERM: f"make it writable for this user, or choose another directory: {SAFE}",
-    errno.EEXIST: f"what is in its place is no folder, a link to a disk that is not mounted, say: {SAFE}",
+    errno.EEXIST: f"a folder must be there, and not a file or a link to a disk that is not mounted: {SAFE}",
     errno.EROFS: f"mount it writable, or choose another directory: {SAFE}",
 }
 RENEW = "(renew the credentials of this environment, then run the same command again)"
@@ -27,7 +27,9 @@ class NoStudyError(StoreError):
 
 
 def unwritable(where: str, error: OSError) -> StoreError:
-    """The error of a write that failed for good."""
+    """The error of a write that failed for good; what stands in the way of a folder is named itself."""
+    if error.errno == errno.EEXIST:
+        where = str(error.filename)
     cause, remedy = reason(error), REMEDIES.get(error.errno or 0, SAFE)
     return StoreError(f"{where}: cannot be written: {cause}; {remedy}")
 

@@ -35,7 +35,8 @@ class Store:
     def __init__(self, where: str | Path) -> None:
         self.objects = open_objects(where)
         self._address = where
-        self._held = False
+        self.held = False
+        """Whether this process holds the study (`locked`)."""
         self._lease: Lease | None = None
         self._writer = ""
         self._log: Log | None = None
@@ -99,11 +100,11 @@ class Store:
         """
         with ExitStack() as stack:
             self._take_within(stack, wait)
-            self._held = True
+            self.held = True
             try:
                 yield
             finally:
-                self._held, self._lease = False, None
+                self.held, self._lease = False, None
 
     def append(self, kind: str, body: dict[str, Any]) -> None:
         """Make one event durable; returns when it is. See `append_all`."""
@@ -129,7 +130,7 @@ class Store:
         known.loose.append(file)
         known.names.append(file.name)
         self._log = known
-        if self._held and len(known.loose) >= self._compact_at:
+        if self.held and len(known.loose) >= self._compact_at:
             self._compact(known)
 
     def records(self) -> list[Event]:
@@ -141,12 +142,12 @@ class Store:
         Raises:
             StoreError: a record other than the last is missing or damaged; the message names the file.
         """
-        self._log = known = read_log(self.objects, self._held)
+        self._log = known = read_log(self.objects, self.held)
         if not self._lease:  # a disk that was copied from an object store goes on under its last driver's name
             self._writer = known.writer
         out = known.compacted + decoded(known.tail, self.url(FOLDER))
         known.compacted = []
-        if self._held and len(known.loose) >= self._compact_at:
+        if self.held and len(known.loose) >= self._compact_at:
             self._compact(known)
         return out
 

@@ -124,6 +124,11 @@ class Ledger:
         self._record_all([(kind, body)])
 
     @property
+    def recording(self) -> bool:
+        """Whether events may be recorded: not in a store that nobody holds."""
+        return self._store is None or self._store.held
+
+    @property
     def rounds(self) -> int:
         """How many rounds of trials were proposed."""
         return 1 + max((trial.round for trial in self.trials.values()), default=-1)

@@ -114,6 +114,14 @@ def test_a_ray_that_does_not_start_here_is_said_with_where_its_files_go(
         pass
 
 
+def test_a_ray_without_the_private_constant_is_started_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(ray, "init", lambda **options: started.append(options["address"]))
+    monkeypatch.delattr(ray_constants, "ENABLE_RAY_CLUSTER")
+    run._start()
+    assert started == ["local"]
+
+
 @pytest.mark.slow  # starts Ray
 def test_a_ray_started_here_is_on_loopback_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else reaches it, and it stays where it is when the machine gets another address."""
