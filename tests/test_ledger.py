@@ -146,7 +146,7 @@ def test_a_checkpoint_told_late_does_not_hide_the_result_at_its_tokens() -> None
 def test_unknown_trials_and_missing_losses_are_refused() -> None:
     ledger = Ledger(worlds.space())
     (trial,) = ledger.ask(1)
-    with pytest.raises(ValueError, match="'nobody' was never proposed"):
+    with pytest.raises(ValueError, match=r"'nobody' was never proposed .*no study proposed: from: \[\{table: FILE\}\]"):
         ledger.observe("nobody", {})
     with pytest.raises(ValueError, match="loss/web was not reported"):
         ledger.observe(trial.trial_id, {"loss/code": 1.0})

@@ -7,6 +7,7 @@ only column that holds some, or the only one whose name ends in `weight` or `tok
     {train: {train_web: .7, ...}, ...}             RegMix, TinyLlama; names as its importer has them
     {train_domain_weights: {web: .7, ...}, ...}    DoReMi
     [{domain: web, weight: .7}, ...]               Olmix
+    {weights: {web: .7, ...}}                      the objective of a space, if it says no more
     {priors: {token_counts: {web: 1_000, ...}}}    Olmix, a configuration; these are tokens too
 """
 
@@ -22,7 +23,8 @@ from raymix.formats.rows import row_of_id
 from raymix.sheet import as_number, existing, is_number, is_table, listed, read_sheet, read_text
 from raymix.yaml12 import parse_yaml
 
-WRAPPED = ("mixture", "train", "train_domain_weights")
+WRAPPED = ("mixture", "train", "train_domain_weights", "weights")
+OF_A_SPACE = ("reduce", "guardrails", "pull")  # in its objective, beside weights
 THOUSANDS = re.compile(r"[0-9]{1,3}(_[0-9]{3})+")
 
 
@@ -59,10 +61,22 @@ def _read(path: Path, word: str) -> dict[str, float]:
         return _columns(path, word)
     if path.suffix not in (".json", ".yaml", ".yml"):
         raise ValueError(f"{path}: names and numbers come as .csv, .tsv, .parquet, .json, .yaml or .yml")
-    raw = _unwrapped(_parsed(path), word)
+    raw = _parsed(path)
+    _check_alone(raw, path)
+    raw = _unwrapped(raw, word)
     if not isinstance(raw, Mapping) or not raw:
         raise ValueError(f"{path}: it must be a mapping of names to numbers")
     return {str(key): _plain_number(path, key, number) for key, number in raw.items()}
+
+
+def _check_alone(raw: Any, path: Path) -> None:
+    """Nothing, if a file holds no more than numbers by name; else ValueError with what is a space's to ask."""
+    whole = isinstance(raw, Mapping) and isinstance(raw.get("weights"), Mapping)
+    asked = [key for key in OF_A_SPACE if isinstance(raw, Mapping) and key in raw]
+    if asked and (whole or isinstance(raw[asked[0]], str | Mapping)):
+        remedy = "from: [{table: FILE}]; raymix ask DIR --space SPACE.yaml, then raymix report DIR"
+        what = f"weights alone are read here, and no {listed(asked)}: that is for a space, which takes runs by {remedy}"
+        raise ValueError(f"{path}: {what}")
 
 
 def _unwrapped(raw: Any, word: str) -> Any:
