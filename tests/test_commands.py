@@ -310,6 +310,12 @@ def test_without_prior_the_uniform_mixture_is_the_measure(folder: Path, tmp_path
     assert set(written["baselines"]) == {"uniform"}
     assert written["epochs"] == dict.fromkeys(DOMAINS)
     assert "uniform" in written["verdict"]["reason"]
+    (tmp_path / "available.csv").write_text("domain,tokens\nweb,1e13\ncode,4e8\nbooks,4e8\n")
+    best = ask("optimize", folder / "law.json", *scale, "-o", tmp_path / "best.json",
+               "--available", tmp_path / "available.csv")  # fmt: skip
+    assert set(best["baselines"]) == {"uniform", "proportional", "temperature 2", "unimax"}
+    assert best["baselines"]["proportional"]["gain"]["low"] > 0  # nearly all of it is web: anything is better
+    assert "gain over the uniform" in best["verdict"]["reason"]
 
 
 def test_a_law_with_a_process_is_polished_near_the_certified_optimum(folder: Path, tmp_path: Path) -> None:

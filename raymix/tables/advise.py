@@ -83,8 +83,8 @@ def advise(found: LawFile, wanted: Wanted, seed: int = 0) -> Recommendation:
     noise = noise_of(found, objective, simplex.interior_point(polytope))
     optimum, certificate = best_mixture(space, found.law, noise)
     baselines = baseline_mixtures(space, space.target)
-    if wanted.prior is None and not np.isfinite(space.available_K).all():
-        del baselines["prior"]  # nobody named one: it would be the uniform mixture again
+    if wanted.prior is None:
+        del baselines["prior"]  # nobody named one: it would be the uniform or the proportional mixture again
     rng = np.random.default_rng([seed, 2])
     laws = sample(objective.law, N_DRAWS, rng)
     drawn = None if laws is None else [replace(objective, law=law) for law in laws]
