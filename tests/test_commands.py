@@ -594,6 +594,21 @@ def test_losses_far_above_the_law_are_named_with_what_to_do(
         assert ("give these rows the status failed" in caplog.text) is said
 
 
+@pytest.mark.parametrize(("measured", "said"), [("all", ""), ("t0", "(1 of 12 runs, 1 of 2 sizes)"),
+                                                ("4e6", "(6 of 12 runs, 1 of 2 sizes)")])  # fmt: skip
+def test_an_eval_domain_that_few_runs_measured_is_named(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, measured: str, said: str
+) -> None:
+    rows = Observations.read(folder / "runs.csv").table.to_pylist()
+    for row in rows:
+        if measured not in ("all", row["trial_id"], f"{row['n_params']:.0e}".replace("e+0", "e")):
+            row["loss/exams"] = None
+    Observations.from_rows(rows, DOMAINS, ("Web", "code", "exams")).write(tmp_path / "runs.csv")
+    ask("fit", tmp_path / "runs.csv", "-o", tmp_path / "law.json", "--law", "union")
+    assert ("measured in part of the runs alone: exams" in caplog.text) == bool(said)
+    assert said in caplog.text
+
+
 def test_a_warm_up_is_no_run_that_diverged(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     runs = Observations.read(folder / "runs.csv").table.to_pylist()
     early = [row | {"n_tokens": 1e7, "status": "checkpoint", "loss/code": 30.0} for row in runs[::2]]

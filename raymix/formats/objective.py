@@ -52,7 +52,7 @@ def read_available(path: str | Path) -> dict[str, float]:
     available = _read(existing(path), "tokens")
     for key, tokens in available.items():
         if not (math.isfinite(tokens) and tokens > 0):
-            remedy = "leave out a domain that nobody counted, or of which there is nothing and cap its share at 0"
+            remedy = "leave out a domain that nobody counted; of one with nothing left cap the share at 0 instead"
             raise ValueError(f"{path}: the tokens of {key!r} are {tokens:g}: they must be a number above 0; {remedy}")
     return available
 
