@@ -177,7 +177,7 @@ class Objective(Frozen):
     reduce: Literal["mean", "worst"] = "mean"
     guardrails: dict[str, float] = Field(default_factory=dict)
     """Nats by which the loss of an eval domain may exceed that of the prior mixture: `{exams: 0.0}`; of a metric by how
-    much it may be worse, in its own unit."""
+    much it may be worse, in its own unit. Below 0, by how much it must be better, if a mixture can."""
     pull: float = Field(default=0.0, ge=0)
     """Strength of a pull to the prior: nats of objective per nat of KL divergence (Olmix, 2602.12237: .05 to .1)."""
 

@@ -224,6 +224,17 @@ def test_scores_by_hand() -> None:
     assert score.contrast_r2 == pytest.approx(1 - 0.04 / (log_off**2).sum())
 
 
+@pytest.mark.parametrize("diverged", [0.0, 1.3, 0.5])
+def test_a_run_that_diverged_is_no_noise(diverged: float) -> None:
+    """Else one of twenty would make noise of .3 nats, and no gain would be above it. A mixture may be off by .1."""
+    error = 0.01 * np.resize([1.0, -1.0], 20)
+    error[7] -= diverged
+    found = held(list(3 * np.exp(error)), [3.0] * 20, [0, 1] * 10)
+    assert found.score().noise == pytest.approx(0.01, rel=0.1)
+    error[7] = -0.1
+    assert held(list(3 * np.exp(error)), [3.0] * 20, [0, 1] * 10).score().noise > 0.02
+
+
 def test_a_law_of_which_few_were_held_out_has_no_rank_within_sizes() -> None:
     """Two mixtures at three sizes, until it was dropped: one pair in the right order is not a rank of 1."""
     runs = synthetic_runs(n_mixtures=6, tokens=(1e9,), noise=0.0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner, Result
@@ -309,6 +310,12 @@ def test_without_prior_the_uniform_mixture_is_the_measure(folder: Path, tmp_path
     assert set(written["baselines"]) == {"uniform"}
     assert written["epochs"] == dict.fromkeys(DOMAINS)
     assert "uniform" in written["verdict"]["reason"]
+    (tmp_path / "available.csv").write_text("domain,tokens\nweb,1e13\ncode,4e8\nbooks,4e8\n")
+    best = ask("optimize", folder / "law.json", *scale, "-o", tmp_path / "best.json",
+               "--available", tmp_path / "available.csv")  # fmt: skip
+    assert set(best["baselines"]) == {"uniform", "proportional", "temperature 2", "unimax"}
+    assert best["baselines"]["proportional"]["gain"]["low"] > 0  # nearly all of it is web: anything is better
+    assert "gain over the uniform" in best["verdict"]["reason"]
 
 
 def test_a_law_with_a_process_is_polished_near_the_certified_optimum(folder: Path, tmp_path: Path) -> None:
@@ -575,6 +582,44 @@ def test_sizes_in_millions_and_steps_for_tokens_are_asked_about(
     ask("import", "exchange", tmp_path / "runs.csv", "-o", tmp_path / "table.csv")
     assert "the largest n_params is 160: is it in another unit?" in caplog.text
     assert "the largest n_tokens is 5e+03: is it in another unit?" in caplog.text
+
+
+def test_losses_far_above_the_law_are_named_with_what_to_do(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = Observations.read(folder / "runs.csv")
+    loss_B = runs.column("loss/code").copy()
+    for factor, said in ((1.0, False), (3.0, True)):
+        caplog.clear()
+        loss_B[5] *= factor
+        at = runs.table.column_names.index("loss/code")
+        replace(runs, table=runs.table.set_column(at, "loss/code", pa.array(loss_B))).write(tmp_path / "runs.csv")
+        ask("fit", tmp_path / "runs.csv", "-o", tmp_path / "law.json", "--law", "union")
+        assert (f"losses far above the law, of {runs.trial_ids[5]!r} (loss/code " in caplog.text) is said
+        assert ("give these rows the status failed" in caplog.text) is said
+
+
+@pytest.mark.parametrize(("measured", "said"), [("all", ""), ("t0", "(1 of 12 runs, 1 of 2 sizes)"),
+                                                ("4e6", "(6 of 12 runs, 1 of 2 sizes)")])  # fmt: skip
+def test_an_eval_domain_that_few_runs_measured_is_named(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, measured: str, said: str
+) -> None:
+    rows = Observations.read(folder / "runs.csv").table.to_pylist()
+    for row in rows:
+        if measured not in ("all", row["trial_id"], f"{row['n_params']:.0e}".replace("e+0", "e")):
+            row["loss/exams"] = None
+    Observations.from_rows(rows, DOMAINS, ("Web", "code", "exams")).write(tmp_path / "runs.csv")
+    ask("fit", tmp_path / "runs.csv", "-o", tmp_path / "law.json", "--law", "union")
+    assert ("measured in part of the runs alone: exams" in caplog.text) == bool(said)
+    assert said in caplog.text
+
+
+def test_a_warm_up_is_no_run_that_diverged(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runs = Observations.read(folder / "runs.csv").table.to_pylist()
+    early = [row | {"n_tokens": 1e7, "status": "checkpoint", "loss/code": 30.0} for row in runs[::2]]
+    Observations.from_rows([*early, *runs], DOMAINS, ("Web", "code", "exams")).write(tmp_path / "runs.csv")
+    ask("fit", tmp_path / "runs.csv", "-o", tmp_path / "law.json", "--law", "union")
+    assert "far above the law" not in caplog.text
 
 
 def test_perplexities_are_asked_about_and_one_diverged_run_is_not(

@@ -37,7 +37,7 @@ from raymix.study.ledger import Ledger
 from raymix.study.trial import Trial
 from raymix.study.weighed import weighed
 from raymix.target.reading import Interval
-from raymix.target.recommend import Recommendation, fit_law
+from raymix.target.recommend import BROKEN, Recommendation, fit_law
 from tests import worlds
 
 SMALL, LARGE = rungs(worlds.space())
@@ -472,6 +472,15 @@ def test_runs_still_to_end_are_named_beside_what_pairs_saw() -> None:
     for gains in ({"prior": seen(-0.1)}, {"prior": seen(0.1, 0.1, high=0.12)}, {"uniform": seen(-1, -1, high=-0.5)}):
         confirmed = Confirmation(at, [1000], {"proposal": {"web": 1.0}}, {}, 2, 4, 0, gains, [])
         assert "4 of its runs are still to end" in weighed(said, confirmed).verdict["reason"]
+
+
+def test_a_guardrail_that_no_mixture_keeps_at_the_target_is_not_made_good_by_a_confirmed_gain() -> None:
+    at, one = {"n_params": 1e5, "n_tokens": 1e6}, Interval(2.9, 2.8, 3.0)
+    law = {"answer": BROKEN, "baseline": "prior", "reason": "by the law"}
+    said = Recommendation({"web": 1.0}, at, {}, one, {}, {}, {}, {"notes": []}, {}, law, {})
+    gains = {"prior": seen(0.1, 0.1, high=0.12)}
+    confirmed = Confirmation(at, [1000], {"proposal": {"web": 1.0}}, {}, 2, 0, 0, gains, [])
+    assert weighed(said, confirmed).verdict == law
 
 
 @pytest.mark.parametrize(("mean", "said"), [(0.08, "worse"), (-0.08, "better")])

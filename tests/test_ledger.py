@@ -146,7 +146,7 @@ def test_a_checkpoint_told_late_does_not_hide_the_result_at_its_tokens() -> None
 def test_unknown_trials_and_missing_losses_are_refused() -> None:
     ledger = Ledger(worlds.space())
     (trial,) = ledger.ask(1)
-    with pytest.raises(ValueError, match="'nobody' was never proposed"):
+    with pytest.raises(ValueError, match=r"'nobody' was never proposed .*no study proposed: from: \[\{table: FILE\}\]"):
         ledger.observe("nobody", {})
     with pytest.raises(ValueError, match="loss/web was not reported"):
         ledger.observe(trial.trial_id, {"loss/code": 1.0})
@@ -316,6 +316,19 @@ def test_a_verdict_does_not_lean_on_a_law_that_the_mixtures_held_out_contradict(
     monkeypatch.setattr("raymix.target.recommend.score_law", lambda *_: (score, turned))
     turned_down = recommend(ledger.space, ledger.table(), law, near)[0].verdict
     assert turned_down["answer"] == "keep the baseline: law not trusted"
+
+
+@pytest.mark.parametrize(("must_fall", "answer"), [(0.01, "use it"), (3.0, "keep the baseline: guardrail broken")])
+def test_a_guardrail_that_no_mixture_keeps_is_never_use_it(must_fall: float, answer: str) -> None:
+    """The nearest mixture to it has a gain of its own; the losses of the truth are above 1.5, and about 5 here."""
+    book = worlds.DOMAINS[2]
+    ledger = Ledger(worlds.space(objective={"weights": {book: 1.0}, "guardrails": {book: -must_fall}}))
+    for mix_K in np.random.default_rng(3).dirichlet(np.ones(3), 12):
+        _ended(ledger, Proposal(mix_K, Scale(1e5, 1e6), 0))
+    law, near = fit_law(ledger.space, ledger.table()), Rung(n_params=1e6, n_tokens=1e6)
+    found = recommend(ledger.space, ledger.table(), law, near)[0]
+    assert found.baselines["prior"].gain.low > 0 and found.verdict["answer"] == answer
+    assert (f"breaks that of {book!r} by" in found.verdict["reason"]) == (answer != "use it")
 
 
 def test_where_no_scale_has_trials_to_order_there_is_no_order_within_one() -> None:

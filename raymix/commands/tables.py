@@ -108,12 +108,12 @@ def fit(
     from raymix.screens.law import show_fit
     from raymix.tables.choose import choose_law, own_domains, rows_of
     from raymix.tables.law_file import LawFile, Trained, write_law
-    from raymix.tables.notes import unit_notes
+    from raymix.tables.notes import diverged_notes, ragged_notes, unit_notes
 
     with usage(), Screen(as_json) as screen:
         check_out(out, (".json",))
         runs, twice = without_copies(_only(_minimising(import_runs("exchange", table), metric), evals).usable())
-        for words in [*twice, *unit_notes(runs)]:
+        for words in [*twice, *unit_notes(runs), *ragged_notes(runs)]:
             log.warning("%s: %s", table, words)
         given = None if weights is None else named_numbers(weights, runs.eval_domains, "eval domain", "--weights")
         weights_M = weights_of(given, runs.eval_domains, runs.metrics)
@@ -123,6 +123,8 @@ def fit(
         with screen.working("fitting laws") as progress:
             choice = choose_law(runs, own_M, target, candidates, weights_M, progress=progress)
             reach = Reach.of(rows_of(runs, own_M), choice.name)
+        for words in diverged_notes(runs, choice.law, own_M):
+            log.warning("%s: %s", table, words)
         trained, why = Trained.on(runs), _choice_json(choice)
         found = LawFile(
             choice.law, runs.domains, runs.eval_domains, weights_M, trained, why, choice.elsewhere, reach,

@@ -10,8 +10,8 @@ only column that holds some, or the only one whose name ends in `weight` or `tok
     [{domain: web, weight: .7}, ...]               Olmix
     {priors: {relative_sizes: {web: .7, ...}}}     Olmix, a configuration
 
-and tokens in the {priors: {token_counts: {web: 1_000, ...}}} of such a configuration: a mixture too, where it has no
-relative sizes. None of these is read as weights of eval domains.
+weights of eval domains in {weights: {web: .7, ...}}, the objective of a space that says no more, and tokens in the
+{priors: {token_counts: {web: 1_000, ...}}} of a configuration of Olmix: a mixture too, where it has no relative sizes.
 """
 
 import json
@@ -27,6 +27,7 @@ from raymix.sheet import as_number, existing, is_number, is_table, listed, read_
 from raymix.yaml12 import parse_yaml
 
 WRAPPED = ("mixture", "shares_of_tokens", "train", "train_domain_weights")
+OF_A_SPACE = ("reduce", "guardrails", "pull")  # in its objective, beside weights
 THOUSANDS = re.compile(r"[0-9]{1,3}(_[0-9]{3})+")
 
 
@@ -36,7 +37,7 @@ def read_weights(path: str | Path) -> dict[str, float]:
     Raises:
         ValueError: a name stands twice, a weight is negative or not a number, all are 0, the columns are unclear.
     """
-    return _weights(path, lambda raw: raw)
+    return _weights(path, _objective)
 
 
 def read_mixture(path: str | Path) -> dict[str, float]:
@@ -57,7 +58,8 @@ def read_available(path: str | Path) -> dict[str, float]:
     available = _read(existing(path), "tokens", _token_counts)
     for key, tokens in available.items():
         if not (math.isfinite(tokens) and tokens > 0):
-            raise ValueError(f"{path}: the tokens of {key!r} are {tokens}: they must be a number above 0")
+            remedy = "leave out a domain that nobody counted; of one with nothing left cap its share at 0 instead"
+            raise ValueError(f"{path}: the tokens of {key!r} are {tokens:g}: they must be a number above 0; {remedy}")
     return available
 
 
@@ -77,10 +79,28 @@ def _read(path: Path, word: str, within: Callable[[Any], Any]) -> dict[str, floa
         return _columns(path, word)
     if path.suffix not in (".json", ".yaml", ".yml"):
         raise ValueError(f"{path}: names and numbers come as .csv, .tsv, .parquet, .json, .yaml or .yml")
-    raw = within(_parsed(path))
+    raw = _parsed(path)
+    try:
+        raw = within(raw)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if not isinstance(raw, Mapping) or not raw:
         raise ValueError(f"{path}: it must be a mapping of names to numbers")
     return {str(key): _plain_number(path, key, number) for key, number in raw.items()}
+
+
+def _objective(raw: Any) -> Any:
+    """The weights of a space's objective; anything else as it is. ValueError where it asks for more than weights."""
+    if not isinstance(raw, Mapping):
+        return raw
+    whole = isinstance(raw.get("weights"), Mapping)
+    asked = [key for key in OF_A_SPACE if key in raw]
+    if asked and (whole or isinstance(raw[asked[0]], str | Mapping)):
+        remedy = "from: [{table: FILE}]; raymix ask DIR --space SPACE.yaml, then raymix report DIR"
+        raise ValueError(
+            f"weights alone are read here, and no {listed(asked)}: that is for a space, which takes runs by {remedy}"
+        )
+    return raw["weights"] if whole else raw
 
 
 def _token_counts(raw: Any) -> Any:

@@ -74,4 +74,5 @@ def unknown_trial(trial_id: str, known: Iterable[str], pending: Sequence[str]) -
         hint = f"asked and not told yet: {', '.join(pending[:MOST_NAMED])}{more}"
     else:
         hint = "all that it proposed has been told; raymix ask proposes more"
-    return f"trial {trial_id!r} was never proposed by this study; {hint}"
+    return (f"trial {trial_id!r} was never proposed by this study; {hint} "
+            "(runs that no study proposed: from: [{table: FILE}] in its space)")  # fmt: skip

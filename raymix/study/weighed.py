@@ -6,7 +6,7 @@ from dataclasses import replace
 from raymix.counts import scale_words
 from raymix.study.confirm import PROPOSAL, Confirmation
 from raymix.study.gain import guard_words, words
-from raymix.target.recommend import Recommendation
+from raymix.target.recommend import BROKEN, Recommendation
 
 
 def weighed(found: Recommendation, confirmed: Confirmation | None) -> Recommendation:
@@ -36,6 +36,8 @@ def _without_pairs(found: Recommendation, confirmed: Confirmation) -> Recommenda
 def _verdict(found: Recommendation, confirmed: Confirmation) -> dict[str, str]:
     """What the pairs say of the mixture recommended; what the law says where they say nothing."""
     prior, at = confirmed.gains.get("prior"), scale_words(**confirmed.scale)
+    if found.verdict["answer"] == BROKEN:  # at the target, whatever these runs saw at their scale
+        return found.verdict
 
     def said(name: str) -> str:
         gain, unit = confirmed.gains[name], found.unit
@@ -43,7 +45,7 @@ def _verdict(found: Recommendation, confirmed: Confirmation) -> dict[str, str]:
 
     broken = [guard_words(name, guard) for name, guard in confirmed.guardrails.items() if guard.broken]
     if broken and prior is not None:
-        kept = {"answer": "keep the baseline: guardrail broken", "baseline": "prior"}
+        kept = {"answer": BROKEN, "baseline": "prior"}
         reason = f"{said('prior')}; but {'; '.join(broken)}"
         return {**kept, "reason": f"{reason}; raymix confirm trains what the law, which knows this now, proposes"}
     better = {

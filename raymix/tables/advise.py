@@ -79,8 +79,8 @@ def advise(found: LawFile, wanted: Wanted) -> Recommendation:
     noise = noise_of(found, objective, simplex.interior_point(polytope))
     optimum, certificate = best_mixture(space, found.law, noise)
     baselines = baseline_mixtures(space, space.target)
-    if wanted.prior is None and not np.isfinite(space.available_K).all():
-        del baselines["prior"]  # nobody named one: it would be the uniform mixture again
+    if wanted.prior is None:
+        del baselines["prior"]  # nobody named one: it would be the uniform or the proportional mixture again
     mix_QK = np.stack([optimum.mixture_K, *baselines.values()])
     read = Reading.of(objective, mix_QK).widened(found.widening(mix_QK))
     compared = read.baselines({name: space.shares(mix_K) for name, mix_K in baselines.items()})

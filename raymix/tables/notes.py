@@ -4,17 +4,24 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from raymix.laws.rows import SAME_SCALE
+from raymix.laws import Law
+from raymix.laws.repetition import at_rows
+from raymix.laws.robust import ABSURD, DIVERGED, MEDIAN_OF_NORMAL
+from raymix.laws.rows import SAME_SCALE, WARMUP, distinct
 from raymix.observations import Observations
+from raymix.sheet import listed
 from raymix.simplex import Array
 from raymix.space import Scale
+from raymix.tables.choose import rows_of
 from raymix.tables.law_file import LawFile
 from raymix.target.reading import far_notes, guessed_scale, wider_words
 
 FAR_BELOW = 100  # times below the least scale trained: a wish in another unit (millions, steps), not a scale
 LEAST = {"n_params": 1e3, "n_tokens": 1e4}  # no language model is smaller, none is trained on less
 MOST_NATS = math.log(1e6)  # per token, of a uniform guess among a million of them
+SOME = 3  # trials or eval domains that a note names
 FAR_SHARE = 0.1  # of a mixture, beyond the largest share of a domain in any run
 
 
@@ -77,6 +84,37 @@ def unit_notes(runs: Observations) -> list[str]:
         for (what, least), most in zip(LEAST.items(), scale_B2.max(axis=0, initial=0.0).tolist(), strict=True)
         if 0 < most < least
     ]
+
+
+def ragged_notes(runs: Observations) -> list[str]:
+    """Of eval domains that less than half of the runs measured, or not all sizes: the table is smaller for them."""
+    all_runs, all_sizes, few = len(np.unique(runs.model_B)), len(distinct(runs.scale_B2[:, 0])), []
+    for name, known_B in zip(runs.eval_domains, np.isfinite(runs.loss_BM).T, strict=True):
+        if not known_B.any():
+            continue  # which is an error elsewhere
+        n, sizes = len(np.unique(runs.model_B[known_B])), len(distinct(runs.scale_B2[known_B, 0]))
+        if 2 * n < all_runs or sizes < all_sizes:
+            few.append(f"{name} ({n} of {all_runs} runs, {sizes} of {all_sizes} sizes)")
+    if not few:
+        return []
+    return [f"measured in part of the runs alone: {listed(few, SOME)}; a law of these knows no others"]
+
+
+def diverged_notes(runs: Observations, law: Law, own_M: ArrayLike) -> list[str]:
+    """Of losses so far above the law fitted to them that their runs must have diverged, or a number is wrong."""
+    said_BM = at_rows(law, rows_of(runs, own_M)).predict(runs.mix_BK, runs.scale_B2)
+    above_BM = np.log(runs.loss_BM / said_BM)
+    usual_M = np.nanmedian(np.abs(above_BM), axis=0) / MEDIAN_OF_NORMAL
+    n_tokens_B, longest_R = runs.scale_B2[:, 1], np.zeros(len(runs))
+    np.maximum.at(longest_R, runs.model_B, n_tokens_B)
+    above_BM[n_tokens_B < WARMUP * longest_R[runs.model_B]] = np.nan  # where no law is fitted
+    found = {runs.trial_ids[b]: (b, m) for b, m in np.argwhere(above_BM > np.maximum(DIVERGED, ABSURD * usual_M))}
+    if not found:
+        return []
+    named = [f"{trial!r} (loss/{runs.eval_domains[m]} {runs.loss_BM[b, m]:.3g} at {n_tokens_B[b]:.3g} tokens, "
+             f"the law says {said_BM[b, m]:.3g})" for trial, (b, m) in found.items()]  # fmt: skip
+    return [f"losses far above the law, of {listed(named, SOME)}: if a run diverged give these rows the status failed, "
+            "for they count in the errors of laws and widen intervals"]  # fmt: skip
 
 
 def share_notes(found: LawFile, mix_BK: Array) -> list[str]:

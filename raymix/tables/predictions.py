@@ -13,13 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from raymix.laws.base import Array, Law
-from raymix.laws.repetition import stocked
+from raymix.laws.base import Array, Flags, Law
+from raymix.laws.repetition import REPEATED, stocked
 from raymix.observations import Observations
 from raymix.space import Scale
 from raymix.tables.law_file import ANY_SCALE, LawFile
 from raymix.tables.notes import notes_at, share_notes
 from raymix.target.held_out import Z90
+from raymix.target.reading import counted_as_fresh
 
 KEYS = ("trial_id", "n_params", "n_tokens")
 
@@ -47,7 +48,9 @@ def predict_table(found: LawFile, queries: Observations, origin: str) -> tuple[p
     factor_BM = np.exp(Z90 * sd_BM * found.widening(mix_BK)[:, None])
     for prefix, value_BM in (("loss", loss_BM), ("loss_low", loss_BM / factor_BM), ("loss_high", loss_BM * factor_BM)):
         columns |= {f"{prefix}/{name}": pa.array(value_BM[:, i]) for i, name in enumerate(found.eval_domains)}
-    return pa.table(columns), [*_notes(found, scaled), *share_notes(found, mix_BK)]
+    repeated_B = scaled_B & (mix_BK * scale_B2[:, 1:] > REPEATED * unique_BK).any(axis=1)
+    notes = [*_notes(found, scaled), *share_notes(found, mix_BK), *_repeat_notes(found, queries, repeated_B)]
+    return pa.table(columns), notes
 
 
 def check_domains(found: LawFile, domains: Sequence[str], origin: str) -> None:
@@ -73,6 +76,15 @@ def _losses(law: Law, mix_BK: Array, scale_B2: Array, unique_BK: Array) -> tuple
     """Losses and sd of log loss (B, M) with so many unique tokens."""
     law = stocked(law, unique_BK)
     return law.predict(mix_BK, scale_B2), law.sd(mix_BK, scale_B2)
+
+
+def _repeat_notes(found: LawFile, queries: Observations, repeated_B: Flags) -> list[str]:
+    """Of queries that draw more tokens of a domain than they say there are, where the law does not count that."""
+    why_fresh = counted_as_fresh(found.law)
+    if not (repeated_B.any() and why_fresh):
+        return []
+    first = queries.trial_ids[int(np.argmax(repeated_B))]
+    return [f"{repeated_B.sum()} rows draw more than there is by unique/<domain> (first {first}), and {why_fresh}"]
 
 
 def _notes(found: LawFile, queries: Observations) -> list[str]:

@@ -112,7 +112,7 @@ def objective_of(
 ) -> ObjectiveAtScale:
     """The objective of a space under a law, read at `target` (default: the space's) with the tokens at hand there.
 
-    Guardrails are relative to the prior moved into the polytope, so there is always a mixture that keeps them.
+    Guardrails are relative to the prior moved into the polytope, which keeps all but those below 0.
 
     Args:
         unique_K: unique tokens per domain that a run there draws from (default: all that are available).

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from raymix.laws.base import Law
 from raymix.laws.posterior import SHARED, parts_of
 from raymix.laws.repetition import REPEATED
 from raymix.observations import SAME_SCALE
@@ -208,18 +209,28 @@ def stage_notes(space: SearchSpace) -> list[str]:
     return [f"the mixture is that of {left:.0%} of the tokens: recipe.stages fixes the others, {said}"]
 
 
+def counted_as_fresh(law: Law) -> str:
+    """Why a law takes repeats for fresh tokens, as the end of a sentence; empty where it does not."""
+    parts, as_fresh = parts_of(law), "repeats count as fresh tokens"
+    if any(getattr(part, "knows_unique_", False) for part in parts):
+        return ""
+    if any(getattr(part, "repeats", False) for part in parts):
+        return f"{as_fresh}: the runs had no columns unique/<domain>"
+    return f"{as_fresh}: {law.name} knows no others (raymix fit --law union does, of columns unique/<domain>)"
+
+
 def repeat_notes(space: SearchSpace, objective: ObjectiveAtScale, mix_K: Array) -> list[str]:
     """What the law cannot know of repeats, where the mixture has any."""
     per_share_K, parts = objective.scale[1] / space.available_K, parts_of(objective.law)
     epochs_K, counted_K = space.seen_K(mix_K) * per_share_K, mix_K * per_share_K
-    k, known = int(np.argmax(epochs_K)), any(getattr(part, "knows_unique_", False) for part in parts)
+    k, why_fresh = int(np.argmax(epochs_K)), counted_as_fresh(objective.law)
     notes, domain = list[str](), f"{space.domain_names[k]} is repeated {epochs_K[k]:.1f} times at the target"
-    if epochs_K[k] > REPEATED and not known:
-        notes.append(f"{domain}, and repeats count as fresh tokens: the runs had no columns unique/<domain>")
+    if epochs_K[k] > REPEATED and why_fresh:
+        notes.append(f"{domain}, and {why_fresh}")
     elif epochs_K[k] > REPEATED and not any(getattr(part, "saw_repeats_", False) for part in parts):
         notes.append(f"{domain}, which no run was: what repeats are worth is the published value (arXiv 2305.16264)")
     j = int(np.argmax(np.abs(counted_K - epochs_K)))
-    if known and max(counted_K[j], epochs_K[j]) > REPEATED and abs(counted_K[j] - epochs_K[j]) > 0.1:
+    if not why_fresh and max(counted_K[j], epochs_K[j]) > REPEATED and abs(counted_K[j] - epochs_K[j]) > 0.1:
         notes.append(f"the law counts repeats as if recipe.stages fixed none of a run: {counted_K[j]:.1f} of "
                      f"{space.domain_names[j]}, in place of {epochs_K[j]:.1f}")  # fmt: skip
     return notes

@@ -43,6 +43,8 @@ from raymix.target.reading import (
 from raymix.target.refits import refits, rows_of
 
 DIGITS = 9  # of a share: mixtures that differ beyond are one
+BROKEN = "keep the baseline: guardrail broken"
+UNMET = 1e-4  # nats over a guardrail: less is rounding of the solver
 FAR_MIXTURE = 0.25  # total variation to the nearest mixture tried
 
 
@@ -138,6 +140,7 @@ def recommend(
     polytope = space.polytope(target)
     rows = rows_of(space, usable)
     optimum, objective = answer(space, law, rows, target)
+    unmet = _unmet(space, objective, optimum.mixture_K)
     rng = np.random.default_rng([seed, 1])
     score, held_out = score_law(space, table, law)
     if keep_K is not None:
@@ -166,14 +169,24 @@ def recommend(
         epochs=epochs_of(space, optimum.mixture_K, target.n_tokens),
         law={"name": law.name, **_known(score), "expected_improvement": more, "notes": notes},
         certificate={"gap": optimum.gap, "convex": optimum.convex, "method": optimum.method},
-        verdict=verdict(
-            "prior", baselines["prior"].gain, score["noise"], held_out.order, guessed, unit_of(space), mixtures
-        ),
+        verdict=unmet
+        or verdict("prior", baselines["prior"].gain, score["noise"], held_out.order, guessed, unit_of(space), mixtures),
         evidence=_evidence(table),
         exchangeable=_pairs(space, exchangeable(objective, polytope, optimum, score["noise"])),
         unit=unit_of(space),
     )
     return recommendation, held_out
+
+
+def _unmet(space: SearchSpace, objective: ObjectiveAtScale, mix_K: Array) -> dict[str, str] | None:
+    """The verdict where even the optimum breaks a guardrail, as one below 0 may ask of it; None where it keeps all."""
+    over_G = -objective.rooms(mix_K)[0]
+    names = [name for name in space.eval_names if name in space.objective.guardrails]
+    broken = [f"{name!r} by {over:.3g}" for name, over in zip(names, over_G, strict=True) if over > UNMET]
+    if not broken:
+        return None
+    reason = f"the law finds no mixture that keeps the guardrails; the nearest breaks that of {' and of '.join(broken)}"
+    return {"answer": BROKEN, "baseline": "prior", "reason": reason}
 
 
 def _known(score: dict[str, float]) -> dict[str, float | None]:

@@ -57,6 +57,22 @@ def test_mixtures_of_other_files(tmp_path: Path) -> None:
     assert read_mixture(tmp_path / "fit.yaml") == {"a:b": 0.9, "wiki": 0.1}  # by which Olmix goes
 
 
+def test_the_objective_of_a_space_is_read_where_it_has_weights_alone(tmp_path: Path) -> None:
+    """Its guardrails would be lost without a word."""
+    path = tmp_path / "objective.yaml"
+    path.write_text("weights: {web: 0.5, pull: 2}\n")
+    assert read_weights(path) == {"web": 0.5, "pull": 2.0}
+    path.write_text("web: 0.5\npull: 2\n")  # an eval domain
+    assert read_weights(path) == {"web": 0.5, "pull": 2.0}
+    for more, key in (("guardrails: {web: 0.0}", "guardrails"), ("reduce: worst", "reduce"), ("pull: 0.1", "pull")):
+        path.write_text(f"weights: {{web: 0.5}}\n{more}\n")
+        with pytest.raises(ValueError, match=f"no {key}: that is for a space, which takes runs by from"):
+            read_weights(path)
+    path.write_text("reduce: worst\n")
+    with pytest.raises(ValueError, match="no reduce: that is for a space"):
+        read_weights(path)
+
+
 @pytest.mark.parametrize("number", ["1_0", "1000_000", "_100", "1_000_"])
 def test_only_thousands_are_set_apart(tmp_path: Path, number: str) -> None:
     (tmp_path / "a.yaml").write_text(f"web: {number}\n")
@@ -101,7 +117,9 @@ def test_bad_weights_are_named(tmp_path: Path, name: str, text: str, words: str)
 
 def test_bad_tokens_and_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("domain,tokens\nweb,0\n")
-    with pytest.raises(ValueError, match=r"the tokens of 'web' are 0.0: they must be a number above 0"):
+    with pytest.raises(
+        ValueError, match=r"the tokens of 'web' are 0: they must be .* above 0; leave out a domain .* cap its share"
+    ):
         read_available(tmp_path / "a.csv")
     with pytest.raises(ValueError, match="there is no such file"):
         read_available(tmp_path / "b.csv")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from raymix.laws import Average, Law, ResidualGP, TiedUnion, cross_validate, law_from_json
 from raymix.laws.base import Array
 from raymix.laws.exposure import points
+from raymix.laws.joint_exposure import JointExposure
 from raymix.laws.repetition import REPEAT_VALUE, stocked, worth
 from raymix.laws.union_forms import Form, OneFactor, TwoFactors
 from raymix.observations import Observations
@@ -50,7 +52,7 @@ def truth(mix_BK: Array, scale_B2: Array, unique: Array) -> Array:
     return np.asarray(1.5 + size_BM + 0.9 * (scale_B2[:, 1:] / 2e9) ** -0.35 * (0.1 + share_BK**0.6 @ t_MK.T) ** -0.35)
 
 
-def fitted(law: TiedUnion | ResidualGP | Average, known: bool = True) -> Law:
+def fitted(law: Any, known: bool = True) -> Law:
     mix_BK, scale_B2, loss_BM, unique_BK = runs()
     return law.fit(mix_BK, scale_B2, loss_BM, own_M=np.arange(3), unique_BK=unique_BK if known else None)
 
@@ -121,7 +123,9 @@ def test_advice_counts_the_tokens_at_hand() -> None:
     assert few.mixture["a"] < plenty.mixture["a"] - 0.1
     assert few.objective.mean > plenty.objective.mean
     blind = advise(replace(found, law=fitted(TiedUnion(), known=False)), Wanted(scale, available={"a": 2e8}))
-    assert any("count as fresh" in note for note in blind.law["notes"])
+    assert any("count as fresh tokens: the runs had no columns" in note for note in blind.law["notes"])
+    other = advise(replace(found, law=fitted(JointExposure(), known=False)), Wanted(scale, available={"a": 2e8}))
+    assert any("count as fresh tokens: joint knows no others" in note for note in other.law["notes"])
     assert not any("count as fresh" in note for note in few.law["notes"])
 
 
@@ -142,9 +146,14 @@ def test_queries_say_what_there_is_to_draw_from() -> None:
     found = LawFile(fitted(TiedUnion()), ("a", "b", "c"), ("x", "y", "z"), np.full(3, 1 / 3))
     asked = {"trial_id": "q", "n_params": 8e7, "n_tokens": 8e9, "mixture/a": 0.6, "mixture/b": 0.2, "mixture/c": 0.2}
     rows = [asked, asked | {"trial_id": "few", "unique/a": 2e8}]
-    table, _ = predict_table(found, Observations.from_rows(rows, ("a", "b", "c"), ()), "queries")
+    queries = Observations.from_rows(rows, ("a", "b", "c"), ())
+    table, notes = predict_table(found, queries, "queries")
     fresh, few = table["loss/x"].to_pylist()
-    assert few > fresh + 0.01
+    assert few > fresh + 0.01 and not notes
+    for law in (fitted(TiedUnion(), known=False), fitted(JointExposure(), known=False)):
+        (note,) = predict_table(replace(found, law=law), queries, "queries")[1]
+        assert note.startswith("1 rows draw more than there is by unique/<domain> (first few), and repeats count")
+        assert ("joint knows no others" in note) == isinstance(law, JointExposure)
 
 
 def test_json_keeps_what_repeats_are_worth() -> None:
