@@ -329,8 +329,10 @@ def test_tokenizers_trained_on_other_domains_are_said(tmp_path: Path) -> None:
         _, notes = taken(with_text(names, **entry))
         assert sum("name one `tokenizer`" in note for note in notes) == n_said
     Study.create(with_text(tokenizer="gpt2"), tmp_path / "named")
-    _, notes = taken(with_text((*OLD, "maths"), tokenizer="gpt2", **{"from": [str(tmp_path / "named")]}))
-    assert not any("tokenizer" in note for note in notes)
+    Study.create(worlds.space(), tmp_path / "trained elsewhere")
+    for name, tokenizer in (("named", {"tokenizer": "gpt2"}), ("trained elsewhere", {})):
+        _, notes = taken(with_text((*OLD, "maths"), **tokenizer, **{"from": [str(tmp_path / name)]}))
+        assert not any("tokenizer" in note for note in notes)
 
 
 @pytest.mark.parametrize(

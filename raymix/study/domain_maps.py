@@ -105,7 +105,8 @@ def eval_map(entry: Reuse, source: Source, space: SearchSpace) -> Evals:
     if source.space is not None:
         if why := _other_losses(entry, source.space, space):
             return Evals([], [], [*notes, f"{why}: nothing is taken"])
-        if space.tokenizer.train is not None and _texts(source.space) != _texts(space):
+        texts = [_texts(source.space), _texts(space)]
+        if space.tokenizer.train is not None and all(texts) and texts[0] != texts[1]:
             notes.append(OTHER_TOKENS)
     return Evals(index, names, notes)
 
