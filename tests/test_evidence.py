@@ -44,6 +44,16 @@ def space(domains: Any, entry: Any, evals: Any = OLD, **changes: Any) -> SearchS
     return SearchSpace.parse(raw | changes)
 
 
+def with_text(names: Any = OLD, other: Any = (), **changes: Any) -> SearchSpace:
+    """A space that trains proxies on a file for each domain, and holds its eval domains out from them."""
+    folders = {name: "there" if name in other else "here" for name in names}
+    raw = worlds.space().model_dump(mode="json", exclude_none=True) | {
+        "domains": [{"name": n, "source": {"files": f"{f}/{n}.txt"}, "prior": 1.0} for n, f in folders.items()],
+        "eval_domains": [{"name": n, "own": n} for n in names],
+    }
+    return SearchSpace.parse(raw | changes)
+
+
 def taken(wanted: SearchSpace) -> tuple[Observations, list[str]]:
     book = Ledger(wanted)
     take_evidence(book)
@@ -259,27 +269,70 @@ def test_the_same_evidence_gives_the_same_proposals(tmp_path: Path) -> None:
 
 
 def test_other_text_under_the_same_name_is_not_evidence(tmp_path: Path) -> None:
-    def with_text(folder: str, **changes: Any) -> SearchSpace:
-        domains = [{"name": n, "source": {"files": f"{folder}/{n}.txt"}, "available_tokens": 1e9} for n in OLD]
-        evals = [{"name": n, "own": n} for n in OLD]
-        raw = worlds.space().model_dump(mode="json", exclude_none=True)
-        return SearchSpace.parse(raw | {"domains": domains, "eval_domains": evals, "tokenizer": "gpt2"} | changes)
-
-    old = Study.create(with_text("here"), tmp_path / "old")
+    old = Study.create(with_text(tokenizer="gpt2"), tmp_path / "old")
     for trial in old.ask(4):
         mix_K = np.asarray([trial.mixture[name] for name in OLD])
         old.tell(trial.trial_id, dict(zip(OLD, worlds.losses(mix_K, trial.n_params, trial.n_tokens), strict=True)))
     entry = {"study": str(tmp_path / "old")}
-    same, _ = taken(with_text("here", **{"from": [entry]}))
+    same, _ = taken(with_text(tokenizer="gpt2", **{"from": [entry]}))
     assert len(same) == 4
-    other, notes = taken(with_text("there", **{"from": [entry]}))
+    other, notes = taken(with_text(other=OLD, tokenizer="gpt2", **{"from": [entry]}))
     assert len(other) == 0
     assert "'web' has another source here: only rows without it count (or rename it to itself)" in notes
-    insisted, _ = taken(with_text("there", **{"from": [entry | {"rename": {name: name for name in OLD}}]}))
+    insisted, _ = taken(
+        with_text(other=OLD, tokenizer="gpt2", **{"from": [entry | {"rename": {name: name for name in OLD}}]})
+    )
     assert len(insisted) == 4
-    tokenized, notes = taken(with_text("here", tokenizer="llama", **{"from": [entry]}))
+    tokenized, notes = taken(with_text(tokenizer="llama", **{"from": [entry]}))
     assert len(tokenized) == 0
     assert any("its tokenizer is another one" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "other", "entry"),
+    [
+        ((*OLD, "forums"), (), {"split": {"web": {"web": 3, "forums": 1}}}),
+        (("web", "code"), (), {"merge": {"web": ["web", "books"]}}),
+        (OLD, ("web",), {"drop_below": 0.4}),
+        (OLD, ("web",), {"rename": {"web": "web"}}),
+    ],
+)
+def test_held_out_from_other_text_is_another_eval_domain(tmp_path: Path, names: Any, other: Any, entry: Any) -> None:
+    """A part of a domain, or a domain and more, under the old name; unless the text is said to be the same."""
+    Study.create(with_text(), tmp_path / "old")
+    entry = {"study": str(tmp_path / "old")} | entry
+    _, notes = taken(with_text(names, other, **{"from": [entry]}))
+    said = "eval domain 'web' is another text here: left out (rename it to itself to insist)"
+    assert (said in notes) == ("rename" not in entry)
+    _, notes = taken(with_text(names, other, **{"from": [entry | {"rename_evals": {"web": "web"}}]}))
+    assert said not in notes
+
+
+def test_losses_of_another_recipe_are_others(tmp_path: Path) -> None:
+    study = Study.create(worlds.space(), tmp_path / "old")
+    for trial in study.ask(3):
+        study.tell(trial.trial_id, dict.fromkeys(OLD, 3.0))
+    study.table().write(tmp_path / "old.csv")
+    bert = {"recipe": {"family": "bert", "hang_seconds": 60.0}}
+    found, notes = taken(worlds.space(**bert, **{"from": [str(tmp_path / "old")]}))
+    assert len(found) == 0
+    assert any(note.startswith("trained by another recipe (family: gpt2 -> bert), so its losses") for note in notes)
+    assert len(taken(worlds.space(**bert, **{"from": [str(tmp_path / "old.csv")]}))[0]) == 3
+    same = {"recipe": {"hang_seconds": 60.0, "promote": False}}
+    assert len(taken(worlds.space(**same, **{"from": [str(tmp_path / "old")]}))[0]) == 3
+
+
+def test_tokenizers_trained_on_other_domains_are_said(tmp_path: Path) -> None:
+    Study.create(with_text(), tmp_path / "old")
+    entry = {"from": [str(tmp_path / "old")]}
+    for names, n_said in ((OLD, 0), (OLD[::-1], 0), ((*OLD, "maths"), 1)):
+        _, notes = taken(with_text(names, **entry))
+        assert sum("name one `tokenizer`" in note for note in notes) == n_said
+    Study.create(with_text(tokenizer="gpt2"), tmp_path / "named")
+    Study.create(worlds.space(), tmp_path / "trained elsewhere")
+    for name, tokenizer in (("named", {"tokenizer": "gpt2"}), ("trained elsewhere", {})):
+        _, notes = taken(with_text((*OLD, "maths"), **tokenizer, **{"from": [str(tmp_path / name)]}))
+        assert not any("tokenizer" in note for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,13 @@ def test_missing_study_says_what_to_do(tmp_path: Path) -> None:
         Store(tmp_path).read_json("study.json")
 
 
+def test_what_is_out_of_reach_is_not_called_damaged(tmp_path: Path) -> None:
+    """Another user's file, say, or a store whose credentials expired."""
+    (tmp_path / "study.json").mkdir()
+    with pytest.raises(StoreError, match=r"cannot be read: .*\(EISDIR\)$"):
+        Store(tmp_path).read_json("study.json")
+
+
 def test_an_address_in_a_path_is_refused() -> None:
     with pytest.raises(StoreError, match="a Path loses one of an address"):
         Store(Path("s3://bucket/study"))

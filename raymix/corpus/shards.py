@@ -49,6 +49,12 @@ class Corpus:
         return str(self.manifest["hash"])
 
     @property
+    def parts(self) -> dict[str, str]:
+        """sha256 of the tokens of each domain and eval domain."""
+        kinds = {"domain": self.manifest["train"], "eval domain": self.manifest["eval"]}
+        return {f"{kind} {name!r}": entry["sha256"] for kind, found in kinds.items() for name, entry in found.items()}
+
+    @property
     def vocab(self) -> int:
         """Size of the vocabulary."""
         return int(self.manifest["tokenizer"]["vocab"])

@@ -44,6 +44,7 @@ from raymix.study import Study
 from raymix.study.agenda import out_of_hours
 from raymix.study.ledger import Ledger
 from raymix.study.stacks import Sizes
+from raymix.study.text import check_text
 from raymix.study.trial import Trial
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
 
     Raises:
         StoreError: another driver holds the study, or a record could not be written.
+        SpaceError: the text is not what the study was begun with.
         KeyboardInterrupt: passed on; everything recorded so far is kept.
     """
     with study.writing() as ledger:
@@ -74,6 +76,7 @@ def run_study(study: Study, corpus: Corpus, on_progress: Callable[[str, Progress
             return
         if why := out_of_hours(ledger, ledger.hours, study.command()):
             return log.warning("%s", why)
+        check_text(ledger, corpus.parts)
         beside = files_beside(study)
         if OF_A_JOB in beside.resolve().parts:
             log.warning(

@@ -180,7 +180,7 @@ class Store:
         """A JSON file of the study.
 
         Raises:
-            StoreError: it is missing (NoStudyError) or not JSON.
+            StoreError: it is missing (NoStudyError), out of reach or not JSON.
         """
         try:
             return json.loads(self.read(name))
@@ -189,6 +189,8 @@ class Store:
                 f"{self.where}: no study here ({name} is missing); start one with raymix run, "
                 "or with a trainer of your own: raymix ask DIR --space SPACE.yaml"
             ) from None
+        except StoreError:
+            raise  # another user's file, or credentials that expired: nothing is damaged
         except (ValueError, RecursionError) as error:
             raise StoreError(f"{self.url(name)}: damaged ({error}); {COPY}") from None
 

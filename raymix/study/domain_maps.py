@@ -8,11 +8,16 @@ import numpy as np
 
 from raymix.observations import Observations
 from raymix.simplex import Array
-from raymix.space import SearchSpace, SpaceError
+from raymix.space import HOW_IT_IS_RUN, SearchSpace, SpaceError
 from raymix.space_study import Reuse
+from raymix.study.changes import differences
 
 ZERO = 1e-9
 DIGITS = 9  # of a share
+OTHER_TOKENS = (
+    "both tokenizers were trained on the text of their domains, which differ, and so losses per token may by some per "
+    "cent: name one `tokenizer` for studies that build on each other"
+)
 
 
 @dataclass(frozen=True)
@@ -97,13 +102,31 @@ def eval_map(entry: Reuse, source: Source, space: SearchSpace) -> Evals:
     missing = [name for name in space.eval_names if name not in names]
     if missing:
         notes.append(f"eval domain {', '.join(map(repr, missing))}: not measured there")
-    if source.space is not None and source.space.tokenizer != space.tokenizer:
-        notes.append("its tokenizer is another one, so a loss per token is not the same quantity: nothing is taken")
-        return Evals([], [], notes)
-    if source.space is not None and _fixed_parts(source.space, entry) != _fixed_parts(space):
-        notes.append("its recipe.stages fix other parts of a run, so a mixture is of another part: nothing is taken")
-        return Evals([], [], notes)
+    if source.space is not None:
+        if why := _other_losses(entry, source.space, space):
+            return Evals([], [], [*notes, f"{why}: nothing is taken"])
+        texts = [_texts(source.space), _texts(space)]
+        if space.tokenizer.train is not None and all(texts) and texts[0] != texts[1]:
+            notes.append(OTHER_TOKENS)
     return Evals(index, names, notes)
+
+
+def _other_losses(entry: Reuse, old: SearchSpace, new: SearchSpace) -> str | None:
+    """Why no loss of one space is a loss of the other; None where they may be compared."""
+    if old.tokenizer != new.tokenizer:
+        return "its tokenizer is another one, so a loss per token is not the same quantity"
+    if _fixed_parts(old, entry) != _fixed_parts(new):
+        return "its recipe.stages fix other parts of a run, so a mixture is of another part"
+    then, now = (space.recipe.model_dump(mode="json", exclude={*HOW_IT_IS_RUN, "stages"}) for space in (old, new))
+    if then != now:
+        changed = "; ".join(differences(then, now))
+        return f"trained by another recipe ({changed}), so its losses are others (its table would be taken as it is)"
+    return None
+
+
+def _texts(space: SearchSpace) -> list[str]:
+    """What a tokenizer is trained on, in no order; nothing where somebody else trains."""
+    return sorted(domain.source.model_dump_json() for domain in space.domains if domain.source is not None)
 
 
 def _fixed_parts(space: SearchSpace, entry: Reuse | None = None) -> list[tuple[float, dict[str, float] | None]]:
@@ -175,7 +198,7 @@ def _same_text(old: SearchSpace | None, new: SearchSpace, name: str) -> bool:
 
 
 def _same_eval(entry: Reuse, old: SearchSpace | None, new: SearchSpace, name: str) -> bool:
-    """Whether an eval domain of one name is one text: the same source, or held out from the same domain.
+    """Whether an eval domain of one name is one text: the same source, or held out from the same text.
 
     A metric is the same where both spaces say the same of it.
     """
@@ -188,5 +211,9 @@ def _same_eval(entry: Reuse, old: SearchSpace | None, new: SearchSpace, name: st
     now = next(e for e in new.eval_domains if e.name == name)
     if before.source is not None or now.source is not None:
         return before.source == now.source
-    own = entry.rename.get(before.own, before.own) if before.own is not None else None
-    return own == now.own or own is None or now.own is None
+    own = before.own
+    if own is None or now.own is None:
+        return True
+    if own in entry.split or own in _merged(entry):
+        return False  # held out from a part of it, or from more
+    return entry.rename.get(own, own) == now.own and (own in entry.rename or _same_text(old, new, own))

@@ -52,6 +52,8 @@ class Ledger:
         """Why the search ended before its budget (raymix/study/stopping.py)."""
         self.stacks: dict[Scale, int] = {}
         """How many trials of a scale are trained as one, where that was measured (raymix/on_ray/stacking.py)."""
+        self.text: dict[str, str] = {}
+        """The text that its trials are trained on (raymix/study/text.py); nothing where somebody else trains."""
         self._together: dict[str, list[str]] = {}
         self.confirmations: list[dict[str, Any]] = []
         """What was to be confirmed, in order (raymix/study/confirm.py)."""
@@ -120,7 +122,8 @@ class Ledger:
         self._record_all([("row", without_result(trial, status, reason) | self._clock())])
 
     def note(self, kind: str, body: dict[str, Any]) -> None:
-        """Record an event that is no proposal or row: `stop`, `confirm`, `reuse`, `stack`, `together` or `hours`."""
+        """Record an event that is no proposal or row: `stop`, `confirm`, `reuse`, `stack`, `together`, `text`
+        or `hours`."""
         self._record_all([(kind, body)])
 
     @property
@@ -264,6 +267,8 @@ class Ledger:
             self._rows.reuse(body)
         elif kind == "stack":
             self.stacks[Scale(body["n_params"], body["n_tokens"])] = body["size"]
+        elif kind == "text":
+            self.text = body
         elif kind == "together":
             self._together.update(dict.fromkeys(body["trials"], body["trials"]))
         elif kind == "row":  # any other kind is of a later version: nothing here depends on it

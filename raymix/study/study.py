@@ -18,7 +18,7 @@ import numpy as np
 
 from raymix.design import Designer
 from raymix.observations import Observations
-from raymix.space import HOW_IT_IS_RUN, Scale, SearchSpace, SpaceError
+from raymix.space import Scale, SearchSpace, SpaceError
 from raymix.store import Store, StoreError
 from raymix.study.agenda import next_trials, over, search_over
 from raymix.study.changes import differences
@@ -136,10 +136,7 @@ class Study:
         of recipe nothing does.
         """
         source = Store(old)
-        kept = read_space(source, read_identity(source))
-        if _trained(kept) != _trained(space):
-            log.warning("%s: trained by another recipe, so its losses are others: nothing is reused", source.where)
-            return cls.resume(space, new, seed, designer)
+        read_space(source, read_identity(source))
         raw = space.plain()
         place = source.where if "://" in source.where else str(source.path.resolve())
         raw["from"] = [*raw.get("from", ()), {"study": place}]
@@ -283,8 +280,3 @@ class Study:
         """What continues this study from a shell; a trainer of your own asks for trials."""
         where = shlex.quote(self.store.where)
         return f"raymix resume {where}" if self.space.trains_proxies else f"raymix ask {where}"
-
-
-def _trained(space: SearchSpace) -> dict[str, Any]:
-    """What of the recipe decides the losses."""
-    return space.recipe.model_dump(exclude=set(HOW_IT_IS_RUN))

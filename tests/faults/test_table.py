@@ -164,6 +164,7 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
         [
             "test_study.py::test_resume_refuses_another_space_and_names_the_difference",
             "test_study.py::test_a_fork_keeps_what_is_still_valid",
+            "test_text.py::test_a_study_does_not_go_on_with_other_text",
         ],
     ),
     24: (
