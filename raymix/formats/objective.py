@@ -58,7 +58,7 @@ def read_available(path: str | Path) -> dict[str, float]:
     available = _read(existing(path), "tokens", _token_counts)
     for key, tokens in available.items():
         if not (math.isfinite(tokens) and tokens > 0):
-            remedy = "leave out a domain that nobody counted; of one with nothing left cap its share at 0 instead"
+            remedy = "leave out a domain that nobody counted; of one with nothing left cap the share at 0 instead"
             raise ValueError(f"{path}: the tokens of {key!r} are {tokens:g}: they must be a number above 0; {remedy}")
     return available
 

@@ -118,7 +118,7 @@ def test_bad_weights_are_named(tmp_path: Path, name: str, text: str, words: str)
 def test_bad_tokens_and_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("domain,tokens\nweb,0\n")
     with pytest.raises(
-        ValueError, match=r"the tokens of 'web' are 0: they must be .* above 0; leave out a domain .* cap its share"
+        ValueError, match=r"the tokens of 'web' are 0: .* above 0; leave out a domain .* cap the share at 0"
     ):
         read_available(tmp_path / "a.csv")
     with pytest.raises(ValueError, match="there is no such file"):
