@@ -48,8 +48,28 @@ def test_a_gain_is_as_sure_as_the_law_is_of_the_difference(reduce: str, mean: fl
     assert (gain.low, gain.high) == (pytest.approx(mean - Z90 * sd, rel=1e-3), pytest.approx(mean + Z90 * sd, rel=1e-3))
 
 
-def test_a_mixture_gains_nothing_over_itself_for_sure() -> None:
-    gain = Reading.of(objective(), MIX_QK[[0, 0]]).gain(1)
+@pytest.mark.parametrize("sd", [1e-4, 1e-3])
+def test_of_the_worst_case_a_gain_is_no_surer_than_levels_where_another_eval_domain_is_the_worst(sd: float) -> None:
+    """From 3 in the second eval domain to 4 in the first; half of the variance of a level is common to both."""
+
+    class Crossing(Linear):
+        def predict(self, mix_BK: Any, scale: Any) -> Any:
+            return np.column_stack([2 + 2 * mix_BK[:, 1], np.full(len(mix_BK), 3.0)])
+
+        def sd(self, mix_BK: Any, scale: Any) -> Any:
+            return np.full((len(mix_BK), 2), sd)
+
+        def sd_between(self, mix_BK: Any, other_BK: Any, scale: Any) -> Any:
+            return np.zeros((len(mix_BK), 2))
+
+    gain = Reading.of(replace(objective("worst"), law=Crossing()), MIX_QK).gain(1)
+    assert gain.mean == pytest.approx(1)
+    assert (gain.high - gain.mean) / Z90 == pytest.approx(sd * np.sqrt(0.5 * (4**2 + 3**2)), rel=2e-3)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "worst"])
+def test_a_mixture_gains_nothing_over_itself_for_sure(reduce: str) -> None:
+    gain = Reading.of(objective(reduce), MIX_QK[[0, 0]]).gain(1)
     assert (gain.low, gain.mean, gain.high) == (0, 0, 0)
 
 

@@ -2,8 +2,8 @@
 
 Whole runs are drawn with replacement (cluster bootstrap, Cameron, Gelbach and Miller 2008,
 doi 10.1162/rest.90.3.414): the checkpoints of a run share its noise, so rows are not exchangeable, runs are.
-A law's own `sd` costs a tenth and covers as well for intervals; draws are for what is not a
-quantile of one loss: the optimum, a difference between mixtures, a rank.
+A law's own `sd` and `sd_between` cost a tenth and cover better for intervals of losses and of
+differences; draws are for what neither tells: the optimum, a rank.
 """
 
 from collections.abc import Sequence

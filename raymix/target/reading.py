@@ -87,7 +87,7 @@ class Reading:
     def gain(self, q: int) -> Interval:
         """How much worse mixture `q` is than the recommended one, without the noise of runs."""
         mean = float(self._value_Q[q] - self._value_Q[0])
-        half = Z90 * float(self._reduced_sd(self.between_QM)[q])
+        half = Z90 * float(np.hypot(self._reduced_sd(self.between_QM)[q], self._level_sd(q)))
         return Interval(mean, mean - half, mean + half)
 
     def baselines(self, shares: Mapping[str, dict[str, float]]) -> dict[str, Baseline]:
@@ -105,6 +105,19 @@ class Reading:
             return np.asarray(together_Q)
         square_Q = ((self.objective.weights_M * self.loss_QM * sd_QM) ** 2).sum(axis=1)
         return np.asarray(np.sqrt(SHARED * together_Q**2 + (1 - SHARED) * square_Q))
+
+    def _level_sd(self, q: int) -> float:
+        """sd of a gain by levels, which both mixtures share: they say which eval domain is the worst of either.
+
+        Far from the runs levels are much less sure than differences. A mean reads the same eval domains at both.
+        """
+        if self.objective.reduce != "worst":
+            return 0.0
+        pair_2M = self.loss_QM[[0, q]]
+        move_MM = np.diag(self.sd_QM[0] * pair_2M.max(axis=0))  # one level at a time, up and down
+        worst_22M = self._reduced(np.stack([pair_2M[:, None] + move_MM, pair_2M[:, None] - move_MM]))
+        change_2M = worst_22M[:, 1] - worst_22M[:, 0] - (self._value_Q[q] - self._value_Q[0])
+        return float(np.sqrt((1 - SHARED) * np.mean(change_2M**2, axis=0).sum()))
 
     def _reduced(self, loss_QM: Array) -> Array:
         return reduce_losses(loss_QM, self.objective.weights_M, self.objective.reduce)
