@@ -67,6 +67,23 @@ def test_of_the_worst_case_a_gain_is_no_surer_than_levels_where_another_eval_dom
     assert (gain.high - gain.mean) / Z90 == pytest.approx(sd * np.sqrt(0.5 * (4**2 + 3**2)), rel=2e-3)
 
 
+def test_of_the_worst_case_levels_that_are_equal_at_the_optimum_count_one_way() -> None:
+    """3 and 3 of one mixture, 3.2 and 2.9 of the other: either level, off by more than .3, makes .2 gained .1 lost."""
+
+    class Tied(Linear):
+        def predict(self, mix_BK: Any, scale: Any) -> Any:
+            return 3 + mix_BK[:, 1:] * [0.2, -0.1]
+
+        def sd(self, mix_BK: Any, scale: Any) -> Any:
+            return np.full((len(mix_BK), 2), 0.2)
+
+        def sd_between(self, mix_BK: Any, other_BK: Any, scale: Any) -> Any:
+            return np.zeros((len(mix_BK), 2))
+
+    gain = Reading.of(replace(objective("worst"), law=Tied()), MIX_QK).gain(1)
+    assert (gain.high - gain.mean) / Z90 == pytest.approx(0.3, rel=1e-3)
+
+
 @pytest.mark.parametrize("reduce", ["mean", "worst"])
 def test_a_mixture_gains_nothing_over_itself_for_sure(reduce: str) -> None:
     gain = Reading.of(objective(reduce), MIX_QK[[0, 0]]).gain(1)

@@ -14,7 +14,7 @@ from raymix.simplex import Array, Polytope
 from raymix.target.objective import ObjectiveAtScale
 from raymix.target.optimum import minimise
 
-N_LAWS = 16  # of the draws: the mean of a bounded gain needs fewer than its quantiles
+N_LAWS = 16  # the mean of a gain that is never below 0 needs fewer laws than a quantile would
 
 
 def expected_improvement(

@@ -109,7 +109,8 @@ class Reading:
     def _level_sd(self, q: int) -> float:
         """sd of a gain by levels, which both mixtures share: they say which eval domain is the worst of either.
 
-        Far from the runs levels are much less sure than differences. A mean reads the same eval domains at both.
+        Far from the runs levels are much less sure than differences. An optimum lies where some are equal: there they
+        can only lessen its gain, so that of up and down the larger change counts. A mean reads the same at both.
         """
         if self.objective.reduce != "worst":
             return 0.0
@@ -117,7 +118,7 @@ class Reading:
         move_MM = np.diag(self.sd_QM[0] * pair_2M.max(axis=0))  # one level at a time, up and down
         worst_22M = self._reduced(np.stack([pair_2M[:, None] + move_MM, pair_2M[:, None] - move_MM]))
         change_2M = worst_22M[:, 1] - worst_22M[:, 0] - (self._value_Q[q] - self._value_Q[0])
-        return float(np.sqrt((1 - SHARED) * np.mean(change_2M**2, axis=0).sum()))
+        return float(np.sqrt((1 - SHARED) * np.max(change_2M**2, axis=0).sum()))
 
     def _reduced(self, loss_QM: Array) -> Array:
         return reduce_losses(loss_QM, self.objective.weights_M, self.objective.reduce)
