@@ -123,7 +123,7 @@ def fit(
         with screen.working("fitting laws") as progress:
             choice = choose_law(runs, own_M, target, candidates, weights_M, progress=progress)
             reach = Reach.of(rows_of(runs, own_M), choice.name)
-        for words in diverged_notes(runs, choice.law, own_M):
+        for words in diverged_notes(runs, own_M):
             log.warning("%s: %s", table, words)
         trained, why = Trained.on(runs), _choice_json(choice)
         found = LawFile(

@@ -19,7 +19,7 @@ Letters: B rows, K training domains, M eval domains.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,6 +39,7 @@ from raymix.laws.rows import (
 from raymix.laws.select import mixture_folds
 from raymix.observations import Observations
 from raymix.space import Scale
+from raymix.tables.diverged import diverged
 from raymix.tables.scores import HeldOutBy, HeldOutLosses, LawScore, standard_error
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ def choose_law(
     if n_mixtures < MIN_MIXTURES:
         why = f"too few mixtures ({n_mixtures}) to hold any out: the first candidate is used unjudged"
         return Choice(every.fit(make_law(names[0])), names[0], [], why)
-    rounds = _hold_out(_thinned(every, seed), names, weights, target, seed, progress)
+    rounds = _hold_out(_without_diverged(_thinned(every, seed)), names, weights, target, seed, progress)
     name, scores, why = _choose(names, rounds)
     progress(f"fitting {name}", 0.0)
     chosen = every.fit(make_law(name))
@@ -248,6 +249,15 @@ def _thinned(table: Table, seed: int) -> Table:
         if np.isfinite(table.loss_BM[some_B]).any(axis=0).all():  # no eval domain is lost
             used_B = some_B
     return table.take(np.flatnonzero(used_B))
+
+
+def _without_diverged(table: Table) -> Table:
+    """The table without losses that no law can be judged by; as it is where that is all there is of an eval domain."""
+    loss_BM = np.where(diverged(table)[0], np.nan, table.loss_BM)
+    known_BM = np.isfinite(loss_BM)
+    if not known_BM.any(axis=0).all():
+        return table
+    return replace(table, loss_BM=loss_BM).take(np.flatnonzero(known_BM.any(axis=1)))
 
 
 def _suited(table: Table, target: Scale | None) -> tuple[str, ...]:

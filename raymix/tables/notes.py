@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from raymix.laws import Law
-from raymix.laws.repetition import at_rows
-from raymix.laws.robust import ABSURD, DIVERGED, MEDIAN_OF_NORMAL
-from raymix.laws.rows import SAME_SCALE, WARMUP, distinct
+from raymix.laws.rows import SAME_SCALE, distinct
 from raymix.observations import Observations
 from raymix.sheet import listed
 from raymix.simplex import Array
 from raymix.space import Scale
 from raymix.tables.choose import rows_of
+from raymix.tables.diverged import diverged
 from raymix.tables.law_file import LawFile
 from raymix.target.reading import far_notes, guessed_scale, wider_words
 
@@ -100,21 +98,17 @@ def ragged_notes(runs: Observations) -> list[str]:
     return [f"measured in part of the runs alone: {listed(few, SOME)}; a law of these knows no others"]
 
 
-def diverged_notes(runs: Observations, law: Law, own_M: ArrayLike) -> list[str]:
-    """Of losses so far above the law fitted to them that their runs must have diverged, or a number is wrong."""
-    said_BM = at_rows(law, rows_of(runs, own_M)).predict(runs.mix_BK, runs.scale_B2)
-    above_BM = np.log(runs.loss_BM / said_BM)
-    usual_M = np.nanmedian(np.abs(above_BM), axis=0) / MEDIAN_OF_NORMAL
-    n_tokens_B, longest_R = runs.scale_B2[:, 1], np.zeros(len(runs))
-    np.maximum.at(longest_R, runs.model_B, n_tokens_B)
-    above_BM[n_tokens_B < WARMUP * longest_R[runs.model_B]] = np.nan  # where no law is fitted
-    found = {runs.trial_ids[b]: (b, m) for b, m in np.argwhere(above_BM > np.maximum(DIVERGED, ABSURD * usual_M))}
+def diverged_notes(runs: Observations, own_M: ArrayLike) -> list[str]:
+    """Of losses so far above a law fitted to them that their runs must have diverged, or a number is wrong."""
+    table = rows_of(runs, own_M)
+    far_BM, said_BM = diverged(table)
+    found = {runs.trial_ids[b]: (b, m) for b, m in np.argwhere(far_BM)}
     if not found:
         return []
-    named = [f"{trial!r} (loss/{runs.eval_domains[m]} {runs.loss_BM[b, m]:.3g} at {n_tokens_B[b]:.3g} tokens, "
-             f"the law says {said_BM[b, m]:.3g})" for trial, (b, m) in found.items()]  # fmt: skip
+    named = [f"{trial!r} (loss/{runs.eval_domains[m]} {table.loss_BM[b, m]:.3g} at {table.scale_B2[b, 1]:.3g} tokens, "
+             f"a law of all says {said_BM[b, m]:.3g})" for trial, (b, m) in found.items()]  # fmt: skip
     return [f"losses far above the law, of {listed(named, SOME)}: if a run diverged give these rows the status failed, "
-            "for they count in the errors of laws and widen intervals"]  # fmt: skip
+            "for they widen intervals; laws are not judged by them"]  # fmt: skip
 
 
 def share_notes(found: LawFile, mix_BK: Array) -> list[str]:

@@ -12,8 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
-from raymix.laws.robust import ABSURD, DIVERGED, MEDIAN_OF_NORMAL
-from raymix.laws.rows import SAME_SCALE, mixture_numbers, rows_of
+from raymix.laws.rows import SAME_SCALE, mixture_numbers
 from raymix.laws.select import rank_correlation, rank_within
 from raymix.observations import scale_groups
 from raymix.target.held_out import ENOUGH
@@ -38,7 +37,7 @@ class LawScore:
     contrast_r2: float
     """Part explained of the differences between mixtures at one scale, in the weighted mean loss."""
     noise: float
-    """sd of the weighted mean loss between runs of a size that the law did not explain; one that diverged is none."""
+    """sd of the weighted mean loss between runs of a size that the law did not explain."""
     folds: int
     """How many were done; a law that falls far behind is dropped."""
 
@@ -158,13 +157,7 @@ def _centred(value_B: Array, group_B: Ints) -> Array:
 
 
 def _sd_within(value_B: Array, group_B: Ints) -> float:
-    """Of log losses or their errors, without those of runs that diverged."""
     known_B = np.isfinite(value_B)
     value_B, group_B = value_B[known_B], np.unique(group_B[known_B], return_inverse=True)[1].ravel()
-    if not len(value_B):
-        return float("nan")
-    left_B = np.abs(value_B - np.array([np.median(value_B[rows]) for rows in rows_of(group_B)])[group_B])
-    sane_B = left_B <= max(DIVERGED, ABSURD * float(np.median(left_B)) / MEDIAN_OF_NORMAL)
-    value_B, group_B = value_B[sane_B], np.unique(group_B[sane_B], return_inverse=True)[1].ravel()
     freedom = len(value_B) - len(np.unique(group_B))
     return float(np.sqrt((_centred(value_B, group_B) ** 2).sum() / freedom)) if freedom > 0 else float("nan")
