@@ -31,7 +31,7 @@ SD_BEYOND = 1.5  # widening outside the scales seen
 Q_RANGE = (0.7, 3.0)  # of q: below, sig would be finer than its own least value; above, a handful of mixtures decides
 MIN_FREEDOM = 3.0  # sig has a range of its own (fit.SIG_RANGE), which is worth a few residuals
 Z90 = float(stats.norm.ppf(0.95))
-ALIKE = 0.2  # ell: of .1 to .5 and half or all of sig^2 what held .9 of gains, published and simulated (LOG.md)
+ALIKE = 0.2  # ell: of .2 to .5, with none to all of sig^2, what held .9 of gains, published and simulated (LOG.md)
 
 
 def misfit_sig(problem: Problem, solution: Solution) -> Array:

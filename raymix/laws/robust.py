@@ -6,7 +6,6 @@ from scipy import linalg, stats
 from raymix.laws.base import Array
 
 ABSURD = 6.0  # sds; beyond it a residual is not noise
-DIVERGED = 0.3  # log loss: beyond it, and beyond ABSURD, no mixture is so far from its law but a run that diverged
 MEDIAN_OF_NORMAL = float(stats.norm.ppf(0.75))  # of the absolute value, in sds
 
 

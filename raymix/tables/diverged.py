@@ -8,8 +8,10 @@ import numpy as np
 from raymix.laws import TiedUnion
 from raymix.laws.base import Array, Flags, Table
 from raymix.laws.repetition import at_rows
-from raymix.laws.robust import ABSURD, DIVERGED, MEDIAN_OF_NORMAL
+from raymix.laws.robust import ABSURD, MEDIAN_OF_NORMAL
 from raymix.laws.rows import WARMUP
+
+DIVERGED = 0.3  # log loss: beyond it, and beyond ABSURD, no mixture is so far from its law but a run that diverged
 
 
 def diverged(table: Table) -> tuple[Flags, Array]:

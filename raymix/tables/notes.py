@@ -26,8 +26,8 @@ FAR_SHARE = 0.1  # of a mixture, beyond the largest share of a domain in any run
 def notes_at(found: LawFile, scale: Scale) -> list[str]:
     """What a reader at this scale must know beyond the law's own notes."""
     read = found.at(scale)
-    own = [] if read is found else [*(note for note in read.notes if note not in found.notes), read.choice["why"]]
-    trained, notes = found.trained, own
+    trained = found.trained
+    notes = [] if read is found else [*(note for note in read.notes if note not in found.notes), read.choice["why"]]
     if trained is None:
         return []
     seen = {"n_params": (trained.n_params[0], trained.n_params[-1]), "n_tokens": trained.n_tokens}

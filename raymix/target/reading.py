@@ -154,9 +154,8 @@ def verdict(
 
     And only if the law is one to believe: `order` is its rank correlation on mixtures held out, where that is known,
     `mixtures` how many there are to judge it by, `guessed` says what of this reading no run speaks of, and `unjudged`
-    why that order is not known for this objective. The interval of a gain takes the law's form for granted, and is
-    narrow also where that form is wrong: with five runs, of ten gains that it put above 0 seven were none (simulated
-    truths of other forms).
+    why that order is not known for this objective. The interval of a gain takes the law's form for granted but for what
+    the residuals show: too few mixtures cannot show it (benchmarks/LOG.md, "What verdicts and intervals hold").
     """
     interval = f"(90% interval {gain.low:.4f} to {gain.high:.4f})"
     seen = f"predicted gain over the {name} {with_unit(f'{gain.mean:.4f}', unit)} {interval}"
