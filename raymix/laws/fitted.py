@@ -128,7 +128,8 @@ class FittedLaw(FromTable):
         for (rows, jac_MPB), (_, other_MPB) in pairs:
             learned = (self.covariance_MPP_, self.sig_M_, alike_B[rows])
             sd_BM[rows] = intervals.log_sd_between(jac_MPB, other_MPB, *learned).T
-        return sd_BM * intervals.beyond(scale, self.seen_22_, self.widen_)[:, None]
+        factor_B = intervals.beyond(scale, self.seen_22_, self.widen_, intervals.BETWEEN_BEYOND)
+        return sd_BM * factor_B[:, None]
 
     def log_evidence(self, table: Table) -> Array:
         """log p(losses | law) (M,) by Laplace's method, but for a constant; the fit's own table, in canonical order.

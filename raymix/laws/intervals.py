@@ -28,6 +28,7 @@ from raymix.laws.robust import tamed
 from raymix.laws.rows import NOMINAL, rows_of
 
 SD_BEYOND = 1.5  # widening outside the scales seen
+BETWEEN_BEYOND = 1.25  # the same of a difference: on published runs it holds .87 to .98, on simulated ones .91 (LOG.md)
 Q_RANGE = (0.7, 3.0)  # of q: below, sig would be finer than its own least value; above, a handful of mixtures decides
 MIN_FREEDOM = 3.0  # sig has a range of its own (fit.SIG_RANGE), which is worth a few residuals
 Z90 = float(stats.norm.ppf(0.95))
@@ -72,10 +73,10 @@ def of_blend(weight_F: Array, sd_FBM: Array, apart_FBM: Array) -> Array:
     return np.asarray(np.sqrt(np.tensordot(weight_F, sd_FBM**2 + apart_FBM**2, axes=1)))
 
 
-def beyond(scale_B2: Array, seen_22: Array, widen: float) -> Array:
-    """The factor of each row (B,): `widen` at scales seen, SD_BEYOND or more outside them, without a jump."""
+def beyond(scale_B2: Array, seen_22: Array, widen: float, least: float = SD_BEYOND) -> Array:
+    """The factor of each row (B,): `widen` at scales seen, `least` or more outside them, without a jump."""
     far_B = np.maximum(scale_B2 / seen_22[1], seen_22[0] / scale_B2).max(axis=1)
-    return np.asarray(np.interp(far_B, (1.0, np.exp(NOMINAL)), (widen, max(SD_BEYOND, widen))), dtype=np.float64)
+    return np.asarray(np.interp(far_B, (1.0, np.exp(NOMINAL)), (widen, max(least, widen))), dtype=np.float64)
 
 
 def outside(scale_B2: Array, seen_22: Array) -> Flags:

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from raymix.laws.base import Array, FromTable, Ints, Table, as_queries, plain, restore, saved
 from raymix.laws.curves import Curves, Habit, fit_curves
 from raymix.laws.exponential import M4
-from raymix.laws.intervals import beyond
+from raymix.laws.intervals import BETWEEN_BEYOND, beyond
 from raymix.laws.rows import ROWS_PER_RUN, WARMUP, canonical_order, distinct, rows_of, scales_seen, usable_rows
 from raymix.laws.union_forms import DATA, ONE_D, ONE_SIZE, SIZE
 
@@ -103,7 +103,7 @@ class Nested(FromTable):
         sd_BM = np.empty((len(mix), self._n_eval))
         for rows, at, law, _ in self._at(scale):
             sd_BM[rows] = law.sd_between(mix[rows], other[rows], at)
-        return sd_BM * beyond(scale, self.seen_22_, SD_SEEN)[:, None]
+        return sd_BM * beyond(scale, self.seen_22_, SD_SEEN, BETWEEN_BEYOND)[:, None]
 
     def to_json(self) -> dict[str, Any]:
         """Settings and learned values as plain JSON values; a step law without points is null."""
