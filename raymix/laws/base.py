@@ -232,6 +232,13 @@ def _guess_runs(mix_BK: Array, scale_B2: Array, loss_BM: Array) -> Ints:
     return run_B.astype(np.int64)
 
 
+def fresh(law: AnyLaw) -> AnyLaw:
+    """An unfitted law with the same settings."""
+    settings: Any = law  # every law is a dataclass of its settings
+    copied: AnyLaw = replace(settings)
+    return copied
+
+
 def changed(law: Any, **learned: Any) -> Any:
     """A copy of a law with other learned values; what is not named is shared."""
     drawn = copy(law)

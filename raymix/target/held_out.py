@@ -50,7 +50,7 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
     ended to tell.
     """
     usable, failed = table.usable(), table.select(table.status_B == "failed").trial_ids
-    found = cross_validate(
+    pred_BM = cross_validate(
         lambda: make_law(law.name),
         *(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M),
         unique_BK=usable.unique_BK,
@@ -60,7 +60,7 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
     key = {key: i for i, key in enumerate(zip(usable.trial_ids, usable.scale_B2[:, 1], strict=True))}
     rows = np.asarray([key[k] for k in zip(last.trial_ids, last.scale_B2[:, 1], strict=True)])
     observed_B = reduce_losses(last.loss_BM, weights_M, reduce)
-    predicted_B = reduce_losses(found.pred_BM[rows], weights_M, reduce)
+    predicted_B = reduce_losses(pred_BM[rows], weights_M, reduce)
     ok = np.isfinite(observed_B) & np.isfinite(predicted_B)
     # Errors of one run move together: sds add up.
     relative_B = stocked(law, last.unique_BK).sd(last.mix_BK, last.scale_B2) @ weights_M
