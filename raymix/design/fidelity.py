@@ -16,8 +16,9 @@ import numpy as np
 from raymix.design.base import Array, Observations, Pending, Scale, SearchSpace
 from raymix.design.information import Question
 from raymix.design.promotion import Promotion, promotions
-from raymix.design.rows import Rows
+from raymix.design.rows import usable_rows
 from raymix.design.schedule import nearest_rung, rungs
+from raymix.laws.rows import last_rows
 
 NOWHERE = Scale(0.0, 0.0)
 AFFORDABLE = 0.5  # part of what was spent so far that the first trial at a rung may cost
@@ -37,7 +38,9 @@ def assign(
     Returns the mixtures (B, K) too: one that tells less than another's promotion is replaced by that.
     """
     ladder = rungs(space)
-    seen = Counter([*nearest_rung(space, Rows.of(table).last().scale_B2), *(proposal.scale for proposal in pending)])
+    usable = usable_rows(space, table)
+    trained_B2 = usable.scale_B2[last_rows(usable)]
+    seen = Counter([*nearest_rung(space, trained_B2), *(proposal.scale for proposal in pending)])
     spent = sum(n * flops(space, scale) for scale, n in sorted(seen.items()))
     anew = [Promotion("", mix_K, NOWHERE, scale) for mix_K in mix_BK for scale in ladder]
     options = [*anew, *promotions(space, table, pending)]

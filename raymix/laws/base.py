@@ -85,8 +85,8 @@ class Table:
     unique_BK: Array | None = None
     """Unique tokens that a row's run could draw from; NaN where not known, None where nothing is."""
 
-    def take(self, rows_B: Ints) -> "Table":
-        """The rows named, in that order."""
+    def take(self, rows_B: Ints | Flags) -> "Table":
+        """The rows named, in that order, or those flagged."""
         unique_BK = None if self.unique_BK is None else self.unique_BK[rows_B]
         parts = (self.mix_BK[rows_B], self.scale_B2[rows_B], self.loss_BM[rows_B], self.run_B[rows_B])
         return Table(*parts, self.own_M, unique_BK)

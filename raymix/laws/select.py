@@ -40,7 +40,7 @@ def cross_validate(
 
 def predict_unseen(law: Law, table: Table, seen_B: Flags, asked_B: Flags) -> Array:
     """Losses (b, M) of the rows asked for, by `law` fitted to those seen; NaN of an eval domain without loss there."""
-    (part, known), asked = table.take(np.flatnonzero(seen_B)).measured(), table.take(np.flatnonzero(asked_B))
+    (part, known), asked = table.take(seen_B).measured(), table.take(asked_B)
     pred_bM = np.full_like(asked.loss_BM, np.nan)
     if len(known):
         pred_bM[:, known] = at_rows(part.fit(law), asked).predict(asked.mix_BK, asked.scale_B2)
