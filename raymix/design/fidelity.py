@@ -4,9 +4,7 @@ Value of a trial: the fall in variance of the objective, at the target, between 
 Price: 6 N D for training (arXiv 2001.08361, section 2.1), 2 N per token evaluated. A law that has seen one size cannot
 say what it would learn from another, so a larger rung is tried as soon as it costs no more than half of what was spent.
 In place of a new mixture one of the best so far may go on to more tokens (`promotion`), at the price of what is added.
-With one rung there is nothing to choose and nothing is computed.
-
-`schedule` is the fixed alternative.
+With one rung there is nothing to choose and nothing is computed. Other designers go by `schedule`.
 """
 
 from collections import Counter
