@@ -12,9 +12,9 @@ from collections import Counter
 import numpy as np
 
 from raymix.design.base import Array, Observations, Pending, Scale, SearchSpace
+from raymix.design.evidence import usable_rows
 from raymix.design.information import Question
 from raymix.design.promotion import Promotion, promotions
-from raymix.design.rows import usable_rows
 from raymix.design.schedule import nearest_rung, rungs
 from raymix.laws.rows import last_rows
 

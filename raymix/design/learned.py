@@ -21,9 +21,8 @@ from raymix import simplex
 from raymix.design import space_filling
 from raymix.design.base import Observations, SearchSpace
 from raymix.design.belief import Belief, Sites
-from raymix.design.evidence import prior_inside
+from raymix.design.evidence import prior_inside, usable_rows, whole
 from raymix.design.information import Question
-from raymix.design.rows import usable_rows, whole
 from raymix.design.schedule import rungs
 from raymix.laws import HedgedUnion, Law, ResidualGP
 from raymix.laws.base import Table
