@@ -10,28 +10,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from raymix.laws.base import Array, Flags, Ints, Law, Table, as_table
+from raymix.laws.base import Array, Flags, Ints, Law, Table
 from raymix.laws.repetition import at_rows
 from raymix.laws.rows import mixture_numbers
 
 FOLDS = 5
 
 
-def cross_validate(
-    make: Callable[[], Law],
-    mix_BK: ArrayLike,
-    scale_B2: ArrayLike,
-    loss_BM: ArrayLike,
-    run_B: ArrayLike | None = None,
-    own_M: ArrayLike | None = None,
-    unique_BK: ArrayLike | None = None,
-) -> Array:
-    """Losses (B, M) predicted by laws that never saw the row's mixture; see `Law.fit`, and `predict_unseen` for NaN.
+def cross_validate(make: Callable[[], Law], table: Table) -> Array:
+    """Losses (B, M) predicted by laws that never saw the row's mixture; NaN as in `predict_unseen`.
 
     Raises:
-        ValueError: what `Law.fit` refuses, or there is one mixture alone.
+        ValueError: there is one mixture alone, or what `Law.fit` refuses.
     """
-    table = as_table(mix_BK, scale_B2, loss_BM, run_B, own_M, unique_BK)
     fold_B, pred_BM = mixture_folds(table.mix_BK, FOLDS, 0), np.empty_like(table.loss_BM)
     for fold in range(fold_B.max() + 1):
         pred_BM[fold_B == fold] = predict_unseen(make(), table, fold_B != fold, fold_B == fold)

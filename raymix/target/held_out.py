@@ -15,6 +15,7 @@ from raymix.observations import Observations, scale_groups
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.target.objective import reduce_losses
+from raymix.target.refits import rows_of
 
 Z90 = 1.645  # half width of a 90% normal interval in standard deviations
 RANKED = 4  # trials of one scale that have a rank correlation to average
@@ -50,11 +51,7 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
     ended to tell.
     """
     usable, failed = table.usable(), table.select(table.status_B == "failed").trial_ids
-    pred_BM = cross_validate(
-        lambda: make_law(law.name),
-        *(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M),
-        unique_BK=usable.unique_BK,
-    )
+    pred_BM = cross_validate(lambda: make_law(law.name), rows_of(space, usable))
     weights_M, reduce = space.weights_M, space.objective.reduce
     last = usable.select(~np.isin(usable.trial_ids, failed)).last()
     key = {key: i for i, key in enumerate(zip(usable.trial_ids, usable.scale_B2[:, 1], strict=True))}

@@ -1,15 +1,20 @@
 """Cross-validation never leaks a mixture; bootstrap resamples runs."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
 
 from raymix.laws import TiedUnion, bootstrap, cross_validate, rank_correlation
-from raymix.laws.base import as_table
+from raymix.laws.base import Table, as_table
 from raymix.laws.bootstrap import resample_runs
 from raymix.laws.select import mixture_folds
-from raymix.testing import synthetic_runs
+from raymix.testing import SyntheticRuns, synthetic_runs
+
+
+def table_of(runs: SyntheticRuns) -> Table:
+    return as_table(runs.mix_BK, runs.scale_B2, runs.loss_BM, runs.run_B, runs.own_M)
 
 
 def test_rows_of_a_mixture_share_a_fold() -> None:
@@ -42,7 +47,7 @@ def test_folds_do_not_depend_on_the_order_of_domains() -> None:
 def test_held_out_predictions_are_good_and_complete() -> None:
     """Mixtures held out from a world of the law's own family: 1.5% on average with 12 mixtures of 4 domains."""
     runs = synthetic_runs()
-    pred_BM = cross_validate(TiedUnion, runs.mix_BK, runs.scale_B2, runs.loss_BM, runs.run_B, runs.own_M)
+    pred_BM = cross_validate(TiedUnion, table_of(runs))
     assert (np.abs(np.log(pred_BM / runs.loss_BM)).mean(axis=0) < 0.015).all()
     assert rank_correlation(pred_BM, runs.loss_BM, [1, 1, 1]) > 0.95
 
@@ -52,7 +57,7 @@ def test_eval_domain_missing_from_a_fold_stays_nan_there() -> None:
     fold_B = mixture_folds(runs.mix_BK, 5, 0)
     loss_BM = runs.loss_BM.copy()
     loss_BM[fold_B != 2, 1] = np.nan
-    pred_BM = cross_validate(TiedUnion, runs.mix_BK, runs.scale_B2, loss_BM, runs.run_B, runs.own_M)
+    pred_BM = cross_validate(TiedUnion, table_of(replace(runs, loss_BM=loss_BM)))
     assert np.isnan(pred_BM[fold_B == 2, 1]).all()
     assert np.isfinite(pred_BM[:, [0, 2]]).all()
 
@@ -66,8 +71,7 @@ def test_rank_correlation_by_hand() -> None:
 
 def test_resampled_runs_stay_whole() -> None:
     runs = synthetic_runs()
-    table = as_table(runs.mix_BK, runs.scale_B2, runs.loss_BM, runs.run_B, runs.own_M)
-    drawn = resample_runs(table, np.random.default_rng(0))
+    drawn = resample_runs(table_of(runs), np.random.default_rng(0))
     assert len(np.unique(drawn.run_B)) == len(np.unique(runs.run_B))
     for run in np.unique(drawn.run_B):
         rows = drawn.run_B == run
@@ -78,9 +82,8 @@ def test_resampled_runs_stay_whole() -> None:
 def test_bootstrap_spreads_and_repeats() -> None:
     """Same rng, same laws; the settings go with the law; the spread is near the law's own parameter sd."""
     runs = synthetic_runs(noise=0.01)
-    table = as_table(runs.mix_BK, runs.scale_B2, runs.loss_BM, runs.run_B, runs.own_M)
     law = TiedUnion(pool=False, rows_per_run=2)
-    one, two = (list(islice(bootstrap(law, table, np.random.default_rng(3)), 8)) for _ in range(2))
+    one, two = (list(islice(bootstrap(law, table_of(runs), np.random.default_rng(3)), 8)) for _ in range(2))
     assert all(drawn.pool is False and drawn.rows_per_run == 2 for drawn in one)
     one_SBM, two_SBM = (np.stack([law.predict(runs.mix_BK, runs.scale_B2) for law in laws]) for laws in (one, two))
     np.testing.assert_array_equal(one_SBM, two_SBM)
