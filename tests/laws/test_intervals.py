@@ -7,8 +7,8 @@ import pytest
 
 from raymix.laws import EffectiveData, TiedUnion
 from raymix.laws.base import Array, Ints
-from raymix.laws.fit import Prior, Problem, Solution, solve, with_curvature
-from raymix.laws.intervals import Z90, beyond, clustered, left_out, log_sd
+from raymix.laws.fit import Prior, Problem, Solution, residuals, solve, with_curvature
+from raymix.laws.intervals import Z90, alike, beyond, clustered, left_out, log_sd, misfit_sig
 from raymix.testing import synthetic_runs
 
 
@@ -40,6 +40,21 @@ def test_left_out_equals_a_fit_without_those_rows() -> None:
         log_1B, _ = problem.evaluate(part.params_MP, np.array([0]), False)
         want_1B = (log_1B - problem.target_MB) / log_sd(jac_1PB, clustered(part, less_M), sig_M)
         np.testing.assert_allclose(z_1B[:, out_B], want_1B[:, out_B], rtol=1e-4)
+
+
+def test_the_noise_is_that_of_rows_used_less_half_the_parameters() -> None:
+    problem, prior, _ = linear()
+    used_1B = (np.arange(12) >= 4).astype(float)[None]
+    part = replace(problem, used_MB=used_1B, target_MB=np.where(used_1B > 0, problem.target_MB, 99.0))
+    solution = replace(solved(part, prior), sig_M=np.array([0.01]))  # below what the residuals say
+    square = float((residuals(part, solution)[0, 4:] ** 2).sum())
+    assert misfit_sig(part, solution)[0] == pytest.approx(np.sqrt(square / (8 - 3 / 2)))
+
+
+def test_what_two_mixtures_share_by_hand() -> None:
+    """At a Hellinger distance of .2, which is ell, exp(-1/2)."""
+    one_BK, other_BK = np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([[0.98**2, 1 - 0.98**2], [0.5, 0.5]])
+    np.testing.assert_allclose(alike(one_BK, other_BK), [np.exp(-0.5), 1.0])
 
 
 def test_factor_is_larger_outside_the_scales_seen() -> None:
