@@ -42,6 +42,19 @@ def test_left_out_equals_a_fit_without_those_rows() -> None:
         np.testing.assert_allclose(z_1B[:, out_B], want_1B[:, out_B], rtol=1e-4)
 
 
+def test_rows_of_a_run_count_as_one() -> None:
+    """Every row three times, as three checkpoints that say the same: no surer of the parameters."""
+    problem, prior, _ = linear()
+
+    def evaluate(params_AP: Array, active_A: Ints, want: bool) -> tuple[Array, Array | None]:
+        log_AB, jac_APB = problem.evaluate(params_AP, active_A, want)
+        return np.tile(log_AB, 3), None if jac_APB is None else np.tile(jac_APB, 3)
+
+    thrice = Problem(evaluate, np.tile(problem.target_MB, 3), np.tile(problem.used_MB, 3))
+    once_1PP = clustered(solved(problem, prior), np.array([1.0]))
+    np.testing.assert_allclose(clustered(solved(thrice, prior), np.array([3.0])), once_1PP)
+
+
 def test_the_noise_is_that_of_rows_used_less_half_the_parameters() -> None:
     problem, prior, _ = linear()
     used_1B = (np.arange(12) >= 4).astype(float)[None]
