@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from raymix.laws import EffectiveData, TiedUnion
-from raymix.laws.base import Array, Ints
+from raymix.laws.base import Array, Ints, changed
 from raymix.laws.fit import Prior, Problem, Solution, residuals, solve, with_curvature
-from raymix.laws.intervals import Z90, alike, beyond, clustered, left_out, log_sd, misfit_sig
+from raymix.laws.intervals import Z90, alike, beyond, clustered, left_out, log_sd, log_sd_between, misfit_sig
 from raymix.testing import synthetic_runs
 
 
@@ -68,6 +68,23 @@ def test_what_two_mixtures_share_by_hand() -> None:
     """At a Hellinger distance of .2, which is ell, exp(-1/2)."""
     one_BK, other_BK = np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([[0.98**2, 1 - 0.98**2], [0.5, 0.5]])
     np.testing.assert_allclose(alike(one_BK, other_BK), [np.exp(-0.5), 1.0])
+
+
+def test_the_sd_of_a_difference_by_hand() -> None:
+    """Parameters .3 times a change of slope of 1, and a quarter of sig^2; then all of it, where slopes are alike."""
+    jac_112, other_112 = np.array([[[2.0, 1.0]]]), np.array([[[1.0, 1.0]]])
+    sd_12 = log_sd_between(jac_112, other_112, np.array([[[0.09]]]), np.array([0.2]), np.array([0.75, 0.0]))
+    np.testing.assert_allclose(sd_12, [[np.sqrt(0.09 + 0.01), 0.2]])
+
+
+def test_the_factor_of_a_fit_widens_losses_and_differences() -> None:
+    runs = synthetic_runs(n_mixtures=4)
+    law = runs.fit(TiedUnion())
+    wide = changed(law, widen_=2 * law.widen_)
+    at = runs.mix_BK, runs.scale_B2
+    np.testing.assert_allclose(wide.sd(*at), 2 * law.sd(*at))
+    between = runs.mix_BK[::-1], *at
+    np.testing.assert_allclose(wide.sd_between(*between), 2 * law.sd_between(*between))
 
 
 def test_factor_is_larger_outside_the_scales_seen() -> None:
