@@ -9,10 +9,11 @@ import pytest
 
 from raymix.laws import make_law
 from raymix.laws.base import as_table
+from raymix.laws.rows import last_rows
 from raymix.observations import Observations
 from raymix.space import Scale
 from raymix.tables.choose import MAX_MIXTURES, _choose, choose_law, own_domains
-from raymix.tables.scores import HeldOutLosses, last_rows, same_scale, standard_error
+from raymix.tables.scores import HeldOutLosses, same_scale, standard_error
 from raymix.testing import SyntheticRuns, synthetic_runs
 
 DATA = Path(os.environ.get("RAYMIX_DATA") or Path(__file__).parents[2] / "shared" / "data")

@@ -17,8 +17,9 @@ from raymix.design.random_dirichlet import into
 from raymix.design.schedule import numbered, rungs
 from raymix.design.space_filling import n_trials
 from raymix.laws import make_law
+from raymix.laws.ddo import perturbations
 
-FACTORS = (1 / 3, 3.0)
+FACTORS = (1 / 3, 3.0)  # as its text has them
 LEAST_BASE = 1e-3  # a domain outside the prior has no quantity to multiply
 
 
@@ -31,10 +32,7 @@ class Perturbations:
     def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         polytope = self.space.polytope()
         base_K = simplex.normalise(np.maximum(simplex.project(polytope, self.space.prior_K()), LEAST_BASE))
-        quantity_BK = np.tile(base_K, (2 * len(base_K) + 1, 1))
-        for k in range(len(base_K)):
-            quantity_BK[1 + 2 * k : 3 + 2 * k, k] *= FACTORS
-        runs_BK = into(polytope, simplex.normalise(quantity_BK))
+        runs_BK = into(polytope, perturbations(base_K, *FACTORS)[0])
         start = n_trials(table, pending)
         mixtures = [runs_BK[(start + i) % len(runs_BK)] for i in range(n)]
         return numbered(self.space, mixtures, [rungs(self.space)[0]] * n, table, pending)

@@ -4,9 +4,7 @@ Value of a trial: the fall in variance of the objective, at the target, between 
 Price: 6 N D for training (arXiv 2001.08361, section 2.1), 2 N per token evaluated. A law that has seen one size cannot
 say what it would learn from another, so a larger rung is tried as soon as it costs no more than half of what was spent.
 In place of a new mixture one of the best so far may go on to more tokens (`promotion`), at the price of what is added.
-With one rung there is nothing to choose and nothing is computed.
-
-`schedule` is the fixed alternative.
+With one rung there is nothing to choose and nothing is computed. Other designers go by `schedule`.
 """
 
 from collections import Counter
@@ -14,10 +12,11 @@ from collections import Counter
 import numpy as np
 
 from raymix.design.base import Array, Observations, Pending, Scale, SearchSpace
+from raymix.design.evidence import usable_rows
 from raymix.design.information import Question
 from raymix.design.promotion import Promotion, promotions
-from raymix.design.rows import Rows
 from raymix.design.schedule import nearest_rung, rungs
+from raymix.laws.rows import last_rows
 
 NOWHERE = Scale(0.0, 0.0)
 AFFORDABLE = 0.5  # part of what was spent so far that the first trial at a rung may cost
@@ -37,7 +36,9 @@ def assign(
     Returns the mixtures (B, K) too: one that tells less than another's promotion is replaced by that.
     """
     ladder = rungs(space)
-    seen = Counter([*nearest_rung(space, Rows.of(table).last().scale_B2), *(proposal.scale for proposal in pending)])
+    usable = usable_rows(space, table)
+    trained_B2 = usable.scale_B2[last_rows(usable)]
+    seen = Counter([*nearest_rung(space, trained_B2), *(proposal.scale for proposal in pending)])
     spent = sum(n * flops(space, scale) for scale, n in sorted(seen.items()))
     anew = [Promotion("", mix_K, NOWHERE, scale) for mix_K in mix_BK for scale in ladder]
     options = [*anew, *promotions(space, table, pending)]

@@ -7,15 +7,14 @@
    Every second one answers with the best that is unlike all trained so far: draws that agree on a corner would train
    it over and over (top-two sampling, Russo 2016, arXiv 1602.08448, with a distance in place of a second name).
 3. Every eighth proposal is a design point for the law: what tells most about the optimum (`information`).
-4. The scale of each is chosen by what it tells per FLOP (`fidelity`), or by `schedule`; a good mixture may go on to
-   more tokens in its place (`promotion`).
+4. The scale of each is chosen by what it tells per FLOP (`fidelity`); a good mixture may go on to more tokens in its
+   place (`promotion`).
 
 The answer is that of a study (`target.answer`), from every trial of the table.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from raymix.design.base import Array, Observations, Pending, Proposal, Rng, Sear
 from raymix.design.belief import Belief
 from raymix.design.evidence import prior_inside
 from raymix.design.learned import Learned, learn
-from raymix.design.schedule import numbered, scale_of
+from raymix.design.schedule import numbered
 from raymix.design.space_filling import SpaceFilling, n_trials
 from raymix.target.recommend import NotEnoughTrialsError, mixture_for
 
@@ -39,18 +38,17 @@ class LawGuided:
     """Law and residual process, batches of Thompson draws, scale by information per FLOP."""
 
     space: SearchSpace
-    scales: Literal["information", "schedule"] = "information"
 
     def suggest(self, table: Observations, pending: Pending, n: int, rng: Rng) -> list[Proposal]:
         known = learn(self.space, table)
         start = n_trials(table, pending)
         if known is None or start < filling(self.space):
-            return SpaceFilling(self.space, self.scales == "information").suggest(table, pending, n, rng)
+            return SpaceFilling(self.space, smallest=True).suggest(table, pending, n, rng)
         learned, belief = known
         belief = belief.with_pending(*_as_matrices(pending, len(self.space.domains)))
         mix_BK = thompson(learned, belief, [(start + i) % 2 == 0 for i in range(n)], rng)
         design = [i for i in range(n) if (start + i) % DESIGN_EVERY == DESIGN_EVERY - 1]
-        choosing = self.scales == "information" and len(self.space.ladder) > 1
+        choosing = len(self.space.ladder) > 1
         if design or choosing:
             question = learned.question
             for feature_MS in question.features(*_as_matrices(pending, len(self.space.domains))):
@@ -61,7 +59,7 @@ class LawGuided:
         if choosing:
             mix_BK, scales = fidelity.assign(self.space, question, mix_BK, table, pending)
         else:
-            scales = [scale_of(self.space, start + i) for i in range(n)]
+            scales = [self.space.ladder[0].scale] * n
         return numbered(self.space, mix_BK, scales, table, pending)
 
     def recommend(self, table: Observations) -> Array:

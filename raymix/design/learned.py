@@ -21,12 +21,13 @@ from raymix import simplex
 from raymix.design import space_filling
 from raymix.design.base import Observations, SearchSpace
 from raymix.design.belief import Belief, Sites
-from raymix.design.evidence import prior_inside
+from raymix.design.evidence import prior_inside, usable_rows, whole
 from raymix.design.information import Question
-from raymix.design.rows import Rows
 from raymix.design.schedule import rungs
 from raymix.laws import HedgedUnion, Law, ResidualGP
+from raymix.laws.base import Table
 from raymix.laws.posterior import sample
+from raymix.laws.rows import last_rows
 from raymix.simplex import Array, Polytope
 from raymix.target.answer import MIN_TRIALS
 from raymix.target.objective import ObjectiveAtScale, objective_of
@@ -70,10 +71,10 @@ class Learned:
 
 def learn(space: SearchSpace, table: Observations) -> tuple[Learned, Belief] | None:
     """The fit and the belief that follow from a table; None where there is too little to learn from."""
-    usable = Rows.of(table)
+    usable = usable_rows(space, table)
     if _whole_trials(usable) < MIN_TRIALS:
         return None
-    first = usable.take(usable.run_B < reached(usable.n_trials))
+    first = usable.take(usable.run_B < reached(int(usable.run_B.max()) + 1))
     if _whole_trials(first) < MIN_TRIALS:
         first = usable
     key = _digest(space, first)
@@ -84,9 +85,9 @@ def learn(space: SearchSpace, table: Observations) -> tuple[Learned, Belief] | N
     return learned, Belief.of(space, learned.law, _sites(usable, learned.optimum_K))
 
 
-def _whole_trials(rows: Rows) -> int:
+def _whole_trials(rows: Table) -> int:
     """How many trials have a row with every loss."""
-    return len(np.unique(rows.whole().run_B))
+    return len(np.unique(whole(rows).run_B))
 
 
 def reached(trials: int) -> int:
@@ -97,25 +98,26 @@ def reached(trials: int) -> int:
     return m
 
 
-def _digest(space: SearchSpace, rows: Rows) -> bytes:
+def _digest(space: SearchSpace, rows: Table) -> bytes:
     found = hashlib.sha256(space.model_dump_json().encode())
     for array in (rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, rows.unique_BK):
         found.update(np.ascontiguousarray(array).tobytes())
     return found.digest()
 
 
-def _sites(usable: Rows, optimum_K: Array) -> Sites:
+def _sites(usable: Table, optimum_K: Array) -> Sites:
     """The last rows of the trials nearest the optimum, those with every loss measured."""
-    last = usable.whole().last()
+    measured = whole(usable)
+    last = measured.take(last_rows(measured))
     distance_B = simplex.hellinger(last.mix_BK, optimum_K[None])[:, 0]
     near = last.take(np.sort(np.argsort(distance_B, kind="stable")[:MAX_SITES]))
+    assert near.unique_BK is not None
     return Sites(near.mix_BK, near.scale_B2, np.log(near.loss_BM), near.unique_BK)
 
 
-def _fit(space: SearchSpace, rows: Rows) -> Learned:
+def _fit(space: SearchSpace, rows: Table) -> Learned:
     rng = np.random.default_rng(len(rows.run_B))  # a function of the table: it may not matter who asked first
-    law = ResidualGP(stretched=False)
-    law.fit(rows.mix_BK, rows.scale_B2, rows.loss_BM, rows.run_B, space.own_M, rows.unique_BK)
+    law = rows.fit(ResidualGP(stretched=False))
     polytope, objective = space.polytope(), objective_of(space, law.law_)
     optimum_K = minimise(objective, polytope).mixture_K
     objective = objective.in_units(optimum_K)

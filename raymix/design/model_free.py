@@ -24,13 +24,13 @@ from raymix.target.objective import objective_values
 EDGE = 1e-6  # x stays this far from 1, where a share would be all of it
 LOG_REACH = 3.0  # near the prior: no share is more than e^3 times its prior before all are normalised
 LEAST_SHARE = 1e-4  # of the centre: a ratio to nothing is no coordinate
-SAMPLERS = ("tpe", "gp", "cmaes", "random")
+SAMPLERS = ("tpe", "gp", "cmaes")
 CMA_STEP = 1 / 6  # of the range: optuna.samplers.CmaEsSampler, sigma0
 
 
 @dataclass(frozen=True)
 class ModelFree:
-    """TPE by default (`sampler="gp"`, `"cmaes"` or `"random"` for the others), after a space-filling first round.
+    """TPE by default (`sampler="gp"` or `"cmaes"` for the others), after a space-filling first round.
 
     `near_prior` searches in log-ratios to the prior, and draws its first round there at random.
     """
@@ -89,9 +89,7 @@ class ModelFree:
     def _sampler(self, samplers: Any, seed: int) -> Any:
         if self.sampler == "tpe":
             return samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=0)
-        if self.sampler == "gp":
-            return samplers.GPSampler(seed=seed, n_startup_trials=0, deterministic_objective=False)
-        return samplers.RandomSampler(seed=seed)
+        return samplers.GPSampler(seed=seed, n_startup_trials=0, deterministic_objective=False)
 
     def _evolve(self, last: Observations, n: int, seed: int) -> Array:
         """n points x (n, K) of the generation that follows those in the table."""

@@ -80,7 +80,7 @@ def without_loss(losses: Any, path: Path) -> Row:
 
 
 def as_observations(
-    rows: Sequence[Row], domains: Sequence[str], eval_domains: Sequence[str], path: Path, metrics: Sequence[str] = ()
+    rows: Sequence[Row], domains: Sequence[str], eval_domains: Sequence[str], path: Path
 ) -> Observations:
     """The rows as a checked table.
 
@@ -88,7 +88,7 @@ def as_observations(
         ValueError: what `Observations.from_rows` refuses, with the file in front.
     """
     try:
-        return Observations.from_rows(rows, domains, eval_domains, metrics)
+        return Observations.from_rows(rows, domains, eval_domains)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -15,7 +15,7 @@ from raymix.laws.apple import AppleAdditive, AppleJoint
 from raymix.laws.average import Average
 from raymix.laws.base import Law
 from raymix.laws.bimix import BiMix
-from raymix.laws.bootstrap import bootstrap, draws
+from raymix.laws.bootstrap import bootstrap
 from raymix.laws.chinchilla import Chinchilla
 from raymix.laws.dcpt import DCPT
 from raymix.laws.effective_data import EffectiveData
@@ -26,7 +26,7 @@ from raymix.laws.log_feature import LogFeature, LogFeatureJoint
 from raymix.laws.nested import Nested
 from raymix.laws.power import PerDomainPower
 from raymix.laws.residual import ResidualGP
-from raymix.laws.select import CVResult, cross_validate, cross_validate_sizes, noise_level, rank_correlation
+from raymix.laws.select import cross_validate, rank_correlation
 from raymix.laws.union import TiedUnion
 
 FAMILIES: tuple[type[Law], ...] = (
@@ -56,8 +56,8 @@ def _family(name: str) -> type[Law]:
 
 
 __all__ = [
-    "DCPT", "FAMILIES", "LAWS", "M1", "M2", "M3", "M4", "AppleAdditive", "AppleJoint", "Average", "BiMix", "CVResult",
-    "Chinchilla", "EffectiveData", "HedgedUnion", "Implicit", "JointExposure", "Law", "LogFeature", "LogFeatureJoint",
-    "LogLinear", "M4Published", "ResidualGP", "TiedUnion", "bootstrap", "cross_validate", "cross_validate_sizes",
-    "draws", "law_from_json", "make_law", "noise_level", "rank_correlation",
+    "DCPT", "FAMILIES", "LAWS", "M1", "M2", "M3", "M4", "AppleAdditive", "AppleJoint", "Average", "BiMix", "Chinchilla",
+    "EffectiveData", "HedgedUnion", "Implicit", "JointExposure", "Law", "LogFeature", "LogFeatureJoint", "LogLinear",
+    "M4Published", "ResidualGP", "TiedUnion", "bootstrap", "cross_validate", "law_from_json", "make_law",
+    "rank_correlation",
 ]  # fmt: skip

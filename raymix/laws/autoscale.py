@@ -21,7 +21,6 @@ from raymix.simplex import Array
 
 BOUND_TOLERANCE = 1e-3  # relative: published quantities that sit on their bound repeat it to 1e-9, rounded ones to 1e-4
 MAX_OFFSET = 0.05  # of N: beyond it the plain formula misses exact optima of known laws (measured)
-MAX_TRANSFER = 0.1  # of a domain's own effect: the shares are then off by a total variation of .26 (measured)
 MAX_LOG_SD = 0.1  # of log N: quantities are then off by up to a factor of 1.18 (90%)
 MAX_GROWTH = 4.2  # times the second total: one step of the published chain (.3B, 1.2B -> 5B tokens)
 
@@ -111,34 +110,25 @@ def check(
     upper_K: ArrayLike = 1.0,
     offsets: ArrayLike = 0.0,
     noise: float | None = None,
-    transfer: float | None = None,
     names: Sequence[str] | None = None,
 ) -> list[str]:
     """Sentences on why `autoscale_to(n1_K, n2_K, total)` may not hold; empty where nothing speaks against it.
 
     `lower_K`, `upper_K` bound the *shares* at both scales, or at each (2, K); `offsets` are what is known of n0, in
-    tokens; `noise` is the sd of log N* at one scale; `transfer` what a token of another domain is worth beside a
-    domain's own.
+    tokens; `noise` is the sd of log N* at one scale.
 
     Raises:
-        ValueError: as `autoscale_to`, where the formula has no meaning at all; noise, transfer, bounds or names are
-            none.
+        ValueError: as `autoscale_to`, where the formula has no meaning at all; noise, bounds or names are none.
     """
     n1, n2, n0 = _two_scales(n1_K, n2_K, offsets)
     lower, upper = (np.broadcast_to(np.asarray(share, float), (2, len(n1))) for share in (lower_K, upper_K))
     if not ((lower >= 0) & (lower <= upper) & (upper <= 1)).all():
         raise ValueError(f"bounds of shares, not of tokens, lie in 0 <= lower <= upper <= 1: got {lower} and {upper}")
-    for what, value in (("noise", noise), ("transfer", transfer)):
-        if value is not None and not 0 <= value < np.inf:
-            raise ValueError(f"the {what} is {value:g}: it must be a number of at least 0")
+    if noise is not None and not 0 <= noise < np.inf:
+        raise ValueError(f"the noise is {noise:g}: it must be a number of at least 0")
     t, growth = time_of(n1, n2, total), total / n2.sum()
     sd = 0.0 if noise is None else log_sd(t, noise)
     found = _per_domain(n1, n2, n0, lower, upper, named(names, len(n1)))
-    if transfer is not None and transfer >= MAX_TRANSFER:
-        found.append(
-            f"a token of another domain counts for {transfer:.2g} of a domain's own (limit {MAX_TRANSFER:g}): "
-            "the formula has no transfer between domains; fit a law"
-        )
     if sd > MAX_LOG_SD:
         factor = np.exp(1.645 * sd)
         found.append(

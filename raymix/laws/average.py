@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import nnls
 
-from raymix.laws.base import Array, FromTable, Ints, Law, Table, restore, saved
-from raymix.laws.bootstrap import fresh
+from raymix.laws.base import Array, FromTable, Ints, Law, Table, fresh, restore, saved
 from raymix.laws.intervals import of_blend
 from raymix.laws.log_feature import LogFeatureJoint
-from raymix.laws.repetition import at_rows
 from raymix.laws.rows import canonical_order
+from raymix.laws.select import predict_unseen
 from raymix.laws.union import TiedUnion
 
 FOLDS = 5
@@ -116,12 +115,9 @@ class Average(FromTable):
             return np.full(n_laws, 1 / n_laws)
         error_FBM = np.full((n_laws, *table.loss_BM.shape), np.nan)
         for fold in range(fold_B.max() + 1):
-            train, test = np.flatnonzero(fold_B != fold), np.flatnonzero(fold_B == fold)
-            (part, seen), asked = table.take(train).measured(), table.take(test)
             for f, law in enumerate(self.laws):
-                fitted = at_rows(part.fit(fresh(law)), asked)
-                log_pred = np.log(fitted.predict(asked.mix_BK, asked.scale_B2))
-                error_FBM[f][np.ix_(test, seen)] = log_pred - np.log(asked.loss_BM[:, seen])
+                pred_bM = predict_unseen(fresh(law), table, fold_B != fold, fold_B == fold)
+                error_FBM[f][fold_B == fold] = np.log(pred_bM) - np.log(table.loss_BM[fold_B == fold])
         known_BM = np.isfinite(error_FBM).all(axis=0)
         return _least_squares(error_FBM[:, known_BM].T)
 

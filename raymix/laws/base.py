@@ -85,8 +85,8 @@ class Table:
     unique_BK: Array | None = None
     """Unique tokens that a row's run could draw from; NaN where not known, None where nothing is."""
 
-    def take(self, rows_B: Ints) -> "Table":
-        """The rows named, in that order."""
+    def take(self, rows_B: Ints | Flags) -> "Table":
+        """The rows named, in that order, or those flagged."""
         unique_BK = None if self.unique_BK is None else self.unique_BK[rows_B]
         parts = (self.mix_BK[rows_B], self.scale_B2[rows_B], self.loss_BM[rows_B], self.run_B[rows_B])
         return Table(*parts, self.own_M, unique_BK)
@@ -230,6 +230,13 @@ def _guess_runs(mix_BK: Array, scale_B2: Array, loss_BM: Array) -> Ints:
     repeat_B[order_B] = np.arange(len(order_B)) - start_B
     _, run_B = np.unique(np.column_stack([mix_BK, scale_B2[:, 0], repeat_B]), axis=0, return_inverse=True)
     return run_B.astype(np.int64)
+
+
+def fresh(law: AnyLaw) -> AnyLaw:
+    """An unfitted law with the same settings."""
+    settings: Any = law  # every law is a dataclass of its settings
+    copied: AnyLaw = replace(settings)
+    return copied
 
 
 def changed(law: Any, **learned: Any) -> Any:

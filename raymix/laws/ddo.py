@@ -41,7 +41,7 @@ class DDOFit:
 
 
 def perturbations(base_K: ArrayLike, down: float = DOWN, up: float = UP) -> tuple[Array, Array]:
-    """Mixtures (2K+1, K) and total tokens (2K+1,) of DDO's runs: the base, each domain x down, each domain x up.
+    """Mixtures (2K+1, K) and total tokens (2K+1,) of DDO's runs: the base, then each domain x down and x up in turn.
 
     All other quantities stay at the base, so the total changes with the perturbation: a run is a (mixture, n_tokens)
     pair, and mix_BK * n_tokens_B[:, None] are the quantities.
@@ -52,9 +52,9 @@ def perturbations(base_K: ArrayLike, down: float = DOWN, up: float = UP) -> tupl
     base = positive(base_K, "base quantity")
     if not 0 < down < 1 < up < np.inf:
         raise ValueError(f"the perturbations are down = {down:g} and up = {up:g}: they must satisfy 0 < down < 1 < up")
-    factor_KK = np.eye(len(base))
-    rows = [np.ones((1, len(base))), 1 + (down - 1) * factor_KK, 1 + (up - 1) * factor_KK]
-    quantity_BK = np.concatenate(rows) * base
+    quantity_BK = np.tile(base, (2 * len(base) + 1, 1))
+    for k in range(len(base)):
+        quantity_BK[1 + 2 * k : 3 + 2 * k, k] *= (down, up)
     return normalise(quantity_BK), quantity_BK.sum(axis=1)
 
 

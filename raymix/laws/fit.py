@@ -257,10 +257,20 @@ def noise_by_evidence(problem: Problem, solution: Solution) -> Array:
 
 
 def _sig(problem: Problem, solution: Solution, freedom_M: Array) -> Array:
-    log_MB, _ = problem.evaluate(solution.params_MP, np.arange(len(solution.params_MP)), False)
-    residual_MB = np.where(problem.used_MB > 0, log_MB - problem.target_MB, np.nan)
-    rss_M = np.nansum(tamed(residual_MB, np.full(len(residual_MB), SIG_RANGE[0])) ** 2, axis=1)
+    least_M = np.full(len(freedom_M), SIG_RANGE[0])
+    rss_M = np.nansum(tamed_residuals(problem, solution, least_M) ** 2, axis=1)
     return np.asarray(np.clip(np.sqrt(rss_M / freedom_M), *SIG_RANGE))
+
+
+def residuals(problem: Problem, solution: Solution) -> Array:
+    """log L^ - log L (M, B); any number where a row is not used."""
+    log_MB, _ = problem.evaluate(solution.params_MP, np.arange(len(solution.params_MP)), False)
+    return log_MB - problem.target_MB
+
+
+def tamed_residuals(problem: Problem, solution: Solution, least_M: Array) -> Array:
+    """Residuals without what is absurd in them (see `tamed`), NaN where a row is not used."""
+    return tamed(np.where(problem.used_MB > 0, residuals(problem, solution), np.nan), least_M)
 
 
 def freedom(count: Array, n_params: int) -> Array:

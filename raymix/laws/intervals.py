@@ -23,8 +23,7 @@ import numpy as np
 from scipy import stats
 
 from raymix.laws.base import Array, Flags, Ints
-from raymix.laws.fit import Problem, Solution, freedom, huber_weight
-from raymix.laws.robust import tamed
+from raymix.laws.fit import Problem, Solution, freedom, huber_weight, residuals, tamed_residuals
 from raymix.laws.rows import NOMINAL, rows_of
 
 SD_BEYOND = 1.5  # widening outside the scales seen
@@ -38,7 +37,7 @@ ALIKE = 0.2  # ell: of .2 to .5, with none to all of sig^2, what held .9 of gain
 def misfit_sig(problem: Problem, solution: Solution) -> Array:
     """sd of the residuals (M,), at least the solver's sig, which is capped so that a misfit does not silence data."""
     used_MB = problem.used_MB > 0
-    square_M = np.nansum(_tamed(problem, solution) ** 2, axis=1)
+    square_M = np.nansum(tamed_residuals(problem, solution, solution.sig_M) ** 2, axis=1)
     sd_M = np.sqrt(square_M / freedom(used_MB.sum(axis=1), solution.params_MP.shape[1]))
     return np.asarray(np.maximum(solution.sig_M, sd_M))
 
@@ -93,7 +92,8 @@ def widening(
     if mixture_B.max() == 0:  # nothing can be left out
         return student
     z_MB = np.abs(left_out(problem, solution, covariance_MPP, sig_M, less_M, mixture_B))
-    judged_MB = _tamed(problem, solution) == _residual(problem, solution)  # an absurd loss judges no interval
+    residual_MB = residuals(problem, solution)
+    judged_MB = tamed_residuals(problem, solution, solution.sig_M) == residual_MB  # an absurd loss judges no interval
     q = float(np.quantile(z_MB[judged_MB], 0.9)) / Z90
     return float(np.clip(q, *Q_RANGE)) * student
 
@@ -109,7 +109,7 @@ def left_out(
     everyone = np.arange(len(sig_M))
     _, jac_MPB = problem.evaluate(solution.params_MP, everyone, True)
     assert jac_MPB is not None
-    residual_MB = _residual(problem, solution)
+    residual_MB = residuals(problem, solution)
     weight_MB = problem.used_MB * huber_weight(residual_MB / solution.sig_M[:, None]) / solution.sig_M[:, None] ** 2
     inverse_MPP = np.asarray(np.linalg.inv(solution.hessian_MPP), dtype=np.float64)
     z_MB = np.zeros_like(residual_MB)
@@ -127,16 +127,6 @@ def left_out(
 
 def _between(jac_MCrP: Array, matrix_MPP: Array) -> Array:
     return np.asarray(jac_MCrP @ matrix_MPP[:, None] @ np.swapaxes(jac_MCrP, 2, 3))
-
-
-def _residual(problem: Problem, solution: Solution) -> Array:
-    log_MB, _ = problem.evaluate(solution.params_MP, np.arange(len(solution.sig_M)), False)
-    return log_MB - problem.target_MB
-
-
-def _tamed(problem: Problem, solution: Solution) -> Array:
-    """Residuals without what is absurd in them, NaN where there is none."""
-    return tamed(np.where(problem.used_MB > 0, _residual(problem, solution), np.nan), solution.sig_M)
 
 
 def _alike(group_B: Ints) -> list[Ints]:

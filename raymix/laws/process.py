@@ -143,13 +143,13 @@ def choose_hyper(sites: Sites, residual_MR: Array, used_MR: Flags) -> Array:
     options = {"maxiter": ITERATIONS}
     reach_H = WIDEST * PRIOR_SD_H  # runs that repeat each other exactly take the noise to 0: k would be singular
     bounds = list(zip(PRIOR_MEAN_H - reach_H, PRIOR_MEAN_H + reach_H, strict=True))
-    cost = partial(hyper_cost, parts=parts_of(sites, residual_MR, used_MR), n_eval=len(used_MR))
+    cost = partial(hyper_cost, parts=by_rows_used(sites, residual_MR, used_MR), n_eval=len(used_MR))
     found = optimize.minimize(cost, PRIOR_MEAN_H, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return np.asarray(found.x, dtype=np.float64)
 
 
-def parts_of(sites: Sites, residual_MR: Array, used_MR: Flags) -> list[tuple[Pairs, Array]]:
-    """Pairs of rows, and the residuals (R, m) there of the eval domains that use just these."""
+def by_rows_used(sites: Sites, residual_MR: Array, used_MR: Flags) -> list[tuple[Pairs, Array]]:
+    """Pairs of rows, and the residuals (R, m) of the eval domains that use just these."""
     pairs = Pairs.of(sites)
     pattern_CR, which_M = patterns(used_MR)
     groups = [(np.flatnonzero(on_R), np.flatnonzero(which_M == c)) for c, on_R in enumerate(pattern_CR)]

@@ -97,7 +97,7 @@ def _widening(table: Table, name: str) -> float:
     first_Q = np.unique(mixture_B, return_index=True)[1]
     far_Q = np.argsort(-_distance(np.sqrt(table.mix_BK[first_Q]), center_K), kind="stable")
     out_B = np.isin(mixture_B, far_Q[: max(1, round(LEFT_OUT * len(first_Q)))])
-    (part, seen), asked = table.take(np.flatnonzero(~out_B)).measured(), table.take(np.flatnonzero(out_B))
+    (part, seen), asked = table.take(~out_B).measured(), table.take(out_B)
     try:
         law = at_rows(part.fit(make_law(name)), asked)
         loss_BM, sd_BM = (read(asked.mix_BK, asked.scale_B2) for read in (law.predict, law.sd))

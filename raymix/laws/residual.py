@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from raymix.laws import process
-from raymix.laws.base import Array, Flags, FromTable, Law, Table, as_queries, restore, saved
-from raymix.laws.bootstrap import fresh
+from raymix.laws.base import Array, Flags, FromTable, Law, Table, as_queries, fresh, restore, saved
 from raymix.laws.hedged import HedgedUnion
 from raymix.laws.process import SHARE_SCALE, Mean, Sites, features
 from raymix.laws.repetition import at_rows

@@ -92,6 +92,12 @@ def rows_of(group_B: Ints) -> list[Ints]:
     return np.split(order, np.flatnonzero(np.diff(group_B[order])) + 1)
 
 
+def last_rows(table: Table) -> Ints:
+    """The row with the most tokens of every run."""
+    order = np.lexsort((table.scale_B2[:, 1], table.run_B))
+    return np.asarray(order[np.append(np.diff(table.run_B[order]) != 0, True)])
+
+
 def whole_runs(run_B: Ints, max_rows: int) -> Ints:
     """Rows of as many whole runs as fit in `max_rows`, taken evenly in the order given."""
     if len(run_B) <= max_rows:

@@ -42,7 +42,7 @@ class Form(ABC):
 
     n_domains: int
     repeats: bool
-    scalars: tuple[str, ...]
+    scalars: ClassVar[tuple[str, ...]]
     n_factors: ClassVar[int]
     """Each has a weight per training domain."""
 
@@ -77,7 +77,7 @@ class TwoFactors(Form):
     one_d: bool = False
     repeats: bool = False
     fixed_offset: bool = False
-    scalars: tuple[str, ...] = ("E", "A", "al", "B", "be", "b", "e")
+    scalars = ("E", "A", "al", "B", "be", "b", "e")
     n_factors = 2
 
     def prior(self, log_median_M: Array, own_M: Ints) -> Prior:
@@ -145,7 +145,7 @@ class OneFactor(Form):
     repeats: bool = False
     sized: bool = False
     fixed_offset: bool = False
-    scalars: tuple[str, ...] = ("E", "A", "al", "B", "be", "C", "q", "b", "e")
+    scalars = ("E", "A", "al", "B", "be", "C", "q", "b", "e")
     n_factors = 1
 
     def prior(self, log_median_M: Array, own_M: Ints) -> Prior:

@@ -26,7 +26,6 @@ from numpy.typing import ArrayLike
 
 from raymix.laws import LAWS, Law, make_law
 from raymix.laws.base import Array, Flags, Ints, Table, as_table
-from raymix.laws.repetition import at_rows
 from raymix.laws.rows import (
     ROWS_PER_RUN,
     SAME_SCALE,
@@ -36,7 +35,7 @@ from raymix.laws.rows import (
     mixture_numbers,
     usable_rows,
 )
-from raymix.laws.select import mixture_folds
+from raymix.laws.select import mixture_folds, predict_unseen
 from raymix.observations import Observations
 from raymix.space import Scale
 from raymix.tables.diverged import diverged
@@ -176,7 +175,7 @@ def _race(
         for i, name in enumerate(racing):
             progress(f"judging laws, {held_out} held out", (fold + i / len(racing)) / len(splits))
             try:
-                _predict_fold(name, table, train_B, test_B, found[name].pred_BM)
+                found[name].pred_BM[test_B] = predict_unseen(make_law(name), table, train_B, test_B)
                 found[name].fold_B[test_B] = fold
             except (ValueError, np.linalg.LinAlgError) as error:
                 reason = f"{name} cannot be fitted: {error}"
@@ -189,13 +188,6 @@ def _race(
         limit = FAR_BEHIND * so_far[running[0]]
         running = [name for name in running if name == running[0] or so_far[name] <= limit]
     return found
-
-
-def _predict_fold(name: str, table: Table, train_B: Flags, test_B: Flags, pred_BM: Array) -> None:
-    """Write the predictions of one fold into `pred_BM`."""
-    (part, seen), test = table.take(np.flatnonzero(train_B)).measured(), np.flatnonzero(test_B)
-    asked = table.take(test)
-    pred_BM[np.ix_(test, seen)] = at_rows(part.fit(make_law(name)), asked).predict(asked.mix_BK, asked.scale_B2)
 
 
 def _choose(names: Sequence[str], rounds: list[dict[str, HeldOutLosses]]) -> tuple[str, list[LawScore], str]:

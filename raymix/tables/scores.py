@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from raymix.laws.base import Array, Ints, Table
-from raymix.laws.rows import SAME_SCALE, mixture_numbers
+from raymix.laws.rows import SAME_SCALE, last_rows, mixture_numbers
 from raymix.laws.select import rank_correlation, rank_within
 from raymix.observations import scale_groups
 from raymix.target.held_out import ENOUGH
@@ -130,13 +130,6 @@ def standard_error(one: HeldOutLosses, other: HeldOutLosses) -> float:
     fold_means = [np.nanmean(difference_Q[np.unique(mixture_B[one.fold_B == fold])]) for fold in folds]
     by_fold = float(np.std(fold_means, ddof=1))
     return float(max(by_mixture / np.sqrt(known_Q.sum()), by_fold / np.sqrt(len(folds))))
-
-
-def last_rows(table: Table) -> Ints:
-    """The row with the most tokens of every run."""
-    order = np.lexsort((table.scale_B2[:, 1], table.run_B))
-    ends = np.append(np.flatnonzero(np.diff(table.run_B[order])), len(order) - 1)
-    return np.asarray(order[ends])
 
 
 def same_scale(scale_B2: Array) -> Ints:

@@ -15,6 +15,7 @@ from raymix.observations import Observations, scale_groups
 from raymix.simplex import Array
 from raymix.space import SearchSpace
 from raymix.target.objective import reduce_losses
+from raymix.target.refits import rows_of
 
 Z90 = 1.645  # half width of a 90% normal interval in standard deviations
 RANKED = 4  # trials of one scale that have a rank correlation to average
@@ -50,17 +51,13 @@ def score_law(space: SearchSpace, table: Observations, law: Law) -> tuple[dict[s
     ended to tell.
     """
     usable, failed = table.usable(), table.select(table.status_B == "failed").trial_ids
-    found = cross_validate(
-        lambda: make_law(law.name),
-        *(usable.mix_BK, usable.scale_B2, usable.loss_BM, usable.run_B, space.own_M),
-        unique_BK=usable.unique_BK,
-    )
+    pred_BM = cross_validate(lambda: make_law(law.name), rows_of(space, usable))
     weights_M, reduce = space.weights_M, space.objective.reduce
     last = usable.select(~np.isin(usable.trial_ids, failed)).last()
     key = {key: i for i, key in enumerate(zip(usable.trial_ids, usable.scale_B2[:, 1], strict=True))}
     rows = np.asarray([key[k] for k in zip(last.trial_ids, last.scale_B2[:, 1], strict=True)])
     observed_B = reduce_losses(last.loss_BM, weights_M, reduce)
-    predicted_B = reduce_losses(found.pred_BM[rows], weights_M, reduce)
+    predicted_B = reduce_losses(pred_BM[rows], weights_M, reduce)
     ok = np.isfinite(observed_B) & np.isfinite(predicted_B)
     # Errors of one run move together: sds add up.
     relative_B = stocked(law, last.unique_BK).sd(last.mix_BK, last.scale_B2) @ weights_M

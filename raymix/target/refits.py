@@ -8,9 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from raymix.laws import HedgedUnion, Law, make_law
+from raymix.laws import Law, bootstrap
 from raymix.laws.base import Table, as_table
-from raymix.laws.bootstrap import resample_runs
 from raymix.laws.fit import SIG_RANGE
 from raymix.laws.repetition import at_rows, stocked
 from raymix.laws.robust import tamed
@@ -28,11 +27,8 @@ def refits(
     objective: ObjectiveAtScale, space: SearchSpace, usable: Observations, rng: np.random.Generator
 ) -> Iterator[ObjectiveAtScale]:
     """The objective under one law after another, each fitted to whole trials drawn with replacement."""
-    table = _tamed(rows_of(space, usable), objective.law)
-    while True:
-        rows = resample_runs(table, rng)
-        law = objective.law.resampled(rng) if isinstance(objective.law, HedgedUnion) else make_law(objective.law.name)
-        yield replace(objective, law=stocked(rows.fit(law), space.available_K))
+    for law in bootstrap(objective.law, _tamed(rows_of(space, usable), objective.law), rng):
+        yield replace(objective, law=stocked(law, space.available_K))
 
 
 def _tamed(table: Table, law: Law) -> Table:

@@ -8,6 +8,7 @@ two domains) is checked there: `check_law(make, world(n_domains=2))`.
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import getattr_static
 
 import numpy as np
 
@@ -22,6 +23,14 @@ def check_law(make: Make, world: World = synthetic_runs) -> None:
     """Run the whole contract on the law that `make` gives."""
     for check in LAW_CHECKS:
         check(make, world)
+
+
+def check_nothing_is_missing(make: Make, world: World = synthetic_runs) -> None:
+    """Every member of `Law` that is there before a fit; one inherited from the protocol says nothing."""
+    law = make()
+    wanted = {"name": None, "convex": None} | {name: had for name, had in vars(Law).items() if not name.startswith("_")}
+    missing = [name for name, had in wanted.items() if getattr_static(law, name, None) in (None, had)]
+    assert not missing, f"{type(law).__name__} lacks {', '.join(missing)}: raymix.laws.Law says what each is"
 
 
 def check_inputs_are_read_only(make: Make, world: World = synthetic_runs) -> None:
@@ -229,6 +238,7 @@ def _refuses(law: Law, runs: SyntheticRuns) -> bool:
 
 
 LAW_CHECKS: tuple[Callable[[Make, World], None], ...] = (
+    check_nothing_is_missing,
     check_inputs_are_read_only,
     check_shapes_and_signs,
     check_what_two_mixtures_share_cancels,

@@ -11,7 +11,7 @@ import pytest
 from raymix.design import DESIGNERS, Designer, Recommender, make_designer
 from raymix.space import SearchSpace
 from raymix.testing import check_designer
-from raymix.testing.designers import check_many, fingerprint, space_of, tables, wide_spaces
+from raymix.testing.designers import fingerprint, space_of, tables
 
 HEAVY = ("gp", "regmix", "climb", "d_optimal")  # seconds per proposal or answer; their kin are quick
 MARKS = dict.fromkeys(HEAVY, pytest.mark.slow) | {"gp": pytest.mark.exhaustive, "gp_prior": pytest.mark.exhaustive}
@@ -27,12 +27,19 @@ def test_designer_keeps_the_contract(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WIDE)
 def test_designer_keeps_the_contract_in_many_dimensions(name: str) -> None:
-    check_designer(DESIGNERS[name], spaces=wide_spaces())
+    """With room, and with caps under which rejection accepts nothing."""
+    wide = space_of("forty", 40), space_of("a hundred, tight caps", 100, max_share=1.2 / 100)
+    check_designer(DESIGNERS[name], spaces=wide)
 
 
 @pytest.mark.parametrize("name", SOME_HEAVY)
 def test_more_proposals_than_a_round_has(name: str) -> None:
-    check_many(DESIGNERS[name])
+    """The first ones and later ones: all inside, no two alike."""
+    space = space_of("two", 2)
+    for where, table in tables(space):
+        found = DESIGNERS[name](space).suggest(table, [], 20, np.random.default_rng(0))
+        assert len(set(fingerprint(found))) == 20, where
+        assert space.polytope().contains(np.stack([proposal.mixture_K for proposal in found]), 1e-9).all(), where
 
 
 @pytest.mark.parametrize("name", DESIGNERS)

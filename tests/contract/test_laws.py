@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymix.laws import LAWS, Law, make_law
-from raymix.testing import LAW_CHECKS, World, synthetic_runs, world
+from raymix.testing import LAW_CHECKS, World, check_law, synthetic_runs, world
 
 ONE_SCALE = world(sizes=(6e7,), tokens=(1e9,))
 WORLDS = {
@@ -38,6 +38,19 @@ def test_law_finds_the_truth_in_ragged_losses(name: str) -> None:
 def test_unknown_law_is_named() -> None:
     with pytest.raises(ValueError, match=r"no_such_law.*union"):
         make_law("no_such_law")
+
+
+class Unfinished(Law):
+    """A law of somebody's own, from before gains had an interval."""
+
+    name = "unfinished"
+
+    fit = predict = gradient = sd = to_json = from_json = lambda self: self  # type: ignore[assignment]
+
+
+def test_what_a_law_lacks_is_named() -> None:
+    with pytest.raises(AssertionError, match="Unfinished lacks convex, sd_between: "):
+        check_law(Unfinished)
 
 
 CONVEX = {

@@ -203,6 +203,16 @@ def test_draws_vary_both_parts_and_a_file_keeps_them(larger: int) -> None:
     assert [part.name for part in convex_parts(process)] == ["hedged_union"]
 
 
+def test_a_draw_has_one_shape_each_as_often_as_it_counts() -> None:
+    law = fitted(2)
+    drawn = sample(law, 400, np.random.default_rng(0))
+    assert drawn is not None and len(law.laws_) > 1
+    weight_SF = np.array([draw.weight_F_ for draw in drawn])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(weight_SF.sum(axis=1), 1)
+    assert (weight_SF > 0).all() and (weight_SF.max(axis=1) > 0.999).all()
+    assert weight_SF.mean(axis=0) == pytest.approx(law.weight_F_, abs=0.1)  # four standard errors of 400 draws
+
+
 @pytest.mark.parametrize("larger", [2, 4])
 def test_a_difference_is_no_surer_in_the_blend_than_in_its_shapes(larger: int) -> None:
     """The blend of shapes drawn apart is: its errors cancel. Not in a truth, which has one shape, nor in a draw."""

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from raymix.laws import EffectiveData, TiedUnion
-from raymix.laws.base import Array, Ints
-from raymix.laws.fit import Prior, Problem, Solution, solve, with_curvature
-from raymix.laws.intervals import Z90, beyond, clustered, left_out, log_sd
+from raymix.laws.base import Array, Ints, changed
+from raymix.laws.fit import Prior, Problem, Solution, residuals, solve, with_curvature
+from raymix.laws.intervals import Z90, alike, beyond, clustered, left_out, log_sd, log_sd_between, misfit_sig
 from raymix.testing import synthetic_runs
 
 
@@ -41,6 +41,51 @@ def test_left_out_equals_a_fit_without_those_rows() -> None:
         log_1B, _ = problem.evaluate(part.params_MP, np.array([0]), False)
         want_1B = (log_1B - problem.target_MB) / log_sd(jac_1PB, clustered(part, less_M), sig_M)
         np.testing.assert_allclose(z_1B[:, out_B], want_1B[:, out_B], rtol=1e-4)
+
+
+def test_rows_of_a_run_count_as_one() -> None:
+    """Every row three times, as three checkpoints that say the same: no surer of the parameters."""
+    problem, prior, _ = linear()
+
+    def evaluate(params_AP: Array, active_A: Ints, want: bool) -> tuple[Array, Array | None]:
+        log_AB, jac_APB = problem.evaluate(params_AP, active_A, want)
+        return np.tile(log_AB, 3), None if jac_APB is None else np.tile(jac_APB, 3)
+
+    thrice = Problem(evaluate, np.tile(problem.target_MB, 3), np.tile(problem.used_MB, 3))
+    once_1PP = clustered(solved(problem, prior), np.array([1.0]))
+    np.testing.assert_allclose(clustered(solved(thrice, prior), np.array([3.0])), once_1PP)
+
+
+def test_the_noise_is_that_of_rows_used_less_half_the_parameters() -> None:
+    problem, prior, _ = linear()
+    used_1B = (np.arange(12) >= 4).astype(float)[None]
+    part = replace(problem, used_MB=used_1B, target_MB=np.where(used_1B > 0, problem.target_MB, 99.0))
+    solution = replace(solved(part, prior), sig_M=np.array([0.01]))  # below what the residuals say
+    square = float((residuals(part, solution)[0, 4:] ** 2).sum())
+    assert misfit_sig(part, solution)[0] == pytest.approx(np.sqrt(square / (8 - 3 / 2)))
+
+
+def test_what_two_mixtures_share_by_hand() -> None:
+    """At a Hellinger distance of .2, which is ell, exp(-1/2)."""
+    one_BK, other_BK = np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([[0.98**2, 1 - 0.98**2], [0.5, 0.5]])
+    np.testing.assert_allclose(alike(one_BK, other_BK), [np.exp(-0.5), 1.0])
+
+
+def test_the_sd_of_a_difference_by_hand() -> None:
+    """Parameters .3 times a change of slope of 1, and a quarter of sig^2; then all of it, where slopes are alike."""
+    jac_112, other_112 = np.array([[[2.0, 1.0]]]), np.array([[[1.0, 1.0]]])
+    sd_12 = log_sd_between(jac_112, other_112, np.array([[[0.09]]]), np.array([0.2]), np.array([0.75, 0.0]))
+    np.testing.assert_allclose(sd_12, [[np.sqrt(0.09 + 0.01), 0.2]])
+
+
+def test_the_factor_of_a_fit_widens_losses_and_differences() -> None:
+    runs = synthetic_runs(n_mixtures=4)
+    law = runs.fit(TiedUnion())
+    wide = changed(law, widen_=2 * law.widen_)
+    at = runs.mix_BK, runs.scale_B2
+    np.testing.assert_allclose(wide.sd(*at), 2 * law.sd(*at))
+    between = runs.mix_BK[::-1], *at
+    np.testing.assert_allclose(wide.sd_between(*between), 2 * law.sd_between(*between))
 
 
 def test_factor_is_larger_outside_the_scales_seen() -> None:

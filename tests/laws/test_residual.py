@@ -12,9 +12,9 @@ from raymix.laws.process import (
     PRIOR_MEAN_H,
     Mean,
     Sites,
+    by_rows_used,
     hyper_cost,
     mixture_kernel,
-    parts_of,
     scale_kernel,
     solve,
     stretches,
@@ -29,7 +29,7 @@ def test_hyper_parameter_gradient_is_exact() -> None:
     used_MR = rng.random((3, 30)) < 0.8
     residual_MR = rng.normal(size=(3, 30)) * used_MR
     hyper_H = PRIOR_MEAN_H + 0.2 * rng.normal(size=7)
-    cost = partial(hyper_cost, parts=parts_of(sites, residual_MR, used_MR), n_eval=3)
+    cost = partial(hyper_cost, parts=by_rows_used(sites, residual_MR, used_MR), n_eval=3)
     _, slope_H = cost(hyper_H)
     for step_H, slope in zip(1e-6 * np.eye(7), slope_H, strict=True):
         ahead, behind = (cost(hyper_H + side * step_H)[0] for side in (1, -1))

@@ -100,6 +100,12 @@ def test_share_of_zero_contributes_exactly_nothing() -> None:
     np.testing.assert_array_equal(shifted.predict(mix_BK, scale_B2), law.predict(mix_BK, scale_B2))
 
 
+def test_no_floor_reaches_the_least_loss() -> None:
+    """E is a part of the cap, and what was measured lies above it."""
+    runs = synthetic_runs(n_mixtures=4)
+    np.testing.assert_allclose(runs.fit(TiedUnion()).cap_M_, 0.98 * runs.loss_BM.min(axis=0))
+
+
 def test_unseen_mixtures_at_the_next_size_within_1_percent() -> None:
     """Trained at 20M and 60M, read at 200M on new mixtures: within 1% on average (noise .3%)."""
     runs = synthetic_runs(n_mixtures=24)
