@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from raymix.store.errors import StoreError
-from raymix.store.log import COPY, FOLDER, NAME, PART, Event, File, Record, arranged, decoded
+from raymix.store.log import COPY, FOLDER, NAME, Event, File, Record, arranged, decoded, parquet_parts
 from raymix.store.objects import Objects
 
 WRITER = b"raymix.writer"
@@ -59,8 +59,8 @@ def merge_parts(objects: Objects, writer: str) -> None:
     Raises:
         StoreError: the large one could not be written or read back; then the small ones are kept.
     """
-    names = [name for name in objects.names(FOLDER) if PART.fullmatch(name)]
-    small = [part for part in arranged(names, {}, objects.url(FOLDER)) if part.last - part.first + 1 < LARGE]
+    parts = arranged([], parquet_parts(objects.names(FOLDER)), objects.url(FOLDER))
+    small = [part for part in parts if part.last - part.first + 1 < LARGE]
     if len(small) < MERGE_AT or any(a.last + 1 != b.first for a, b in pairwise(small)):
         return
     events = [event for part in small for event in read_part(objects, part)[0]]

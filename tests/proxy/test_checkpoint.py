@@ -12,9 +12,10 @@ import torch
 from safetensors import SafetensorError
 
 from raymix.corpus import Corpus
-from raymix.proxy import checkpoint, loop, resolve, train_proxy
+from raymix.proxy import checkpoint, loop, resolve
 from raymix.proxy.checkpoint import Checkpoints, Interrupted, Snapshot
 from raymix.proxy.plan import Batches
+from raymix.proxy.train import train_proxy
 from raymix.space import SearchSpace
 
 MakeSpace = Callable[..., SearchSpace]

@@ -13,11 +13,13 @@ import torch
 
 from raymix.corpus import Corpus
 from raymix.observations import Observations
-from raymix.proxy import Diverged, families, resolve, train, train_proxy
+from raymix.proxy import families, resolve, train
 from raymix.proxy import model as models
 from raymix.proxy.evaluate import _spread, evaluate, held_out
+from raymix.proxy.loop import Diverged
 from raymix.proxy.plan import Batches
 from raymix.proxy.task import example
+from raymix.proxy.train import train_proxy
 from raymix.space import SearchSpace
 from raymix.stages import Stage, seen
 
