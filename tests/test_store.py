@@ -1,6 +1,7 @@
 """Records: durable, ordered, checked; one writer."""
 
 import errno
+import json
 import os
 import pickle
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from raymix.store import Store, StoreError, retries, store
 from raymix.store.errors import InUseError, NoStudyError
-from raymix.store.lease import Lease, turn
+from raymix.store.lease import Lease, _machine, turn
 from raymix.store.objects import LocalObjects
 
 
@@ -188,6 +189,32 @@ def test_of_two_claims_at_once_one_waits_from_the_beginning(tmp_path: Path, monk
         finally:
             for lease in (slow, fast):
                 lease.release()
+
+
+def test_who_was_first_while_another_looked_whether_the_study_is_free_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, first, late = (Lease(LocalObjects(tmp_path)) for _ in range(3))
+    tokens = iter(("0" * 8, "0" * 8, "f" * 8))  # by which alone the late one would come out as the highest
+    monkeypatch.setattr("secrets.token_hex", lambda n: next(tokens))
+    ended.acquire()
+    ended.release()
+    monkeypatch.setattr(late, "_is_free", lambda claim: bool(first.acquire()))
+    with pytest.raises(InUseError, match="this study is being run by"):
+        late.acquire()
+    first.check()
+    first.objects.delete(f"driver/{first.claim}.json")
+    with pytest.raises(StoreError, match="was deleted"):
+        first.check()
+    first.release()
+
+
+def test_a_claim_dies_with_its_process_also_where_another_has_its_number_now(tmp_path: Path) -> None:
+    about = {"holder": "a dead one", "machine": _machine(), "process": os.getpid(), "start": "1"}
+    LocalObjects(tmp_path).write("driver/000001-00000000.json", json.dumps(about).encode())
+    found = Lease(LocalObjects(tmp_path))
+    assert found.acquire().startswith("000002-")
+    found.release()
 
 
 def test_not_a_number_never_reaches_a_record(tmp_path: Path) -> None:
