@@ -54,11 +54,7 @@ def test_a_trial_whose_worker_goes_away_ends_with_the_same_rows(
     folder = tmp_path / "checkpoints"
     going = GoOnce(signum, folder / "t1")
     trainable = tune.with_parameters(
-        ProxyTrial,
-        space_json=space.model_dump_json(),
-        folder=str(tmp_path),
-        shards=share(corpus),
-        kept=Kept(folder),
+        ProxyTrial, space_json=space.model_dump_json(), folder=str(tmp_path), shards=share(corpus), kept=Kept(folder)
     )
     results = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
