@@ -24,21 +24,27 @@ STEPS = 12
 
 
 class Watched:
-    """A run under observation: the tokens of every step, and a stop after one of them."""
+    """A run under observation: the tokens of every step, the mean losses it is judged by, and a stop after a step."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, corpus: Corpus, space: SearchSpace, folder: Path) -> None:
         self.corpus, self.space, self.folder = corpus, space, folder
         self.tokens: dict[int, Any] = {}
+        self.looks: dict[int, float] = {}
         self.run: Any = None
         self.stop_after, self.checkpoints = -1, Checkpoints(folder)
-        taken = loop.Run.step
+        taken, judged = loop.Run.step, loop.verdict
 
         def step(run: loop.Run, step: int, batch: Any) -> None:
             self.run, self.tokens[step] = run, batch.copy()
             taken(run, step, batch)
             self.checkpoints.stopping = step == self.stop_after
 
+        def verdict(mean: float, step: int, shape: Any) -> str | None:
+            self.looks[step] = mean
+            return judged(mean, step, shape)
+
         monkeypatch.setattr(loop.Run, "step", step)
+        monkeypatch.setattr(loop, "verdict", verdict)
 
     def rows(self, stop_after: int = -1, mix_K: Any = MIX, seed: int = 0) -> Iterator[dict[str, Any]]:
         self.stop_after, self.checkpoints = stop_after, Checkpoints(self.folder)
@@ -59,7 +65,8 @@ def make_watched(
 def test_a_run_stopped_at_any_step_ends_with_the_same_bits(make_watched: Callable[..., Watched], recipe: Any) -> None:
     watched = make_watched(**recipe)
     rows = list(watched.rows())
-    tokens, weights = dict(watched.tokens), [param.detach().clone() for param in watched.run.params]
+    tokens, looks = dict(watched.tokens), dict(watched.looks)
+    weights = [param.detach().clone() for param in watched.run.params]
     for stop in range(STEPS - 1):
         watched.tokens = {}
         seen = []
@@ -67,7 +74,7 @@ def test_a_run_stopped_at_any_step_ends_with_the_same_bits(make_watched: Callabl
             seen.extend(watched.rows(stop_after=stop))
         assert sorted(watched.tokens) == list(range(stop + 1))
         again = list(watched.rows())
-        assert again == rows
+        assert again == rows and watched.looks == looks
         assert sorted(watched.tokens) == list(range(STEPS))  # every step taken once
         assert all(np.array_equal(watched.tokens[step], tokens[step]) for step in tokens)
         assert all(torch.equal(param, known) for param, known in zip(watched.run.params, weights, strict=True))
