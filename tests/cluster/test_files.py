@@ -187,7 +187,7 @@ def test_hostile_names_stay_inside_their_quotes(kind: str) -> None:
         assert documents[0]["docker"]["image"] == f"{HOSTILE}:1"
 
 
-def test_a_hostile_study_is_one_word_of_the_slurm_script(tmp_path: Path) -> None:
+def test_a_hostile_study_is_one_word_of_the_slurm_script() -> None:
     words = ["printf", "%s", f"s3://bucket/{HOSTILE}"]
     text = render(request("slurm"), words, {})
     check(text)

@@ -122,9 +122,7 @@ def test_a_checkpoint_of_another_run_is_not_taken_up(make_watched: Callable[...,
         assert min(watched.tokens) == 0
 
 
-def test_two_are_kept_and_saving_takes_a_small_part_of_the_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_are_kept_and_saving_takes_a_small_part_of_the_time(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "c", every_seconds=0)
     for step in (5, 10, 15):
         checkpoints.save("run", Snapshot(step, {"w": torch.arange(3)}, {}, {"rows": []}))

@@ -203,7 +203,7 @@ def test_a_worker_that_rays_memory_monitor_kills_is_retried_and_the_others_train
 
 
 def test_a_trial_that_does_not_fit_into_its_gpu_fails_at_once_and_one_that_shares_it_is_tried_again(
-    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]]
 ) -> None:
     study, (full, shares) = begin("GPU full", "shared GPU full once")
     run.run_study(study, corpus)
