@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from raymix.store import Store, StoreError, retries, store
+from raymix.store.compact import write_part
 from raymix.store.errors import InUseError, NoStudyError
 from raymix.store.lease import Lease, _machine, turn
+from raymix.store.log import Record, file_name
 from raymix.store.objects import LocalObjects
 
 
@@ -207,6 +209,33 @@ def test_who_was_first_while_another_looked_whether_the_study_is_free_keeps_it(
     with pytest.raises(StoreError, match="was deleted"):
         first.check()
     first.release()
+
+
+def test_a_record_that_arrived_though_its_write_failed_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = filled(tmp_path, 1)
+    write = study.objects.write
+
+    def no_answer(name: str, content: bytes) -> None:
+        write(name, content)
+        raise StoreError("the store does not answer")
+
+    with study.locked():
+        assert len(study.records()) == 1
+        monkeypatch.setattr(study.objects, "write", no_answer)
+        with pytest.raises(StoreError, match="does not answer"):
+            study.append("row", {"i": 1})
+        monkeypatch.undo()
+        study.append("row", {"i": 2})
+    assert numbers(tmp_path) == [0, 1, 2]
+
+
+def test_what_a_driver_writes_after_another_took_over_and_compacted_does_not_count(tmp_path: Path) -> None:
+    objects, late = LocalObjects(tmp_path), Record.of(4, "row", {"i": 99})
+    write_part(objects, [Record.of(i + 1, "row", {"i": i}) for i in range(3)], "000002-00000000")
+    objects.write(f"records/{file_name([late], '000001-00000000')}", late.line())
+    assert numbers(tmp_path) == [0, 1, 2]
 
 
 def test_a_claim_dies_with_its_process_also_where_another_has_its_number_now(tmp_path: Path) -> None:
