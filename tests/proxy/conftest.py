@@ -1,6 +1,7 @@
 """A corpus of random text, small enough to train on in a second; and a Ray to train on."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,8 @@ def make_space() -> Callable[..., SearchSpace]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """A Ray of our own with one core, whose workers find the tests."""
-    path = os.path.realpath(os.environ.get("TMPDIR", "/tmp"))
+    folder = tempfile.mkdtemp(prefix="r", dir=os.path.realpath(os.environ.get("TMPDIR", "/tmp")))  # short, for sockets
     env = {"env_vars": {**WORKER_ENV, "PYTHONPATH": str(Path(__file__).parents[2])}}
-    ray.init(address="local", num_cpus=1, include_dashboard=False, _temp_dir=f"{path}/rp{os.getpid()}", runtime_env=env)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, _temp_dir=folder, runtime_env=env)
     yield
     ray.shutdown()
