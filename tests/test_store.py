@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from raymix.store import Store, StoreError, retries, store
+from raymix.store import Store, StoreError, compact, retries, store
 from raymix.store.compact import write_part
 from raymix.store.errors import InUseError, NoStudyError
 from raymix.store.lease import Lease, _machine, turn
@@ -238,6 +238,22 @@ def test_what_a_driver_writes_after_another_took_over_and_compacted_does_not_cou
     assert numbers(tmp_path) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("fault", ["other values", "torn"])
+def test_a_part_that_does_not_come_back_as_written_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    study, encoded, write = filled(tmp_path, 3), compact._encoded, LocalObjects.write
+    records = [Record.of(i + 1, kind, body) for i, (kind, body) in enumerate(study.records())]
+    if fault == "torn":
+        monkeypatch.setattr(LocalObjects, "write", lambda self, name, content: write(self, name, content[:-1]))
+    else:
+        others = [record._replace(text='{"i": 9}') for record in records]
+        monkeypatch.setattr(compact, "_encoded", lambda records, writer: encoded(others, writer))
+    with pytest.raises(StoreError, match="did not come back as written"):
+        write_part(study.objects, records, "")
+    assert numbers(tmp_path) == [0, 1, 2]
+
+
 def test_a_claim_dies_with_its_process_also_where_another_has_its_number_now(tmp_path: Path) -> None:
     about = {"holder": "a dead one", "machine": _machine(), "process": os.getpid(), "start": "1"}
     LocalObjects(tmp_path).write("driver/000001-00000000.json", json.dumps(about).encode())
@@ -315,8 +331,8 @@ BODIES = [
     {"loss/web": 2.5, "n_tokens": 1e9, "seed": 3, "trial_id": "é", "reason": "<b>"},
     {"loss/web": 1e-300, "n_tokens": -0.0, "seed": -(2**62), "trial_id": "", "reason": "\n\u2028"},
     {"loss/web": None, "seed": 1},
-    {"nested": {"b": [1, {"a": True}], "a": 0.1}, "seed": 2**70},
-    {},
+    {"nested": {"b": [1, {"a": True}], "a": 0.1}, "seed": 2},
+    {"seed": 2**70},
 ]
 
 
