@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from raymix.store import Store, StoreError, compact, retries, store
-from raymix.store.compact import write_part
+from raymix.store.compact import merge_parts, write_part
 from raymix.store.errors import InUseError, NoStudyError
 from raymix.store.lease import Lease, _machine, turn
 from raymix.store.log import Record, file_name
@@ -252,6 +252,18 @@ def test_a_part_that_does_not_come_back_as_written_does_not_count(
     with pytest.raises(StoreError, match="did not come back as written"):
         write_part(study.objects, records, "")
     assert numbers(tmp_path) == [0, 1, 2]
+
+
+def test_small_parts_on_either_side_of_a_large_one_are_not_made_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compact, "MERGE_AT", 2)
+    monkeypatch.setattr(compact, "LARGE", 4)
+    records = [Record.of(i + 1, "row", {"i": i}) for i in range(9)]
+    for some in (records[:2], records[2:7], records[7:]):
+        write_part(LocalObjects(tmp_path), some, "")
+    merge_parts(LocalObjects(tmp_path), "")
+    assert numbers(tmp_path) == list(range(9))
 
 
 def test_a_claim_dies_with_its_process_also_where_another_has_its_number_now(tmp_path: Path) -> None:
