@@ -58,16 +58,13 @@ def _asked(question: Callable[[], Iterator[Finding]]) -> list[Finding]:
 def versions() -> Iterator[Finding]:
     """Python, and the packages everything stands on."""
     yield Finding("ok", "python", platform.python_version())
-    for name in NEEDED:
+    wanted = {name: ("error", f"pip install {name}") for name in NEEDED}
+    wanted |= {name: ("warning", f"only for {purpose}") for name, purpose in OPTIONAL.items()}
+    for name, (level, remedy) in wanted.items():
         try:
             yield Finding("ok", name, metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield Finding("error", name, "not installed", f"pip install {name}")
-    for name, purpose in OPTIONAL.items():
-        try:
-            yield Finding("ok", name, metadata.version(name))
-        except metadata.PackageNotFoundError:
-            yield Finding("warning", name, "not installed", f"only for {purpose}")
+            yield Finding(level, name, "not installed", remedy)
 
 
 def gpus() -> Iterator[Finding]:

@@ -15,7 +15,8 @@ from raymix.corpus import Corpus
 from raymix.counts import scale_words
 from raymix.design import rungs, scale_of
 from raymix.design.schedule import shorter_rungs
-from raymix.proxy import Batches, resolve, seconds_per_step
+from raymix.proxy import Batches, resolve
+from raymix.proxy.timing import seconds_per_step
 from raymix.simplex import Array
 from raymix.space import Scale, SearchSpace
 from raymix.study.affordable import seeds_and_scale

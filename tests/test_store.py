@@ -1,6 +1,7 @@
 """Records: durable, ordered, checked; one writer."""
 
 import errno
+import json
 import os
 import pickle
 import subprocess
@@ -13,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from raymix.store import Store, StoreError, retries, store
+from raymix.store import Store, StoreError, compact, retries, store
+from raymix.store.compact import merge_parts, write_part
 from raymix.store.errors import InUseError, NoStudyError
-from raymix.store.lease import Lease, turn
+from raymix.store.lease import Lease, _machine, turn
+from raymix.store.log import Record, file_name
 from raymix.store.objects import LocalObjects
 
 
@@ -190,6 +193,87 @@ def test_of_two_claims_at_once_one_waits_from_the_beginning(tmp_path: Path, monk
                 lease.release()
 
 
+def test_who_was_first_while_another_looked_whether_the_study_is_free_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, first, late = (Lease(LocalObjects(tmp_path)) for _ in range(3))
+    tokens = iter(("0" * 8, "0" * 8, "f" * 8))  # by which alone the late one would come out as the highest
+    monkeypatch.setattr("secrets.token_hex", lambda n: next(tokens))
+    ended.acquire()
+    ended.release()
+    monkeypatch.setattr(late, "_is_free", lambda claim: bool(first.acquire()))
+    with pytest.raises(InUseError, match="this study is being run by"):
+        late.acquire()
+    first.check()
+    first.objects.delete(f"driver/{first.claim}.json")
+    with pytest.raises(StoreError, match="was deleted"):
+        first.check()
+    first.release()
+
+
+def test_a_record_that_arrived_though_its_write_failed_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = filled(tmp_path, 1)
+    write = study.objects.write
+
+    def no_answer(name: str, content: bytes) -> None:
+        write(name, content)
+        raise StoreError("the store does not answer")
+
+    with study.locked():
+        assert len(study.records()) == 1
+        monkeypatch.setattr(study.objects, "write", no_answer)
+        with pytest.raises(StoreError, match="does not answer"):
+            study.append("row", {"i": 1})
+        monkeypatch.undo()
+        study.append("row", {"i": 2})
+    assert numbers(tmp_path) == [0, 1, 2]
+
+
+def test_what_a_driver_writes_after_another_took_over_and_compacted_does_not_count(tmp_path: Path) -> None:
+    objects, late = LocalObjects(tmp_path), Record.of(4, "row", {"i": 99})
+    write_part(objects, [Record.of(i + 1, "row", {"i": i}) for i in range(3)], "000002-00000000")
+    objects.write(f"records/{file_name([late], '000001-00000000')}", late.line())
+    assert numbers(tmp_path) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("fault", ["other values", "torn"])
+def test_a_part_that_does_not_come_back_as_written_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    study, encoded, write = filled(tmp_path, 3), compact._encoded, LocalObjects.write
+    records = [Record.of(i + 1, kind, body) for i, (kind, body) in enumerate(study.records())]
+    if fault == "torn":
+        monkeypatch.setattr(LocalObjects, "write", lambda self, name, content: write(self, name, content[:-1]))
+    else:
+        others = [record._replace(text='{"i": 9}') for record in records]
+        monkeypatch.setattr(compact, "_encoded", lambda records, writer: encoded(others, writer))
+    with pytest.raises(StoreError, match="did not come back as written"):
+        write_part(study.objects, records, "")
+    assert numbers(tmp_path) == [0, 1, 2]
+
+
+def test_small_parts_on_either_side_of_a_large_one_are_not_made_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compact, "MERGE_AT", 2)
+    monkeypatch.setattr(compact, "LARGE", 4)
+    records = [Record.of(i + 1, "row", {"i": i}) for i in range(9)]
+    for some in (records[:2], records[2:7], records[7:]):
+        write_part(LocalObjects(tmp_path), some, "")
+    merge_parts(LocalObjects(tmp_path), "")
+    assert numbers(tmp_path) == list(range(9))
+
+
+def test_a_claim_dies_with_its_process_also_where_another_has_its_number_now(tmp_path: Path) -> None:
+    about = {"holder": "a dead one", "machine": _machine(), "process": os.getpid(), "start": "1"}
+    LocalObjects(tmp_path).write("driver/000001-00000000.json", json.dumps(about).encode())
+    found = Lease(LocalObjects(tmp_path))
+    assert found.acquire().startswith("000002-")
+    found.release()
+
+
 def test_not_a_number_never_reaches_a_record(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         Store(tmp_path).append("row", {"loss": float("nan")})
@@ -259,8 +343,8 @@ BODIES = [
     {"loss/web": 2.5, "n_tokens": 1e9, "seed": 3, "trial_id": "é", "reason": "<b>"},
     {"loss/web": 1e-300, "n_tokens": -0.0, "seed": -(2**62), "trial_id": "", "reason": "\n\u2028"},
     {"loss/web": None, "seed": 1},
-    {"nested": {"b": [1, {"a": True}], "a": 0.1}, "seed": 2**70},
-    {},
+    {"nested": {"b": [1, {"a": True}], "a": 0.1}, "seed": 2},
+    {"seed": 2**70},
 ]
 
 

@@ -56,22 +56,19 @@ OPTIONS: dict[str, dict[str, str]] = {
 }
 KINDS = tuple(OPTIONS)
 
-# Where each Kubernetes keeps spot machines and GPU types: node labels, and the taints its nodes may carry.
+# Where each Kubernetes keeps spot machines and GPU types: labels of its nodes; those of spot may be taints too.
 KUBERNETES: dict[str, dict[str, Any]] = {
     "gke": {
         "gpu": {"cloud.google.com/gke-accelerator": "nvidia-{gpu}"},
         "spot": {"cloud.google.com/gke-spot": "true"},
-        "taint": ("cloud.google.com/gke-spot", "true"),
     },
     "eks": {
         "gpu": {"karpenter.k8s.aws/instance-gpu-name": "{gpu}"},
         "spot": {"karpenter.sh/capacity-type": "spot"},
-        "taint": ("karpenter.sh/capacity-type", "spot"),
     },
     "aks": {
         "gpu": {"kubernetes.azure.com/accelerator": "nvidia"},
         "spot": {"kubernetes.azure.com/scalesetpriority": "spot"},
-        "taint": ("kubernetes.azure.com/scalesetpriority", "spot"),
     },
 }
 DEFAULT_GPU = {"azure": "A10"}  # else L4
@@ -131,8 +128,7 @@ class ClusterRequest:
             gpu = GKE_NAMES.get(self.gpu, self.gpu.lower()) if kubernetes == "gke" else ray_gpu.lower()
             selector |= {key: value.format(gpu=gpu) for key, value in labels["gpu"].items()}
             tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
-        if self.spot:
-            key, value = labels["taint"]
+        for key, value in labels["spot"].items() if self.spot else ():
             tolerations.append({"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"})
         return {"node_selector": selector, "tolerations": tolerations, "start_params": self._start_params()}
 

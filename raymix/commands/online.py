@@ -25,7 +25,7 @@ def online(
     as_json: Json = False,
 ) -> None:
     """Train one proxy (two for doremi) whose mixture follows a published online method; its mean is the answer."""
-    from raymix.proxy import Diverged
+    from raymix.proxy.loop import Diverged
     from raymix.proxy.online import METHODS, choose_online
 
     if method not in METHODS:

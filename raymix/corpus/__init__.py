@@ -3,6 +3,5 @@
 from raymix.corpus.prepare import default_cache, prepare
 from raymix.corpus.records import Document
 from raymix.corpus.shards import Corpus, CorpusError, open_corpus
-from raymix.corpus.sources import documents
 
-__all__ = ["Corpus", "CorpusError", "Document", "default_cache", "documents", "open_corpus", "prepare"]
+__all__ = ["Corpus", "CorpusError", "Document", "default_cache", "open_corpus", "prepare"]

@@ -57,11 +57,7 @@ PACKAGES = {  # module: distribution; what raymix needs and what that needs
 SKIPPED_FOLDERS = {"__pycache__", "site-packages", "dist-packages", "idlelib", "lib2to3", "ensurepip"}
 TESTS = {"test", "tests"}  # some Pythons lack the tests of the standard library; for data those of packages are taken
 GENERATED = "torch/include/ATen/ops/"  # 7000 headers from a handful of templates
-KINDS = {
-    "python": (".py",),
-    "cpp": (".h", ".hpp", ".cuh"),
-    "data": (".json", ".csv", ".yaml", ".yml", ".toml", ".txt"),
-}
+KINDS = {"python": (".py",), "cpp": (".h", ".hpp", ".cuh"), "data": (".json", ".csv", ".yaml", ".yml", ".toml", ".txt")}
 LONGEST = {"data": 3_000}  # characters of one document: a table says it all in its first rows; many files are few bytes
 LONGEST_ELSE = 100_000
 SHORTEST = 100

@@ -23,15 +23,7 @@ import numpy as np
 
 from raymix.corpus import builtin, hub, shards, sources, split, tokenised, tokenizer, workers
 from raymix.corpus.files import Chunk
-from raymix.corpus.keys import (
-    Key,
-    check_tokenizers,
-    corpus_key,
-    fingerprints,
-    given_sources,
-    naming,
-    tokens_key,
-)
+from raymix.corpus.keys import Key, check_tokenizers, corpus_key, fingerprints, given_sources, naming, tokens_key
 from raymix.corpus.parts import Job
 from raymix.corpus.places import File
 from raymix.corpus.records import Document

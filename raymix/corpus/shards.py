@@ -127,7 +127,7 @@ def write_tokens(path: Path, pieces: Iterator[NDArray[Any]], n_tokens: int, dtyp
             stream.write(piece.tobytes())
             written += len(piece)
         assert written == n_tokens, f"{path}: {written} tokens came, {n_tokens} were announced"
-        _sync(stream)
+    sync(path)
     return {"file": path.name, "tokens": n_tokens, "bytes": path.stat().st_size, "sha256": file_hash(path)}
 
 
@@ -186,9 +186,8 @@ def file_hash(path: Path) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write and bring to disk."""
-    with path.open("wb") as stream:
-        stream.write(text.encode())
-        _sync(stream)
+    path.write_bytes(text.encode())
+    sync(path)
 
 
 def signature(plain: dict[str, Any]) -> str:
@@ -236,8 +235,3 @@ def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
         raise CorpusError(f"{path}: {entry['bytes']} bytes expected, {path.stat().st_size} found; {_AGAIN}")
     if verify and (found := file_hash(path)) != entry["sha256"]:
         raise CorpusError(f"{path}: sha256 {entry['sha256']} expected, {found} found; {_AGAIN}")
-
-
-def _sync(stream: Any) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())

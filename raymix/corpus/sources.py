@@ -26,9 +26,6 @@ def documents(source: Source, folder: Path) -> Iterator[Document]:
     Raises:
         SpaceError: nothing is there, it cannot be read, or it has no such text field; the message says what would do.
     """
-    if source.builtin is not None:
-        yield from builtin.collect({source.builtin: source.megabytes})[source.builtin]
-        return
     every = (document for chunk in plan(source, folder) for document in read(source, chunk, folder))
     yield from up_to(source.megabytes, every)
 

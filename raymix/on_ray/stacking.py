@@ -19,8 +19,9 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from raymix.on_ray.demand import SAY_SECONDS, bundle
 from raymix.on_ray.sharing import MARGIN, at_once, bytes_of, device_memory
-from raymix.proxy import ProxyShape, resolve, seconds_per_step
+from raymix.proxy import ProxyShape, resolve
 from raymix.proxy.compiled import worth_compiling
+from raymix.proxy.timing import seconds_per_step
 from raymix.space import Scale, SearchSpace
 from raymix.space_study import alone_because
 from raymix.study.ledger import Ledger

@@ -27,10 +27,13 @@ from raymix.design.schedule import longer_rungs
 from raymix.on_ray.kept import FINAL, UNSAVED, Kept
 from raymix.on_ray.lost import out_of_memory
 from raymix.on_ray.shards import Shards, on_this_node
-from raymix.proxy import Checkpoints, Diverged, Interrupted, resolve, train_proxy, train_stacked
+from raymix.proxy import resolve
+from raymix.proxy.checkpoint import Checkpoints, Interrupted
 from raymix.proxy.distributed import across
 from raymix.proxy.going_on import Before
-from raymix.proxy.stack_training import Job, Result
+from raymix.proxy.loop import Diverged
+from raymix.proxy.stack_training import Job, Result, train_stacked
+from raymix.proxy.train import train_proxy
 from raymix.space import Scale, SearchSpace
 from raymix.study.stacks import MEMBER, name_of
 

@@ -198,7 +198,7 @@ def adamw(params: list[Tensor], device: torch.device, stacked: bool = False) -> 
     return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=device.type in ("cpu", "cuda"))
 
 
-def rows_that_fit(shape: ProxyShape, device: torch.device, attention: str = "sdpa", gpu_share: float = 1.0) -> int:
+def rows_that_fit(shape: ProxyShape, device: torch.device, attention: str, gpu_share: float) -> int:
     """Sequences that this share of a GPU's memory holds at once; on a CPU all of them.
 
     34 bytes per token, layer and width for activations in bf16, and where attention is eager 5 per pair of places, head

@@ -137,7 +137,10 @@ def _measured_attention(
     family: str, heads: int, head: int, context: int, batch: int, device: torch.device, dtype: torch.dtype, threads: int
 ) -> str:
     width = heads * head
-    shape = ProxyShape(family, 256, 1, width, heads, width, context, batch, 1, 1e-3, 1, (1,))
+    shape = ProxyShape(
+        *(family, 256, 1, width, heads, width), context=context, batch=batch,
+        n_steps=1, learning_rate=1e-3, warmup=1, checkpoint_steps=(1,),
+    )  # fmt: skip
     models = {name: build(shape, 0, name).to(device) for name in ("sdpa", "eager")}
     tokens = torch.zeros((batch, context), dtype=torch.long, device=device)
     seconds = dict.fromkeys(models, float("inf"))

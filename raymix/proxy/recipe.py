@@ -32,7 +32,7 @@ def resolve(recipe: Recipe, n_params: float, n_tokens: float, vocab: int, folder
     warmup_tokens = n_params / 5  # short, and the same however long the run
     only_the_end = recipe.schedule == "cosine" or recipe.stages
     return ProxyShape(
-        **body._asdict(),
+        **vars(body),
         context=recipe.context,
         batch=batch,
         n_steps=n_steps,

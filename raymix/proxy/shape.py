@@ -1,13 +1,13 @@
 """What a proxy is, once its recipe is resolved: architecture, schedule, cost."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from raymix.proxy.rates import course
 from raymix.proxy.task import MASKED
 
 
-class Architecture(NamedTuple):
+@dataclass(frozen=True)
+class Architecture:
     """What a model looks like, and the checkpoint it comes from, if any."""
 
     family: str
@@ -17,20 +17,17 @@ class Architecture(NamedTuple):
     n_heads: int
     mlp_width: int
     init_from: str | None = None
+    """The model a run starts from: a folder or hub name."""
     counted: int | None = None
+    """Parameters of that model without embeddings; None where the counts above say it."""
     mask_token: int | None = None
+    """An encoder's mask; None for a decoder."""
 
 
-@dataclass(frozen=True)
-class ProxyShape:
+@dataclass(frozen=True, kw_only=True)
+class ProxyShape(Architecture):
     """A resolved proxy: its architecture, its schedule, its cost."""
 
-    family: str
-    vocab: int
-    n_layers: int
-    width: int
-    n_heads: int
-    mlp_width: int
     context: int
     batch: int
     n_steps: int
@@ -39,12 +36,6 @@ class ProxyShape:
     """Steps."""
     checkpoint_steps: tuple[int, ...]
     schedule: str = "constant"
-    init_from: str | None = None
-    """The model a run starts from: a folder or hub name."""
-    counted: int | None = None
-    """Parameters of that model without embeddings; None where the counts above say it."""
-    mask_token: int | None = None
-    """An encoder's mask; None for a decoder."""
     micro_batch: int | None = None
     """Sequences at once; None where it is left to the device."""
     precision: str = "auto"

@@ -90,13 +90,7 @@ def train_proxy(
     batches = planned(fresh, n_tokens, before.lengths if before else ())
     shape, first = batches.shape, batches.before.shape.n_steps if batches.before else 0
     run_id = identity(*_what_decides(batches), corpus.hash)
-    found = None
-    if checkpoints is not None:
-        found = world.in_turn(lambda: checkpoints.latest(run_id))
-    if found is None and batches.before is not None and before is not None and before.checkpoints is not None:
-        left, begun_id = before.checkpoints, identity(*_what_decides(batches.before), corpus.hash)
-        found = world.in_turn(lambda: left.latest(begun_id))
-        found = found and replace(found, notes={**found.notes, "rows": [], "seconds": 0.0})
+    found = world.in_turn(lambda: _taken_up(batches, corpus, checkpoints, before))
     # What decides the bits is what the run began with, not what would be chosen now.
     on = models.pick_device(device)
     compiled = found.notes["compiled"] if found else worth_compiling(space.recipe.compile, shape, on)
@@ -125,6 +119,17 @@ def train_proxy(
         run.swap()
         run.model.save_pretrained(keep)
         run.swap()
+
+
+def _taken_up(
+    batches: Batches, corpus: Corpus, checkpoints: Checkpoints | None, before: Before | None
+) -> Snapshot | None:
+    """Where this run was left, else where the shorter one was, whose rows do not come again."""
+    found = None if checkpoints is None else checkpoints.latest(identity(*_what_decides(batches), corpus.hash))
+    if found is not None or batches.before is None or before is None or before.checkpoints is None:
+        return found
+    found = before.checkpoints.latest(identity(*_what_decides(batches.before), corpus.hash))
+    return found and replace(found, notes={**found.notes, "rows": [], "seconds": 0.0})
 
 
 def _what_decides(batches: Batches) -> list[Any]:

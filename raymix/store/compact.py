@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from raymix.store.errors import StoreError
-from raymix.store.log import COPY, FOLDER, NAME, PART, Event, File, Record, arranged, decoded
+from raymix.store.log import COPY, FOLDER, NAME, Event, File, Record, arranged, decoded, parquet_parts
 from raymix.store.objects import Objects
 
 WRITER = b"raymix.writer"
@@ -40,8 +41,11 @@ def write_part(objects: Objects, records: Sequence[Record], writer: str) -> None
     file = File(f"{first:08d}-{last:08d}.{digest}.parquet", first, last, digest=digest)
     name = f"{FOLDER}/{file.name}"
     objects.write(name, content)
-    events, _ = read_part(objects, file)
+    events: list[Event] = []
+    with suppress(StoreError):
+        events, _ = read_part(objects, file)
     if [Record.of(first + i, kind, body) for i, (kind, body) in enumerate(events)] != list(records):
+        objects.delete(name)  # or it would count in their place
         raise StoreError(f"{objects.url(name)}: did not come back as written; the records it was made from are kept")
 
 
@@ -59,8 +63,8 @@ def merge_parts(objects: Objects, writer: str) -> None:
     Raises:
         StoreError: the large one could not be written or read back; then the small ones are kept.
     """
-    names = [name for name in objects.names(FOLDER) if PART.fullmatch(name)]
-    small = [part for part in arranged(names, {}, objects.url(FOLDER)) if part.last - part.first + 1 < LARGE]
+    parts = arranged([], parquet_parts(objects.names(FOLDER)), objects.url(FOLDER))
+    small = [part for part in parts if part.last - part.first + 1 < LARGE]
     if len(small) < MERGE_AT or any(a.last + 1 != b.first for a, b in pairwise(small)):
         return
     events = [event for part in small for event in read_part(objects, part)[0]]

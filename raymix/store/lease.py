@@ -87,9 +87,8 @@ def turn(path: Path) -> Iterator[None]:
 class Lease:
     """A claim on a study in an object store: `acquire`, `check` before every acknowledgement, `release`."""
 
-    def __init__(self, objects: Objects, patience: float | None = None) -> None:
+    def __init__(self, objects: Objects) -> None:
         self.objects = objects
-        self.patience = PATIENCE if patience is None else patience
         self.claim = ""
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -152,7 +151,7 @@ class Lease:
         return str(self._about(claim).get("holder") or "another driver")
 
     def _is_free(self, claim: str) -> bool:
-        """Whether its holder ended, died on this machine, or has not moved for `patience` seconds."""
+        """Whether its holder ended, died on this machine, or has not moved for `PATIENCE` seconds."""
         if self._has_ended(claim):
             return True
         about = self._about(claim)
@@ -161,11 +160,11 @@ class Lease:
             return start is None or start != about.get("start")
         log.warning(
             "%s: held by %s; waiting up to %.0f s to see whether it is alive",
-            self.objects.where, about.get("holder", "another driver"), self.patience,
+            self.objects.where, about.get("holder", "another driver"), PATIENCE,
         )  # fmt: skip
-        first, until = self._last_beat(claim), time.monotonic() + self.patience
+        first, until = self._last_beat(claim), time.monotonic() + PATIENCE
         while time.monotonic() < until:
-            time.sleep(self.patience / 10)
+            time.sleep(PATIENCE / 10)
             if self._has_ended(claim):
                 return True
             if self._last_beat(claim) != first or max(self._claims()) != claim:
@@ -183,7 +182,7 @@ class Lease:
 
     def _beats(self) -> None:
         count = 0
-        while not self._stopped.wait(self.patience / 5):
+        while not self._stopped.wait(PATIENCE / 5):
             count += 1
             try:
                 self._beat(count)

@@ -19,6 +19,7 @@ FOLDER = "records"
 NAME = re.compile(r"(\d{8})(?:-(\d{8}))?(?:\.(\d{6}-[0-9a-f]{8}))?\.json")
 PART = re.compile(r"(\d{8})-(\d{8})\.([0-9a-f]{16})\.parquet")
 LINE = re.compile(rb'\{"seq": (\d+), "kind": "(\w+)", "sha256": "([0-9a-f]{64})", "body": (\{.*\})\}')
+DECODED = 1024  # records at a time: one call of the JSON reader keeps one copy of each key
 COPY = "restore it from a copy"
 
 
@@ -65,16 +66,18 @@ def file_name(records: Sequence[Record], writer: str) -> str:
     return f"{first:08d}{f'-{last:08d}' if last > first else ''}{f'.{writer}' if writer else ''}.json"
 
 
-def arranged(names: Iterable[str], writer_of: dict[str, str], where: str) -> list[File]:
-    """The files that make up the log, in order. `writer_of` gives the writer of a Parquet part by its name.
+def parquet_parts(names: Iterable[str]) -> list[File]:
+    """Those of the names; their writers stand inside."""
+    return [File(n, int(m[1]), int(m[2]), digest=m[3]) for n in names if (m := PART.fullmatch(n))]
+
+
+def arranged(names: Iterable[str], parts: Sequence[File], where: str) -> list[File]:
+    """The files that make up the log, in order: of the Parquet parts, and of the files of lines among the names.
 
     Raises:
         StoreError: numbers are missing; the message names the first.
     """
-    names = list(names)
-    parts = _chosen(
-        [File(n, int(m[1]), int(m[2]), writer_of.get(n, ""), m[3]) for n in names if (m := PART.fullmatch(n))]
-    )
+    parts = _chosen(parts)
     done, writer = (parts[-1].last, parts[-1].writer) if parts else (0, "")
     loose = [File(n, int(m[1]), int(m[2] or m[1]), m[3] or "") for n in names if (m := NAME.fullmatch(n))]
     files = parts + _resolved([f for f in loose if f.first > done and f.writer >= writer])
@@ -88,7 +91,7 @@ def arranged(names: Iterable[str], writer_of: dict[str, str], where: str) -> lis
     return files
 
 
-def _chosen(parts: list[File]) -> list[File]:
+def _chosen(parts: Sequence[File]) -> list[File]:
     """Parts from the first record on, without those that others cover: the furthest reaching first."""
     out: list[File] = []
     for part in sorted(parts, key=lambda p: (p.first, -p.last)):
@@ -132,15 +135,15 @@ def parsed(content: bytes, file: File, where: str) -> list[Record]:
     return records
 
 
-def decoded(records: Sequence[Record], where: str, chunk: int = 1024) -> list[Event]:
-    """(kind, body) of each. In chunks: one call of the JSON reader keeps one copy of each key.
+def decoded(records: Sequence[Record], where: str) -> list[Event]:
+    """(kind, body) of each.
 
     Raises:
         StoreError: a body is not a JSON object of finite numbers.
     """
     out: list[Event] = []
-    for start in range(0, len(records), chunk):
-        some = records[start : start + chunk]
+    for start in range(0, len(records), DECODED):
+        some = records[start : start + DECODED]
         try:
             bodies = json.loads(f"[{','.join(record.text for record in some)}]", parse_constant=_not_a_number)
         except (ValueError, RecursionError) as error:

@@ -77,7 +77,7 @@ def open_objects(where: str | Path) -> Objects:
 
 
 class LocalObjects:
-    """Files below a directory.
+    """Files below a directory; see `Objects`.
 
     Raises:
         NoStudyError: there is a file in its place.
@@ -90,7 +90,6 @@ class LocalObjects:
         self.where = str(path)
 
     def read(self, name: str) -> bytes:
-        """See `Objects`."""
         try:
             return retried((self.path / name).read_bytes, self.url(name))
         except (FileNotFoundError, NotADirectoryError):
@@ -99,7 +98,6 @@ class LocalObjects:
             raise unreadable(self.url(name), error) from error
 
     def write(self, name: str, content: bytes) -> None:
-        """See `Objects`."""
         target = self.path / name
         part = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
@@ -108,7 +106,6 @@ class LocalObjects:
             raise unwritable(self.url(name), error) from error
 
     def names(self, folder: str) -> list[str]:
-        """See `Objects`."""
         try:
             found = retried(lambda: os.listdir(self.path / folder), self.url(folder))
             return sorted(name for name in found if not name.startswith("."))
@@ -118,21 +115,18 @@ class LocalObjects:
             raise unreadable(self.url(folder), error) from error
 
     def delete(self, name: str) -> None:
-        """See `Objects`."""
         try:
             retried(lambda: (self.path / name).unlink(missing_ok=True), self.url(name))
         except OSError as error:
             raise unwritable(self.url(name), error) from error
 
     def rename(self, name: str, new: str) -> None:
-        """See `Objects`."""
         try:
             os.replace(self.path / name, self.path / new)
         except OSError as error:
             raise unwritable(self.url(new), error) from error
 
     def url(self, name: str) -> str:
-        """See `Objects`."""
         return str(self.path / name)
 
     def sweep(self, folder: str) -> None:
@@ -142,7 +136,7 @@ class LocalObjects:
 
 
 class RemoteObjects:
-    """Objects below a prefix of a bucket.
+    """Objects below a prefix of a bucket; see `Objects`.
 
     Raises:
         StoreError: the address is none, or out of reach.
@@ -170,15 +164,12 @@ class RemoteObjects:
         self._root = path.rstrip("/")
 
     def read(self, name: str) -> bytes:
-        """See `Objects`."""
         return self._tried(lambda: self._read(name), name, unreadable)
 
     def write(self, name: str, content: bytes) -> None:
-        """See `Objects`."""
         self._tried(lambda: self._write(name, content), name, unwritable)
 
     def names(self, folder: str) -> list[str]:
-        """See `Objects`."""
         from pyarrow.fs import FileSelector, FileType
 
         selector = FileSelector(f"{self._root}/{folder}".rstrip("/"), allow_not_found=True)
@@ -186,19 +177,16 @@ class RemoteObjects:
         return sorted(info.base_name for info in found if info.type == FileType.File)
 
     def delete(self, name: str) -> None:
-        """See `Objects`."""
         try:
             self._tried(lambda: self._fs.delete_file(f"{self._root}/{name}"), name, unwritable)
         except FileNotFoundError:
             return
 
     def rename(self, name: str, new: str) -> None:
-        """See `Objects`."""
         self.write(new, self.read(name))
         self.delete(name)
 
     def url(self, name: str) -> str:
-        """See `Objects`."""
         parts = urlsplit(self.where)
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}", query=""))
 

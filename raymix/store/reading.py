@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from raymix.store.compact import read_part
 from raymix.store.errors import StoreError
-from raymix.store.log import FOLDER, PART, Event, File, Record, arranged, parsed
+from raymix.store.log import FOLDER, Event, File, Record, arranged, parquet_parts, parsed
 from raymix.store.objects import Objects
 
 log = logging.getLogger(__name__)
@@ -53,14 +53,14 @@ def read_log(objects: Objects, held: bool) -> Log:
 
 
 def _read(objects: Objects, names: list[str], held: bool) -> Log:
-    parts = [File(n, int(m[1]), int(m[2]), digest=m[3]) for n in names if (m := PART.fullmatch(n))]
-    found_in = _together(lambda part: read_part(objects, part), parts)
-    read = dict(zip((part.name for part in parts), found_in, strict=True))
-    files = arranged(names, {name: writer for name, (_, writer) in read.items()}, objects.url(FOLDER))
+    parts = parquet_parts(names)
+    read = dict(zip(parts, _together(lambda part: read_part(objects, part), parts), strict=True))
+    written = {replace(part, writer=writer): events for part, (events, writer) in read.items()}
+    files = arranged(names, list(written), objects.url(FOLDER))
     found = Log(writer=files[-1].writer if files else "", names=names)
     for file in files:
         if file.digest:
-            found.compacted += read[file.name][0][len(found.compacted) - file.first + 1 :]
+            found.compacted += written[file][len(found.compacted) - file.first + 1 :]
     found.done = len(found.compacted)
     loose = [file for file in files if not file.digest]
     for file, content in zip(loose, _together(lambda f: objects.read(f"{FOLDER}/{f.name}"), loose), strict=True):

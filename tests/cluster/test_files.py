@@ -109,7 +109,6 @@ def test_the_files_in_cluster_are_the_templates_with_nothing_filled_in() -> None
         with pytest.raises(ClusterFileError, match="still to be edited"):
             check(text)
         assert "Edit" in text and "Costs at rest" in text
-    assert (ROOT / "cluster" / "prices.yaml").read_text() == (ROOT / "raymix/clusters/prices.yaml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -145,18 +144,6 @@ def test_the_files_in_cluster_are_the_templates_with_nothing_filled_in() -> None
         ("kuberay", "policyTypes: [Ingress]", "policyTypes: [Egress]", "policyTypes"),
         ("slurm", "--nodes=4", "--node=4", "--node=4"),
         ("slurm", "if [ !", "fi [ !", "bash cannot read it"),
-    ],
-)
-def test_a_typo_at_any_level_is_refused_by_name(kind: str, old: str, new: str, said: str) -> None:
-    text = rendered(kind)
-    assert old in text
-    with pytest.raises(SpaceError, match=re.escape(said)):
-        check(text.replace(old, new))
-
-
-@pytest.mark.parametrize(
-    ("kind", "old", "new", "said"),
-    [
         ("aws", "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "opens a port to the world"),
         ("aws", "--dashboard-host=127.0.0.1 ", "", "--dashboard-host=127.0.0.1"),
         ("aws", "-e RAY_AUTH_MODE=token", "-e X=1", "RAY_AUTH_MODE=token"),
@@ -174,7 +161,7 @@ def test_a_typo_at_any_level_is_refused_by_name(kind: str, old: str, new: str, s
         ("slurm", "umask 077", "umask 022", "umask"),
     ],
 )
-def test_an_unsafe_file_is_refused(kind: str, old: str, new: str, said: str) -> None:
+def test_a_typo_at_any_level_and_what_is_unsafe_are_refused_by_name(kind: str, old: str, new: str, said: str) -> None:
     text = rendered(kind)
     assert old in text
     with pytest.raises(SpaceError, match=re.escape(said)):
@@ -200,7 +187,7 @@ def test_hostile_names_stay_inside_their_quotes(kind: str) -> None:
         assert documents[0]["docker"]["image"] == f"{HOSTILE}:1"
 
 
-def test_a_hostile_study_is_one_word_of_the_slurm_script(tmp_path: Path) -> None:
+def test_a_hostile_study_is_one_word_of_the_slurm_script() -> None:
     words = ["printf", "%s", f"s3://bucket/{HOSTILE}"]
     text = render(request("slurm"), words, {})
     check(text)

@@ -123,7 +123,7 @@ def test_a_ray_without_the_private_constant_is_started_all_the_same(monkeypatch:
 
 
 @pytest.mark.slow  # starts Ray
-def test_a_ray_started_here_is_on_loopback_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ray_started_here_is_on_loopback_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else reaches it, and it stays where it is when the machine gets another address."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

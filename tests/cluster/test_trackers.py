@@ -217,7 +217,7 @@ def test_names_like_paths_that_lead_elsewhere_are_coded(name: str) -> None:
     assert other == "loss/a/b.c"
 
 
-def test_hours_of_trials_are_those_they_took(tmp_path: Path) -> None:
+def test_hours_of_trials_are_those_they_took() -> None:
     told: list[Mapping[str, float]] = []
     ledger = Ledger(worlds.space(), seed=0)
     tracked = SimpleNamespace(tell=lambda what, *about: told.append(about[0]) if what == "study" else None)

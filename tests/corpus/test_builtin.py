@@ -8,6 +8,7 @@ import tokenize
 import pytest
 
 from raymix.corpus import builtin
+from raymix.space import SpaceError
 
 MODULE = '''#!/usr/bin/env python
 # Copyright 2020 Somebody. All rights reserved.
@@ -78,3 +79,8 @@ def test_parts_of_one_module_share_their_origin() -> None:
 def test_no_document_stands_twice() -> None:
     texts = [text.text for text in builtin.collect({"cpp": 0.5})["cpp"]]
     assert len(texts) == len(set(texts)) > 1
+
+
+def test_an_unknown_part_is_refused_with_those_there_are() -> None:
+    with pytest.raises(SpaceError, match=r"'pyton'.*python, docstrings"):
+        builtin.collect({"pyton": None})

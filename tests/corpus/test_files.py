@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raymix.corpus import files, places, prepare, sources
@@ -40,6 +40,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.lists(st.text(min_size=1, max_size=30).filter(str.strip), max_size=20), st.integers(1, 80))
+@example(["a", "b"], len(lines(["a"])))  # a line ends where the first range does
 def test_byte_ranges_give_every_line_once(tmp_path_factory: pytest.TempPathFactory, texts: list[str], cut: int) -> None:
     path = tmp_path_factory.mktemp("cut") / "a.jsonl"
     data = lines(texts).rstrip(b"\n")

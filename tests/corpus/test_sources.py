@@ -87,8 +87,3 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 def test_glob_without_match_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match=r"'data/\*\.jsonl'.*no file matches"):
         read(tmp_path, files="data/*.jsonl")
-
-
-def test_unknown_builtin_part_names_the_parts(tmp_path: Path) -> None:
-    with pytest.raises(SpaceError, match=r"'pyton'.*python, docstrings"):
-        read(tmp_path, builtin="pyton")

@@ -64,21 +64,7 @@ def of_the_library(encoder: Encoder, texts: list[str]) -> list[list[int]]:
 ENCODERS = {"gpt2": trained(), "llama 3": trained(LLAMA_3)}
 CONTRACTIONS = ["'s", "'LL", "'\u017f"]
 SPACES = [" ", "  ", "\n", "\r\n", "\t", "\u00a0", "\u3000", "\x85", "\x1c"]
-OTHERS = [
-    "a",
-    "The",
-    "9",
-    "1234",
-    "\u0663",
-    "\u00bd",
-    "!",
-    "-->",
-    "\u00e9",
-    "e\u0301",
-    "\u4f60",
-    "\U0001f600",
-    "\u200d",
-]
+OTHERS = [*"a9!", "The", "1234", "-->", "\u0663", "\u00bd", "\u00e9", "e\u0301", "\u4f60", "\U0001f600", "\u200d"]
 PIECES = st.sampled_from([*CONTRACTIONS, *SPACES, *OTHERS, END_OF_TEXT])
 
 

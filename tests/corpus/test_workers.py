@@ -314,7 +314,7 @@ def test_a_full_disk_is_named_and_keeps_no_half_of_a_part(
     assert prepare(large, tmp_path / "cache", workers=1).hash == prepare(large, tmp_path / "whole", workers=1).hash
 
 
-def test_small_text_starts_no_processes(large: SearchSpace, tmp_path: Path) -> None:
+def test_small_text_starts_no_processes(tmp_path: Path) -> None:
     with workers.executor(None, 1e6, tmp_path) as (pool, n):
         assert (type(pool), n) == (workers.SerialExecutor, 1)
 
@@ -353,9 +353,7 @@ def test_a_lost_task_that_cannot_be_begun_again_is_an_error(monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_a_task_that_ray_kills_for_memory_is_tried_so_often_and_no_oftener(
-    large: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_that_ray_kills_for_memory_is_tried_so_often_and_no_oftener(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray")
     from raymix.corpus import on_ray
 

@@ -265,7 +265,7 @@ def test_retries_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("arrives", [False, True])
-def test_killed_in_mid_upload(s3: ObjectStore, holder: Callable[..., subprocess.Popen[str]], arrives: bool) -> None:
+def test_killed_in_mid_upload(s3: ObjectStore, arrives: bool) -> None:
     """The half-sent record is not there; one that was stored but not acknowledged is there once."""
     where = s3.uri(f"killed-{arrives}")
     s3.hold(lambda method, path: method == "PUT" and "/00000004" in path, arrives)

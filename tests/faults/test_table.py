@@ -30,10 +30,7 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
             "proxy/test_trial.py::test_a_trial_whose_worker_goes_away_ends_with_the_same_rows",
         ],
     ),
-    4: (
-        "node killed",
-        ["cluster/test_nodes.py::test_nodes_lost_drained_and_added_change_nothing_about_the_result"],
-    ),
+    4: ("node killed", ["cluster/test_nodes.py::test_nodes_lost_drained_and_added_change_nothing_about_the_result"]),
     5: (
         "preemption notice",
         [
@@ -138,10 +135,7 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
             "report/test_report.py::test_hostile_page_in_a_browser_draws_and_runs_nothing",
         ],
     ),
-    19: (
-        "a domain called no, a value 1e-3",
-        ["test_space.py::test_yaml_numbers_and_names_mean_what_they_say"],
-    ),
+    19: ("a domain called no, a value 1e-3", ["test_space.py::test_yaml_numbers_and_names_mean_what_they_say"]),
     20: (
         "eval text in the training text",
         ["corpus/test_prepare.py::test_overlap_of_an_eval_source_is_refused_with_count_and_example"],
@@ -188,7 +182,7 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
     26: (
         "a trial hangs",
         [
-            "proxy/test_trial_faults.py::test_killed_and_hung_workers_are_retried_from_their_checkpoint_with_the_same_losses",
+            "proxy/test_trial_faults.py::test_killed_and_hung_workers_are_retried_from_their_checkpoint_with_the_same_losses"
         ],
     ),
     27: (

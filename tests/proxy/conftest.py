@@ -1,13 +1,17 @@
-"""A corpus of random text, small enough to train on in a second."""
+"""A corpus of random text, small enough to train on in a second; and a Ray to train on."""
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
 from raymix.corpus import Corpus, shards
+from raymix.proxy import WORKER_ENV
 from raymix.space import SearchSpace
 
 VOCAB = 300
@@ -51,3 +55,13 @@ def make_space() -> Callable[..., SearchSpace]:
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray of our own with one core, whose workers find the tests."""
+    folder = tempfile.mkdtemp(prefix="r", dir=os.path.realpath(os.environ.get("TMPDIR", "/tmp")))  # short, for sockets
+    env = {"env_vars": {**WORKER_ENV, "PYTHONPATH": str(Path(__file__).parents[2])}}
+    ray.init(address="local", num_cpus=1, include_dashboard=False, _temp_dir=folder, runtime_env=env)
+    yield
+    ray.shutdown()

@@ -12,9 +12,10 @@ import torch
 from safetensors import SafetensorError
 
 from raymix.corpus import Corpus
-from raymix.proxy import checkpoint, loop, resolve, train_proxy
+from raymix.proxy import checkpoint, loop, resolve
 from raymix.proxy.checkpoint import Checkpoints, Interrupted, Snapshot
 from raymix.proxy.plan import Batches
+from raymix.proxy.train import train_proxy
 from raymix.space import SearchSpace
 
 MakeSpace = Callable[..., SearchSpace]
@@ -23,21 +24,27 @@ STEPS = 12
 
 
 class Watched:
-    """A run under observation: the tokens of every step, and a stop after one of them."""
+    """A run under observation: the tokens of every step, the mean losses it is judged by, and a stop after a step."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, corpus: Corpus, space: SearchSpace, folder: Path) -> None:
         self.corpus, self.space, self.folder = corpus, space, folder
         self.tokens: dict[int, Any] = {}
+        self.looks: dict[int, float] = {}
         self.run: Any = None
         self.stop_after, self.checkpoints = -1, Checkpoints(folder)
-        taken = loop.Run.step
+        taken, judged = loop.Run.step, loop.verdict
 
         def step(run: loop.Run, step: int, batch: Any) -> None:
             self.run, self.tokens[step] = run, batch.copy()
             taken(run, step, batch)
             self.checkpoints.stopping = step == self.stop_after
 
+        def verdict(mean: float, step: int, shape: Any) -> str | None:
+            self.looks[step] = mean
+            return judged(mean, step, shape)
+
         monkeypatch.setattr(loop.Run, "step", step)
+        monkeypatch.setattr(loop, "verdict", verdict)
 
     def rows(self, stop_after: int = -1, mix_K: Any = MIX, seed: int = 0) -> Iterator[dict[str, Any]]:
         self.stop_after, self.checkpoints = stop_after, Checkpoints(self.folder)
@@ -58,7 +65,8 @@ def make_watched(
 def test_a_run_stopped_at_any_step_ends_with_the_same_bits(make_watched: Callable[..., Watched], recipe: Any) -> None:
     watched = make_watched(**recipe)
     rows = list(watched.rows())
-    tokens, weights = dict(watched.tokens), [param.detach().clone() for param in watched.run.params]
+    tokens, looks = dict(watched.tokens), dict(watched.looks)
+    weights = [param.detach().clone() for param in watched.run.params]
     for stop in range(STEPS - 1):
         watched.tokens = {}
         seen = []
@@ -66,7 +74,7 @@ def test_a_run_stopped_at_any_step_ends_with_the_same_bits(make_watched: Callabl
             seen.extend(watched.rows(stop_after=stop))
         assert sorted(watched.tokens) == list(range(stop + 1))
         again = list(watched.rows())
-        assert again == rows
+        assert again == rows and watched.looks == looks
         assert sorted(watched.tokens) == list(range(STEPS))  # every step taken once
         assert all(np.array_equal(watched.tokens[step], tokens[step]) for step in tokens)
         assert all(torch.equal(param, known) for param, known in zip(watched.run.params, weights, strict=True))
@@ -85,8 +93,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_its_predecessor(
     older, newer = sorted(watched.folder.iterdir())
     for name in ("weights.safetensors", "rest.safetensors", "state.json"):
         good = (newer / name).read_bytes()
-        for at in (len(good) // 3, len(good) - 2):
-            (newer / name).write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+        for at in (len(good) // 3, len(good) - 2, good.find(b'"loss/a": ') + 13):  # the last also a digit of a loss
+            (newer / name).write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
             watched.tokens = {}
             assert list(watched.rows()) == rows
             assert min(watched.tokens) == 4  # from the older one
@@ -114,9 +122,7 @@ def test_a_checkpoint_of_another_run_is_not_taken_up(make_watched: Callable[...,
         assert min(watched.tokens) == 0
 
 
-def test_two_are_kept_and_saving_takes_a_small_part_of_the_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_are_kept_and_saving_takes_a_small_part_of_the_time(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "c", every_seconds=0)
     for step in (5, 10, 15):
         checkpoints.save("run", Snapshot(step, {"w": torch.arange(3)}, {}, {"rows": []}))

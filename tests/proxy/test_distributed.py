@@ -14,9 +14,11 @@ import pytest
 import torch
 
 from raymix.corpus import Corpus
-from raymix.proxy import Interrupted, distributed, resolve, train_proxy
+from raymix.proxy import distributed, resolve
+from raymix.proxy.checkpoint import Interrupted
 from raymix.proxy.compiled import worth_compiling
 from raymix.proxy.distributed import World, across
+from raymix.proxy.train import train_proxy
 from raymix.space import SearchSpace
 
 MakeSpace = Callable[..., SearchSpace]

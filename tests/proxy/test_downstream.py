@@ -11,9 +11,10 @@ from torch import Tensor
 
 from raymix.corpus import Corpus, shards
 from raymix.corpus.tokenizer import Encoder, train_tokenizer
-from raymix.proxy import resolve, train_proxy
+from raymix.proxy import resolve
 from raymix.proxy.downstream import check_tasks, measure
 from raymix.proxy.model import build
+from raymix.proxy.train import train_proxy
 from raymix.space import SearchSpace, SpaceError
 
 CPU = torch.device("cpu")

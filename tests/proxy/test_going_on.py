@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from raymix.corpus import Corpus
-from raymix.proxy import resolve, train_proxy
+from raymix.proxy import resolve
 from raymix.proxy.checkpoint import Checkpoints, Interrupted
 from raymix.proxy.going_on import Before, going_on, planned
 from raymix.proxy.plan import Batches
+from raymix.proxy.train import train_proxy
 from raymix.space import SearchSpace
 
 MakeSpace = Callable[..., SearchSpace]

@@ -67,7 +67,7 @@ def test_eager_attention_counts_its_pairs_of_places(monkeypatch: pytest.MonkeyPa
     shape = resolve(Recipe(context=1024, batch=512), 1e7, 1e9, 300)
     linear, pairs = 34 * 1024 * shape.width, 5 * shape.n_heads * 1024**2
     gpu = torch.device("cuda", 0)
-    assert rows_that_fit(shape, gpu, "sdpa") == (1 << 29) // (linear * shape.n_layers)
-    assert rows_that_fit(shape, gpu, "eager") == (1 << 29) // ((linear + pairs) * shape.n_layers)
-    assert rows_that_fit(shape, CPU, "eager") == 512
-    assert rows_that_fit(shape, gpu, gpu_share=0.25) == (1 << 27) // (linear * shape.n_layers)  # others have the rest
+    assert rows_that_fit(shape, gpu, "sdpa", 1.0) == (1 << 29) // (linear * shape.n_layers)
+    assert rows_that_fit(shape, gpu, "eager", 1.0) == (1 << 29) // ((linear + pairs) * shape.n_layers)
+    assert rows_that_fit(shape, CPU, "eager", 1.0) == 512
+    assert rows_that_fit(shape, gpu, "sdpa", 0.25) == (1 << 27) // (linear * shape.n_layers)  # others have the rest

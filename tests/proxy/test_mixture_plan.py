@@ -1,5 +1,6 @@
 """The plan is exact at every prefix, and shares its randomness between mixtures."""
 
+import hashlib
 from collections.abc import Callable
 from unittest.mock import Mock
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymix.corpus import Corpus
+from raymix.proxy.going_on import planned
 from raymix.proxy.plan import SUBSET, Batches, _permutation, domain_order, sequence_order, unique_sequences
 from raymix.proxy.recipe import resolve
 from raymix.space import SearchSpace
@@ -131,3 +133,21 @@ def test_a_mixture_per_stage_is_exact_in_each(corpus: Corpus, make_space: Callab
     before = plan(corpus, make_space(), 0.6, n_tokens=4096 * 3 / 4)
     firsts = [tuple(row) for step in range(len(before)) for row in before[step]]
     assert [row[0] < 100 for row in rows[:96]] == [row[0] < 100 for row in firsts]
+
+
+def test_studies_begun_with_an_earlier_version_go_on_in_the_same_text(
+    corpus: Corpus, make_space: Callable[..., SearchSpace]
+) -> None:
+    """Numpy's permutations count too: with others mixtures would be compared on other text than before."""
+    parts = [{"tokens": 0.7}, {"tokens": 0.3, "mixture": {"b": 1}}]
+    plans = {
+        "epochs": plan(corpus, make_space(), 0.3, seed=1, n_tokens=8 * 4096),
+        "stages": plan(corpus, make_space(stages=parts), 0.6),
+        "promoted": planned(lambda length: plan(corpus, make_space(), 0.3, n_tokens=length), 50_000, [5000]),
+    }
+    read = {how: np.stack([of._domain_of, of._start_of]).astype("<i8").tobytes() for how, of in plans.items()}
+    assert {how: hashlib.sha256(places).hexdigest()[:12] for how, places in read.items()} == {
+        "epochs": "fcff5e23a9d1",
+        "stages": "e994f372bd09",
+        "promoted": "f24c6679d4db",
+    }

@@ -11,8 +11,9 @@ import torch
 
 from raymix.corpus import Corpus
 from raymix.proxy import model as models
-from raymix.proxy import resolve, train_proxy
+from raymix.proxy import resolve
 from raymix.proxy.pretrained import load
+from raymix.proxy.train import train_proxy
 from raymix.space import SearchSpace, SpaceError
 
 MakeSpace = Callable[..., SearchSpace]

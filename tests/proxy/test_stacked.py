@@ -10,13 +10,14 @@ import torch
 
 from raymix.corpus import Corpus
 from raymix.proxy import model as models
-from raymix.proxy import resolve, train_proxy, train_stacked
+from raymix.proxy import resolve
 from raymix.proxy.checkpoint import Checkpoints, Interrupted
 from raymix.proxy.loop import Diverged, Run
 from raymix.proxy.model import ATTENTIONS
 from raymix.proxy.plan import Batches
-from raymix.proxy.stack_training import Job, Result
+from raymix.proxy.stack_training import Job, Result, train_stacked
 from raymix.proxy.stacked import Stack
+from raymix.proxy.train import train_proxy
 from raymix.space import SearchSpace
 
 MakeSpace = Callable[..., SearchSpace]

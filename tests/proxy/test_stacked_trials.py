@@ -1,23 +1,21 @@
 """A study in stacks on real Ray: the rows of one without, also where a worker dies or a proxy diverges."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from raymix import SearchSpace, Study
 from raymix.corpus import Corpus
 from raymix.on_ray import run
 from raymix.on_ray.progress import Progress
-from raymix.proxy import WORKER_ENV, stack_training
+from raymix.proxy import stack_training
 from raymix.proxy.stacked import Stack
 from tests.proxy.test_trial_faults import Faulty
 
-pytestmark = pytest.mark.slow  # starts Ray and trains proxies
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]  # starts Ray and trains proxies
 
 STEPS = 60
 RATE = 0.002  # at six times that a spike in the loss makes .01 nats of a rounding, in a proxy alone too
@@ -39,16 +37,6 @@ class OfTheSick(Faulty):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         stack_training.Stack = Sick  # type: ignore[misc]
         return super().reset_config(new_config)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """A Ray of our own with one core, whose workers find this file."""
-    path = os.path.realpath(os.environ.get("TMPDIR", "/tmp"))
-    env = {"env_vars": {**WORKER_ENV, "PYTHONPATH": str(Path(__file__).parents[2])}}
-    ray.init(address="local", num_cpus=1, include_dashboard=False, _temp_dir=f"{path}/rt{os.getpid()}", runtime_env=env)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture

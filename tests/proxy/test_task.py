@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from raymix.corpus import Corpus
-from raymix.proxy import loop, resolve, train_proxy
+from raymix.proxy import loop, resolve
 from raymix.proxy import model as models
 from raymix.proxy.evaluate import evaluate, held_out
 from raymix.proxy.plan import Batches
 from raymix.proxy.task import example
+from raymix.proxy.train import train_proxy
 from raymix.space import SearchSpace
 
 MakeSpace = Callable[..., SearchSpace]

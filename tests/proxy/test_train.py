@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,13 @@ import torch
 
 from raymix.corpus import Corpus
 from raymix.observations import Observations
-from raymix.proxy import Diverged, families, resolve, train, train_proxy
+from raymix.proxy import families, resolve, train
 from raymix.proxy import model as models
 from raymix.proxy.evaluate import _spread, evaluate, held_out
+from raymix.proxy.loop import Diverged
 from raymix.proxy.plan import Batches
 from raymix.proxy.task import example
+from raymix.proxy.train import train_proxy
 from raymix.space import SearchSpace
 from raymix.stages import Stage, seen
 
@@ -40,7 +41,7 @@ def test_two_runs_are_bit_identical_and_seeds_differ(corpus: Corpus, make_space:
     assert rows_of(corpus, make_space(), seed=1) != first
 
 
-def test_rows_are_observations(corpus: Corpus, make_space: MakeSpace, tmp_path: Path) -> None:
+def test_rows_are_observations(corpus: Corpus, make_space: MakeSpace) -> None:
     rows = rows_of(corpus, make_space())
     assert [row["n_tokens"] for row in rows] == [512, 1024, 2048]
     last = rows[-1]

@@ -2,13 +2,12 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from ray import tune
 
 from raymix import simplex
@@ -18,24 +17,16 @@ from raymix.on_ray.kept import Kept, needed
 from raymix.on_ray.run import MAX_RETRIES
 from raymix.on_ray.shards import share
 from raymix.on_ray.trial import ProxyTrial, pause
-from raymix.proxy import WORKER_ENV, Checkpoints, resolve, train_proxy
+from raymix.proxy import resolve
+from raymix.proxy.checkpoint import Checkpoints
+from raymix.proxy.train import train_proxy
 from raymix.space import Scale, SearchSpace
 from raymix.study.ledger import Ledger
 from tests import worlds
 
-pytestmark = pytest.mark.slow  # starts Ray
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]  # starts Ray
 
 TRIAL = {"trial_id": "t1", "mixture": {"a": 0.3, "b": 0.7}, "n_params": 1e4, "n_tokens": 128 * 300, "seed": 0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A Ray of our own with one core."""
-    path = os.path.realpath(os.environ.get("TMPDIR", "/tmp"))
-    env = {"env_vars": WORKER_ENV}
-    ray.init(address="local", num_cpus=1, include_dashboard=False, _temp_dir=f"{path}/rm{os.getpid()}", runtime_env=env)
-    yield
-    ray.shutdown()
 
 
 class GoOnce(tune.Callback):
@@ -63,11 +54,7 @@ def test_a_trial_whose_worker_goes_away_ends_with_the_same_rows(
     folder = tmp_path / "checkpoints"
     going = GoOnce(signum, folder / "t1")
     trainable = tune.with_parameters(
-        ProxyTrial,
-        space_json=space.model_dump_json(),
-        folder=str(tmp_path),
-        shards=share(corpus),
-        kept=Kept(folder),
+        ProxyTrial, space_json=space.model_dump_json(), folder=str(tmp_path), shards=share(corpus), kept=Kept(folder)
     )
     results = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),

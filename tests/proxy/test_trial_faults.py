@@ -6,7 +6,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,11 +23,11 @@ from raymix.corpus import Corpus
 from raymix.on_ray import ending, run
 from raymix.on_ray.kept import Kept
 from raymix.on_ray.trial import ProxyTrial
-from raymix.proxy import WORKER_ENV, train_proxy
+from raymix.proxy.train import train_proxy
 from raymix.store import StoreError
 from raymix.study.trial import Trial
 
-pytestmark = pytest.mark.slow  # starts Ray and trains proxies
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]  # starts Ray and trains proxies
 
 PATIENCE = 5.0  # seconds without a step; a step takes milliseconds
 MONITOR = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.5, ID: 0a) \
@@ -93,16 +93,6 @@ def suffer(fault: str | None, n_lives: int) -> None:
 
 def hang_here() -> None:
     threading.Event().wait()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """A Ray of our own with one core, whose workers find this file."""
-    path = os.path.realpath(os.environ.get("TMPDIR", "/tmp"))
-    env = {"env_vars": {**WORKER_ENV, "PYTHONPATH": str(Path(__file__).parents[2])}}
-    ray.init(address="local", num_cpus=1, include_dashboard=False, _temp_dir=f"{path}/rf{os.getpid()}", runtime_env=env)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
@@ -213,7 +203,7 @@ def test_a_worker_that_rays_memory_monitor_kills_is_retried_and_the_others_train
 
 
 def test_a_trial_that_does_not_fit_into_its_gpu_fails_at_once_and_one_that_shares_it_is_tried_again(
-    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]], monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus, begin: Callable[..., tuple[Study, list[Trial]]]
 ) -> None:
     study, (full, shares) = begin("GPU full", "shared GPU full once")
     run.run_study(study, corpus)
