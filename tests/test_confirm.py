@@ -359,7 +359,7 @@ def test_confirm_from_the_shell_plans_and_ask_hands_out(tmp_path: Path, caplog: 
     other = CliRunner().invoke(app, ["confirm", str(tmp_path / "s"), "--seeds", "1", "--json"])
     assert json.loads(other.stdout)["pending"] == 6
     assert "6 runs of the confirmation planned before are still to end" in caplog.text
-    assert "--seeds, --baselines and --scale were not used" in caplog.text
+    assert "--seeds, --baselines, --mixture and --scale were not used" in caplog.text
     study = Study.open(tmp_path / "s")
     runs = study.ask(9)
     assert (len(runs) == 9 and [t.purpose for t in runs].count("confirm") == 6) or len(runs) == 6
@@ -395,6 +395,53 @@ def test_a_baseline_that_the_caps_make_the_proposal_is_not_confirmed(played: Led
 
 
 NAMES = [{"name": name} for name in worlds.DOMAINS]
+CAPPED = [{"name": name, "max_share": 0.6} for name in worlds.DOMAINS]
+
+
+OURS = {"code": 0.75, "books": 0.25}
+
+
+def test_a_mixture_of_ones_own_is_a_baseline_beside_the_prior() -> None:
+    wanted = {"seeds": 2, "mixtures": {"ours": OURS}}
+    book = ledger(confirm=wanted, budget={"trials": 14, "per_round": 5})
+    assert expected_trials(book) == 14
+    play(book)
+    assert [trial.purpose for trial in book.trials.values()] == ["search"] * 8 + ["confirm"] * 6
+    found = confirmation(book)
+    assert found is not None
+    assert found.mixtures["ours"] == pytest.approx({"web": 0.0, **OURS})
+    assert all(book.trials[name].mixture == pytest.approx(found.mixtures["ours"]) for name in found.trials["ours"])
+    assert found.gains["ours"].pairs == found.gains["prior"].pairs == 2
+
+
+@pytest.mark.parametrize(
+    ("mixtures", "words"),
+    [
+        ({"ours": {"code": 0.5}}, "confirm.mixtures: 'ours': .* sum"),
+        ({"ours": {"cod": 1.0}}, "confirm.mixtures: 'ours': 'cod' is not a domain"),
+        ({"unimax": OURS}, "confirm.mixtures: 'unimax' is the name of another"),
+        ({"proposal": OURS}, "confirm.mixtures: 'proposal' is the name of another"),
+    ],
+)
+def test_a_mixture_of_ones_own_that_is_none_is_named(mixtures: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpaceError, match=words):
+        worlds.space(confirm={"mixtures": mixtures})
+
+
+def test_a_mixture_in_a_file_is_confirmed_inside_the_caps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    study = Study.create(worlds.space(budget={}, domains=CAPPED), tmp_path / "s")
+    for trial in study.ask(8):
+        study.tell(trial.trial_id, losses(trial))
+    (tmp_path / "doremi.json").write_text(json.dumps({"train_domain_weights": {"code": 3.0, "books": 1.0}}))
+    words = ["confirm", str(tmp_path / "s"), "--seeds", "1", "--json", "--mixture"]
+    done = CliRunner().invoke(app, [*words, f"doremi={tmp_path / 'doremi.json'}"])
+    assert done.exit_code == 0, done.output
+    # 0.75 of code is 0.15 too much, which the projection gives to the others in equal parts.
+    assert json.loads(done.stdout)["mixtures"]["doremi"] == pytest.approx({"web": 0.075, "code": 0.6, "books": 0.325})
+    assert "the mixture 'doremi' is outside the caps: it is trained as moved inside them" in caplog.text
+    for wrong, said in (("doremi.json", "write NAME=FILE"), ("ours=none.json", "--mixture ours=none.json: none.json")):
+        failed = CliRunner().invoke(app, [*words, wrong])
+        assert isinstance(failed.exception, SpaceError) and said in str(failed.exception)
 
 
 def test_two_names_of_one_mixture_are_one_run_and_no_trial_is_kept_for_the_second() -> None:
