@@ -10,8 +10,8 @@ where its mixture can be written in the new domains, and only those are taken:
     dropped   only rows that (nearly) did without it count; the rest of such a row is scaled up
 
 All of these are one linear map from old shares to new (`domain_maps`). What is taken is copied into the records of the
-study with the hash of its source, so that a study can be resumed where the source is gone; it never counts against the
-budget.
+study with the hash of its source, so that a study can be resumed where the source is gone; what a source has to give
+since is said, and not taken: a study goes on from what it knew. Evidence never counts against the budget.
 """
 
 import hashlib
@@ -52,6 +52,24 @@ def take_evidence(ledger: Ledger) -> None:
                 log.warning("from %s: %s", entry.source, note)
             body = {"entry": entry.key, "source": entry.source, "sha256": source.sha256, "notes": notes, "rows": rows}
             ledger.note("reuse", body)
+
+
+def changed_evidence(ledger: Ledger) -> list[str]:
+    """A sentence for every source that would give other rows now than were taken; one that is gone would give none."""
+    said = []
+    for entry in (entry for entry in ledger.space.reuse if entry.key in ledger.reused):
+        body = ledger.reused[entry.key]
+        try:
+            source = read_source(entry, ledger.space.folder, ledger.space.metrics)
+            rows = [] if source.sha256 == body["sha256"] else mapped_rows(entry, source, ledger.space)[0]
+        except SpaceError:
+            continue
+        if rows and _unnamed(rows) != _unnamed(body["rows"]):
+            said.append(
+                f"from {entry.source}: it has changed: it would give {len(rows)} rows, and this study goes on with the "
+                f"{len(body['rows'])} that it took; --fork NEW takes what there is now"
+            )
+    return said
 
 
 def read_source(entry: Reuse, folder: Path, metrics: Sequence[Metric] = ()) -> Source:
@@ -133,6 +151,11 @@ def _rows(
         row |= {f"loss/{name}": float(value) for name, value in zip(evals, loss_BM[b], strict=True)}
         out.append({key: value for key, value in row.items() if not isinstance(value, float) or np.isfinite(value)})
     return by_size(out)
+
+
+def _unnamed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without the ids that say what their source was as a whole."""
+    return [{key: row[key] for key in row if key != "trial_id"} for row in rows]
 
 
 def _mark(entry: Reuse, source: Source) -> str:

@@ -23,7 +23,7 @@ from raymix.store import Store, StoreError
 from raymix.study.agenda import next_trials, over, search_over
 from raymix.study.changes import differences
 from raymix.study.confirm import Confirmation, confirmation, confirmed_mixture, due, skipped
-from raymix.study.evidence import take_evidence
+from raymix.study.evidence import changed_evidence, take_evidence
 from raymix.study.files import FORMAT, read_identity, read_space, upgrade, write_identity, write_space
 from raymix.study.ledger import Ledger
 from raymix.study.row import WITHOUT_RESULT, told_by_hand
@@ -119,6 +119,8 @@ class Study:
                 write_space(store, space)
             outdated, study = study._outdated, cls(store, space, study.seed, designer)
             study._outdated = outdated
+        for words in changed_evidence(study.ledger):
+            log.warning("%s", words)
         return study
 
     @classmethod
