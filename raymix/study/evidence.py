@@ -28,7 +28,7 @@ from raymix.simplex import Array
 from raymix.space import Metric, SearchSpace, SpaceError
 from raymix.space_study import Reuse
 from raymix.store import Store
-from raymix.study.domain_maps import ZERO, Mapping, Source, domain_map, eval_map
+from raymix.study.domain_maps import OTHER_TOKENS, ZERO, Mapping, Source, domain_map, eval_map
 from raymix.study.files import read_identity, read_space
 from raymix.study.ledger import Ledger
 from raymix.study.routes import by_size, copied
@@ -51,7 +51,8 @@ def take_evidence(ledger: Ledger) -> None:
             for note in notes:
                 log.warning("from %s: %s", entry.source, note)
             body = {"entry": entry.key, "source": entry.source, "sha256": source.sha256, "notes": notes, "rows": rows}
-            ledger.note("reuse", body)
+            text = source.text if rows and OTHER_TOKENS not in notes else {}
+            ledger.note("reuse", body | {"text": text})
 
 
 def changed_evidence(ledger: Ledger) -> list[str]:
@@ -82,13 +83,14 @@ def read_source(entry: Reuse, folder: Path, metrics: Sequence[Metric] = ()) -> S
     """
     try:
         if entry.table is not None:
-            table, space = Observations.read(folder / entry.table), None
+            table, space, text = Observations.read(folder / entry.table), None, dict[str, str]()
             table = table.minimising(metrics)
         else:
-            table, space = _read_study(str(entry.study) if "://" in str(entry.study) else folder / str(entry.study))
+            where = str(entry.study)
+            table, space, text = _read_study(where if "://" in where else folder / where)
     except (ValueError, OSError) as error:
         raise SpaceError(f"from: {error}") from None
-    return Source(table, space, _digest(table))
+    return Source(table, space, _digest(table), text)
 
 
 def mapped_rows(entry: Reuse, source: Source, space: SearchSpace) -> tuple[list[dict[str, Any]], list[str]]:
@@ -170,11 +172,12 @@ def _summed(old_BJ: Array, map_JK: Array) -> Array:
     return np.where(unknown_BJ @ (map_JK > 0), np.nan, np.where(unknown_BJ, 0.0, old_BJ) @ map_JK)
 
 
-def _read_study(path: str | Path) -> tuple[Observations, SearchSpace]:
+def _read_study(path: str | Path) -> tuple[Observations, SearchSpace, dict[str, str]]:
     store = Store(path)
     about = read_identity(store)
     space = read_space(store, about)
-    return Ledger(space, int(about["seed"]), store).table(), space
+    ledger = Ledger(space, int(about["seed"]), store)
+    return ledger.table(), space, ledger.text
 
 
 def _digest(table: Observations) -> str:
