@@ -17,7 +17,7 @@ from raymix.design.stock import losses as at_scale
 from raymix.design.stock import unique_at
 from raymix.laws.repetition import stocked
 from raymix.results import results
-from raymix.space import Rung, Scale, SpaceError
+from raymix.space import Rung, Scale, SearchSpace, SpaceError
 from raymix.space_study import Confirm
 from raymix.store import Store
 from raymix.study.affordable import affordable, largest_affordable
@@ -380,7 +380,9 @@ def test_confirm_from_the_shell_plans_and_ask_hands_out(tmp_path: Path, caplog: 
     assert (more["done"], more["pending"]) == (6, 3)  # of the mixture that is recommended
 
 
-def test_a_baseline_that_the_caps_make_the_proposal_is_not_confirmed(played: Ledger, monkeypatch: Any) -> None:
+def test_a_baseline_that_the_caps_make_the_proposal_is_not_confirmed(
+    played: Ledger, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     best_K = proposal(played, fit_law(played.space, played.table()))
     near = {"prior": best_K, "uniform": np.ones(3) / 3}
     monkeypatch.setattr("raymix.study.arms.baseline_mixtures", lambda *_: near)
@@ -388,6 +390,7 @@ def test_a_baseline_that_the_caps_make_the_proposal_is_not_confirmed(played: Led
     monkeypatch.setattr(played, "note", lambda kind, body: recorded.append(body))
     plan_confirmation(played, Confirm(seeds=4, baselines=("prior", "uniform")))
     assert set(recorded[0]["mixtures"]) == {"proposal", "uniform"}
+    assert "within the caps prior is the proposal itself: it is no run of its own" in caplog.text
     plan_confirmation(played, Confirm(baselines=("prior",)), automatic=True)
     assert recorded[1]["why"] == "within the caps prior is the proposal itself"
     with pytest.raises(SpaceError, match="nothing to confirm: within the caps prior is the proposal itself"):
@@ -442,6 +445,23 @@ def test_a_mixture_in_a_file_is_confirmed_inside_the_caps(tmp_path: Path, caplog
     for wrong, said in (("doremi.json", "write NAME=FILE"), ("ours=none.json", "--mixture ours=none.json: none.json")):
         failed = CliRunner().invoke(app, [*words, wrong])
         assert isinstance(failed.exception, SpaceError) and said in str(failed.exception)
+
+
+def test_proxies_that_nobody_named_are_confirmed_at_the_largest_scale_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names, target = list(worlds.DOMAINS), {"n_params": 4e6, "n_tokens": 1e7}
+    raw = {"name": "own", "domains": names, "eval_domains": names, "target": target, "confirm": {"seeds": 1}}
+    space = SearchSpace.parse(raw | {"budget": {"trials": 10}})
+    study = Study.create(space, tmp_path / "s", designer=SpaceFilling(space))
+    for n, trial in enumerate(study.ask(8)):
+        at = LARGE if n == 3 else SMALL
+        study.tell(trial.trial_id, losses(replace(trial, **at._asdict())), **at._asdict())
+    runs = study.ask(8)
+    assert {(trial.purpose, trial.scale) for trial in runs} == {("confirm", LARGE)}
+    assert not caplog.records
+    study.tell(runs[0].trial_id, losses(runs[0]), n_params=SMALL.n_params)
+    assert "n_params is 1e+05, but 4e+05 was proposed" in caplog.text
 
 
 def test_two_names_of_one_mixture_are_one_run_and_no_trial_is_kept_for_the_second() -> None:
