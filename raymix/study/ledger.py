@@ -216,6 +216,8 @@ class Ledger:
         return {"hours": self._hours_before + (time.monotonic() - self._began) / 3600}
 
     def _known(self, trial_id: str) -> Trial:
+        if not isinstance(trial_id, str):
+            raise ValueError(f"a {type(trial_id).__name__} was given for a trial: give its trial_id")
         if trial_id not in self.trials:
             raise ValueError(unknown_trial(trial_id, self.trials, [trial.trial_id for trial in self.pending()]))
         return self.trials[trial_id]

@@ -7,6 +7,7 @@ print(study.recommend().mixture)
 """
 
 import logging
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -210,6 +211,9 @@ class Study:
         row = measured | {"status": status} | {key: value for key, value in given.items() if value is not None}
         with self.writing(TURN) as ledger, told_by_hand():
             ledger.observe(trial_id, row)
+        bad = [f"{name} is {value}" for name, value in losses.items() if not 0 < float(value) < math.inf]
+        if bad and status not in WITHOUT_RESULT:
+            log.warning("trial %s counts as failed: the loss %s, it must be a number above 0", trial_id, bad[0])
 
     def tell_rows(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
         """Rows in the exchange form, with their `trial_id`: all are recorded, or none.
