@@ -211,7 +211,9 @@ def test_a_loss_that_is_none_is_said_where_it_is_told(
     study = Study.create(worlds.space(), tmp_path / "s")
     trial = study.ask(1)[0]
     study.tell(trial.trial_id, dict.fromkeys(worlds.DOMAINS, 3.0) | {"code": loss})
-    assert f"trial {trial.trial_id} counts as failed: the loss code is {loss}, it must be a number above 0" in caplog.text
+    assert (
+        f"trial {trial.trial_id} counts as failed: the loss code is {loss}, it must be a number above 0" in caplog.text
+    )
     assert study.ledger.status(trial.trial_id) == "failed"
     with pytest.raises(ValueError, match="a Trial was given for a trial: give its trial_id"):
         study.tell(trial, dict.fromkeys(worlds.DOMAINS, 3.0))  # type: ignore[arg-type]
