@@ -211,7 +211,8 @@ class MixtureSearch(Searcher):  # type: ignore[misc]
         if result is not None and result.get("status") == "failed":
             self._fail(trial, str(result.get("reason") or "no reason given"))
         elif self.ledger.status(trial.trial_id) is None:  # a failure on the way, NaN say, is not undone by the end
-            stopped = result is None or falls_short(result, trial)
+            named = self.ledger.space.names_proxies or trial.purpose == "confirm"  # else its length is the trainer's
+            stopped = result is None or (named and falls_short(result, trial))
             if result is not None:
                 self._observe(trial, {**result, "status": "checkpoint" if stopped else "done"})
             if stopped and self.ledger.status(trial.trial_id) is None:

@@ -73,6 +73,11 @@ def check_prior(space: "SearchSpace") -> None:
 def check_confirm(space: "SearchSpace") -> None:
     """Confirmation leaves trials to search with, and its baselines can be made; else ValueError."""
     confirm, trials = space.confirm, space.budget.limits().get("trials")
+    for name, shares in confirm.mixtures.items() if confirm is not None else ():
+        try:
+            space.mixture(shares)
+        except ValueError as error:
+            raise ValueError(f"confirm.mixtures: {name!r}: {error}") from None
     if confirm is not None and trials is not None and trials < confirm.runs + LEAST_SEARCH:
         raise ValueError(
             f"confirm takes {confirm.runs} of the {trials:.0f} trials and leaves fewer than {LEAST_SEARCH} "

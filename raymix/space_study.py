@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,8 @@ from raymix.space_recipe import Recipe
 DEFAULT_TRIALS = 24
 LIMITS = ("trials", "flops", "gpu_hours", "hours")  # of a budget
 TABLES = (".csv", ".tsv", ".gz", ".parquet")
+Published = Literal["prior", "uniform", "proportional", "temperature 2", "unimax"]
+PROPOSAL = "proposal"  # what a confirmation calls the mixture that the study proposes
 
 
 class Budget(Frozen):
@@ -55,7 +57,9 @@ class Confirm(Frozen):
 
     seeds: int = Field(default=3, ge=1)
     """Runs of each mixture."""
-    baselines: tuple[Literal["prior", "uniform", "proportional", "temperature 2", "unimax"], ...] = ("prior",)
+    baselines: tuple[Published, ...] = ("prior",)
+    mixtures: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Baselines of your own by name, `{domain: share}`: another method's answer, say."""
     scale: Rung | None = None
     """The largest that the rest of the budget pays for if left out: raymix/study/confirm.py."""
     share: float = Field(default=0.25, gt=0, lt=1)
@@ -64,12 +68,14 @@ class Confirm(Frozen):
     @property
     def runs(self) -> int:
         """Trials it takes."""
-        return self.seeds * (1 + len(self.baselines))
+        return self.seeds * (1 + len(self.baselines) + len(self.mixtures))
 
     @model_validator(mode="after")
     def _has_baselines(self) -> Self:
         if not self.baselines or len(set(self.baselines)) < len(self.baselines):
             raise ValueError("confirm.baselines names at least one baseline, and none twice")
+        if taken := sorted(set(self.mixtures) & {*get_args(Published), PROPOSAL}):
+            raise ValueError(f"confirm.mixtures: {taken[0]!r} is the name of another: choose one of your own")
         return self
 
 

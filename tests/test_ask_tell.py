@@ -204,6 +204,21 @@ def test_a_number_of_trials_that_is_none_is_named(tmp_path: Path, n: Any) -> Non
         Study.create(worlds.space(), tmp_path / "s").ask(n)
 
 
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -2.5, 0])
+def test_a_loss_that_is_none_is_said_where_it_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, loss: float
+) -> None:
+    study = Study.create(worlds.space(), tmp_path / "s")
+    trial = study.ask(1)[0]
+    study.tell(trial.trial_id, dict.fromkeys(worlds.DOMAINS, 3.0) | {"code": loss})
+    assert (
+        f"trial {trial.trial_id} counts as failed: the loss code is {loss}, it must be a number above 0" in caplog.text
+    )
+    assert study.ledger.status(trial.trial_id) == "failed"
+    with pytest.raises(ValueError, match="a Trial was given for a trial: give its trial_id"):
+        study.tell(trial, dict.fromkeys(worlds.DOMAINS, 3.0))  # type: ignore[arg-type]
+
+
 def test_ask_takes_json_as_every_command_does(tmp_path: Path) -> None:
     Study.create(worlds.space(), tmp_path / "s")
     asked = CliRunner().invoke(app, ["ask", str(tmp_path / "s"), "-n", "2", "--json"])

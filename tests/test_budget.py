@@ -54,6 +54,32 @@ def test_a_budget_that_is_none_is_refused(given: dict[str, float]) -> None:
         worlds.space(budget=given)
 
 
+@pytest.mark.parametrize(
+    ("budget", "told"),
+    [
+        ({"flops": 10 * cost(SMALL)}, {}),  # the target alone would cost 160 times that
+        ({"flops": 1e6}, {"flops": 1e5}),
+        ({"gpu_hours": 10}, {"seconds": 3600.0}),
+    ],
+)
+def test_a_budget_counts_the_proxies_that_a_trainer_of_ones_own_tells(
+    tmp_path: Path, budget: dict[str, float], told: dict[str, float]
+) -> None:
+    names = {"domains": list(worlds.DOMAINS), "eval_domains": list(worlds.DOMAINS)}
+    target = {"n_params": 4e6, "n_tokens": 2e7}
+    space = SearchSpace.parse({"name": "own", **names, "target": target, "budget": budget})
+    study, asked = Study.create(space, tmp_path / "s", designer=SpaceFilling(space)), 0
+    while trials := study.ask(4):
+        asked += len(trials)
+        for trial in trials:
+            losses = dict.fromkeys(worlds.DOMAINS, 3.0)
+            half = {"n_params": SMALL.n_params, "n_tokens": SMALL.n_tokens / 2}
+            study.tell(trial.trial_id, losses, status="checkpoint", **half, **{key: told[key] / 2 for key in told})
+            study.tell(trial.trial_id, losses, **SMALL._asdict(), **told)
+    assert asked == 10
+    assert study.finished
+
+
 def test_flops_end_the_search_and_are_never_exceeded() -> None:
     book = ledger(budget={"flops": 20 * cost(SMALL), "per_round": 4, "stop_early": False})
     play(book)

@@ -17,7 +17,7 @@ from raymix.design.stock import losses as at_scale
 from raymix.design.stock import unique_at
 from raymix.laws.repetition import stocked
 from raymix.results import results
-from raymix.space import Rung, Scale, SpaceError
+from raymix.space import Rung, Scale, SearchSpace, SpaceError
 from raymix.space_study import Confirm
 from raymix.store import Store
 from raymix.study.affordable import affordable, largest_affordable
@@ -359,7 +359,7 @@ def test_confirm_from_the_shell_plans_and_ask_hands_out(tmp_path: Path, caplog: 
     other = CliRunner().invoke(app, ["confirm", str(tmp_path / "s"), "--seeds", "1", "--json"])
     assert json.loads(other.stdout)["pending"] == 6
     assert "6 runs of the confirmation planned before are still to end" in caplog.text
-    assert "--seeds, --baselines and --scale were not used" in caplog.text
+    assert "--seeds, --baselines, --mixture and --scale were not used" in caplog.text
     study = Study.open(tmp_path / "s")
     runs = study.ask(9)
     assert (len(runs) == 9 and [t.purpose for t in runs].count("confirm") == 6) or len(runs) == 6
@@ -380,7 +380,9 @@ def test_confirm_from_the_shell_plans_and_ask_hands_out(tmp_path: Path, caplog: 
     assert (more["done"], more["pending"]) == (6, 3)  # of the mixture that is recommended
 
 
-def test_a_baseline_that_the_caps_make_the_proposal_is_not_confirmed(played: Ledger, monkeypatch: Any) -> None:
+def test_a_baseline_that_the_caps_make_the_proposal_is_not_confirmed(
+    played: Ledger, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     best_K = proposal(played, fit_law(played.space, played.table()))
     near = {"prior": best_K, "uniform": np.ones(3) / 3}
     monkeypatch.setattr("raymix.study.arms.baseline_mixtures", lambda *_: near)
@@ -388,6 +390,7 @@ def test_a_baseline_that_the_caps_make_the_proposal_is_not_confirmed(played: Led
     monkeypatch.setattr(played, "note", lambda kind, body: recorded.append(body))
     plan_confirmation(played, Confirm(seeds=4, baselines=("prior", "uniform")))
     assert set(recorded[0]["mixtures"]) == {"proposal", "uniform"}
+    assert "within the caps prior is the proposal itself: it is no run of its own" in caplog.text
     plan_confirmation(played, Confirm(baselines=("prior",)), automatic=True)
     assert recorded[1]["why"] == "within the caps prior is the proposal itself"
     with pytest.raises(SpaceError, match="nothing to confirm: within the caps prior is the proposal itself"):
@@ -395,6 +398,70 @@ def test_a_baseline_that_the_caps_make_the_proposal_is_not_confirmed(played: Led
 
 
 NAMES = [{"name": name} for name in worlds.DOMAINS]
+CAPPED = [{"name": name, "max_share": 0.6} for name in worlds.DOMAINS]
+
+
+OURS = {"code": 0.75, "books": 0.25}
+
+
+def test_a_mixture_of_ones_own_is_a_baseline_beside_the_prior() -> None:
+    wanted = {"seeds": 2, "mixtures": {"ours": OURS}}
+    book = ledger(confirm=wanted, budget={"trials": 14, "per_round": 5})
+    assert expected_trials(book) == 14
+    play(book)
+    assert [trial.purpose for trial in book.trials.values()] == ["search"] * 8 + ["confirm"] * 6
+    found = confirmation(book)
+    assert found is not None
+    assert found.mixtures["ours"] == pytest.approx({"web": 0.0, **OURS})
+    assert all(book.trials[name].mixture == pytest.approx(found.mixtures["ours"]) for name in found.trials["ours"])
+    assert found.gains["ours"].pairs == found.gains["prior"].pairs == 2
+
+
+@pytest.mark.parametrize(
+    ("mixtures", "words"),
+    [
+        ({"ours": {"code": 0.5}}, "confirm.mixtures: 'ours': .* sum"),
+        ({"ours": {"cod": 1.0}}, "confirm.mixtures: 'ours': 'cod' is not a domain"),
+        ({"unimax": OURS}, "confirm.mixtures: 'unimax' is the name of another"),
+        ({"proposal": OURS}, "confirm.mixtures: 'proposal' is the name of another"),
+    ],
+)
+def test_a_mixture_of_ones_own_that_is_none_is_named(mixtures: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpaceError, match=words):
+        worlds.space(confirm={"mixtures": mixtures})
+
+
+def test_a_mixture_in_a_file_is_confirmed_inside_the_caps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    study = Study.create(worlds.space(budget={}, domains=CAPPED), tmp_path / "s")
+    for trial in study.ask(8):
+        study.tell(trial.trial_id, losses(trial))
+    (tmp_path / "doremi.json").write_text(json.dumps({"train_domain_weights": {"code": 3.0, "books": 1.0}}))
+    words = ["confirm", str(tmp_path / "s"), "--seeds", "1", "--json", "--mixture"]
+    done = CliRunner().invoke(app, [*words, f"doremi={tmp_path / 'doremi.json'}"])
+    assert done.exit_code == 0, done.output
+    # 0.75 of code is 0.15 too much, which the projection gives to the others in equal parts.
+    assert json.loads(done.stdout)["mixtures"]["doremi"] == pytest.approx({"web": 0.075, "code": 0.6, "books": 0.325})
+    assert "the mixture 'doremi' is outside the caps: it is trained as moved inside them" in caplog.text
+    for wrong, said in (("doremi.json", "write NAME=FILE"), ("ours=none.json", "--mixture ours=none.json: none.json")):
+        failed = CliRunner().invoke(app, [*words, wrong])
+        assert isinstance(failed.exception, SpaceError) and said in str(failed.exception)
+
+
+def test_proxies_that_nobody_named_are_confirmed_at_the_largest_scale_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names, target = list(worlds.DOMAINS), {"n_params": 4e6, "n_tokens": 1e7}
+    raw = {"name": "own", "domains": names, "eval_domains": names, "target": target, "confirm": {"seeds": 1}}
+    space = SearchSpace.parse(raw | {"budget": {"trials": 10}})
+    study = Study.create(space, tmp_path / "s", designer=SpaceFilling(space))
+    for n, trial in enumerate(study.ask(8)):
+        at = LARGE if n == 3 else SMALL
+        study.tell(trial.trial_id, losses(replace(trial, **at._asdict())), **at._asdict())
+    runs = study.ask(8)
+    assert {(trial.purpose, trial.scale) for trial in runs} == {("confirm", LARGE)}
+    assert not caplog.records
+    study.tell(runs[0].trial_id, losses(runs[0]), n_params=SMALL.n_params)
+    assert "n_params is 1e+05, but 4e+05 was proposed" in caplog.text
 
 
 def test_two_names_of_one_mixture_are_one_run_and_no_trial_is_kept_for_the_second() -> None:

@@ -168,6 +168,25 @@ def test_what_was_taken_outlives_its_source(tmp_path: Path) -> None:
     assert not [trial_id for trial_id in without.table().trial_ids if trial_id.startswith(REUSED)]
 
 
+def test_a_source_that_has_more_since_is_said_and_a_fork_takes_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = Study.create(worlds.space(), tmp_path / "old")
+    trials = old.ask(5)
+    for trial in trials[:3]:
+        old.tell(trial.trial_id, dict(zip(OLD, (3.0, 4.0, 5.0), strict=True)))
+    wanted = worlds.space(**{"from": [str(tmp_path / "old")]})
+    Study.create(wanted, tmp_path / "new")
+    old.fail(trials[3].trial_id, "out of memory")  # gives no row
+    Study.resume(wanted, tmp_path / "new")
+    assert "it has changed" not in caplog.text
+    old.tell(trials[4].trial_id, dict(zip(OLD, (3.5, 4.0, 5.0), strict=True)))
+    again = Study.resume(wanted, tmp_path / "new")
+    assert "it has changed: it would give 4 rows, and this study goes on with the 3 that it took" in caplog.text
+    assert len(again.table()) == 3
+    assert len(Study.fork(wanted, tmp_path / "new", tmp_path / "fork").table()) == 4
+
+
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a"), ("b", "c"), ("a", "b", "c")])
 def test_evidence_by_several_routes_counts_once(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name, sources in (("a", []), ("b", ["a"]), ("c", ["b"])):

@@ -158,6 +158,21 @@ def test_a_stop_short_of_the_tokens_is_no_end(number: Any) -> None:
     assert len(table.usable()) == 1
 
 
+def test_without_a_ladder_a_trial_is_as_long_as_its_trainer_makes_it() -> None:
+    """The target is proposed, and nobody trains a proxy that long."""
+    names = list(worlds.DOMAINS)
+    raw = {"name": "own", "domains": names, "eval_domains": names, "target": {"n_params": 4e6, "n_tokens": 1e8}}
+    search = MixtureSearch(SearchSpace.parse(raw | {"budget": {"trials": 4}}))
+    for i in range(4):
+        config = search.suggest(f"t{i}")
+        assert isinstance(config, dict) and config["n_tokens"] == 1e8
+        row = dict.fromkeys((f"loss/{name}" for name in names), 3.0) | {"n_params": 1e5, "n_tokens": 5e5}
+        search.on_trial_result(f"t{i}", row)
+        search.on_trial_complete(f"t{i}", row)
+    assert search.ledger.count("done") == 4
+    assert search.ledger.table().scale_B2.tolist() == [[1e5, 5e5]] * 4
+
+
 @pytest.mark.parametrize(("told", "status"), [(0, "stopped"), (1, "stopped"), (2, "done")])
 def test_a_trial_that_a_scheduler_paused_and_stops_has_not_failed(told: int, status: str) -> None:
     """HyperBand, say: Tune then tells its end without a result."""

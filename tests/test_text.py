@@ -36,6 +36,22 @@ def test_a_study_does_not_go_on_with_other_text(tmp_path: Path) -> None:
         check_text(ledger, corpus(tmp_path, **text).parts)
 
 
+def test_a_fork_says_whose_losses_are_of_other_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = {"web": "0a", "code": "0b", "books": "0c"}
+    study = Study.create(worlds.space(), tmp_path / "old")
+    with study.writing() as ledger:
+        check_text(ledger, corpus(tmp_path, **text).parts)
+    for trial in study.ask(2):
+        study.tell(trial.trial_id, train(trial))
+    said = f"from {tmp_path / 'old'}: its trials met other text of domain 'code', eval domain 'code': its losses are"
+    for new, words in ({**text, "new": "0d"}, ""), ({**text, "code": "1b"}, said):
+        fork = Study.fork(worlds.space(), tmp_path / "old", tmp_path / f"fork{len(words)}")
+        with fork.writing() as ledger:
+            check_text(ledger, corpus(tmp_path, **new).parts)
+        assert ("its trials met other text" in caplog.text) == bool(words)
+        assert words in caplog.text
+
+
 def test_a_study_of_an_earlier_version_goes_on_with_the_text_that_it_finds(tmp_path: Path) -> None:
     study = Study.create(worlds.space(), tmp_path / "s")
     for trial in study.ask(2):

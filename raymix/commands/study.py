@@ -17,6 +17,7 @@ from raymix.screens.screen import Screen
 from raymix.space import SpaceError
 
 if TYPE_CHECKING:
+    from raymix.space import SearchSpace
     from raymix.space_study import Confirm
     from raymix.study import Study
     from raymix.study.confirm import Confirmation
@@ -28,6 +29,9 @@ def confirm(
     study: StudyPath,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each mixture.")] = 3,
     baselines: Annotated[str, typer.Option(help="prior, uniform, proportional, unimax, ...; with commas.")] = "prior",
+    mixture: Annotated[
+        list[str], typer.Option(metavar="NAME=FILE", help="A baseline of your own: recommendation.json, ...")
+    ] = [],  # noqa: B006
     scale: AtScale = None,
     as_json: Json = False,
 ) -> None:
@@ -38,7 +42,7 @@ def confirm(
     from raymix.study.confirm import left, plan_confirmation
 
     work = Study.open(study)
-    wanted = _wanted(seeds, baselines, scale)
+    wanted = _wanted(work.space, seeds, baselines, mixture, scale)
     with Screen(as_json) as screen:
         with work.writing() as ledger:
             if work.space.trains_proxies and (more := work.unfinished()):
@@ -47,11 +51,11 @@ def confirm(
             if not runs:
                 plan_confirmation(ledger, wanted)
                 if not left(ledger):
-                    log.warning("these runs were trained before: for more of them --seeds N, for others --baselines or "
-                                "--scale")  # fmt: skip
+                    log.warning("these runs were trained before: for more of them --seeds N, for others --baselines, "
+                                "--mixture or --scale")  # fmt: skip
             elif wanted != Confirm():
                 log.warning("%s runs of the confirmation planned before are still to end: that one goes on, and "
-                            "--seeds, --baselines and --scale were not used", runs)  # fmt: skip
+                            "--seeds, --baselines, --mixture and --scale were not used", runs)  # fmt: skip
         if work.space.trains_proxies and (left(work.ledger) or _pending(work)):
             _train(work, screen)
         found = work.confirmation()
@@ -106,18 +110,36 @@ def export(
                 screen.say(sentence)
 
 
-def _wanted(seeds: int, baselines: str, scale: tuple[float, float] | None) -> Confirm:
+def _wanted(
+    space: SearchSpace, seeds: int, baselines: str, mixtures: list[str], scale: tuple[float, float] | None
+) -> Confirm:
     from pydantic import ValidationError
 
     from raymix.space_study import Confirm
     from raymix.yaml12 import explain
 
-    raw = {"seeds": seeds, "baselines": [name.strip() for name in baselines.split(",")]}
+    own = dict(_own_mixture(space, said) for said in mixtures)
+    raw = {"seeds": seeds, "baselines": [name.strip() for name in baselines.split(",")], "mixtures": own}
     at = {} if scale is None else {"scale": {"n_params": scale[0], "n_tokens": scale[1]}}
     try:
         return Confirm.model_validate(raw | at)
     except ValidationError as error:
         raise SpaceError(explain(error, Confirm)) from None
+
+
+def _own_mixture(space: SearchSpace, said: str) -> tuple[str, dict[str, float]]:
+    """A name, and the shares in the file that stands after it."""
+    from raymix.formats import read_mixture
+
+    name, equals, file = said.partition("=")
+    if not (name and equals and file):
+        raise SpaceError(f"--mixture {said}: write NAME=FILE, as in ours=recommendation.json")
+    try:
+        weights = read_mixture(file)
+        total = sum(weights.values())
+        return name, space.shares(space.mixture({domain: weight / total for domain, weight in weights.items()}))
+    except ValueError as error:
+        raise SpaceError(f"--mixture {said}: {error}") from None
 
 
 def _pending(work: Study) -> int:

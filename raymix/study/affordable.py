@@ -12,7 +12,7 @@ from raymix.study.ledger import Ledger
 def affordable(ledger: Ledger, wanted: Confirm, automatic: bool, n_arms: int) -> tuple[int, Scale | None]:
     """Seeds and scale of a confirmation of so many mixtures: as asked for, or as the rest of the budget pays for."""
     if not automatic:
-        return wanted.seeds, wanted.scale.scale if wanted.scale else rungs(ledger.space)[-1]
+        return wanted.seeds, wanted.scale.scale if wanted.scale else trained_scales(ledger)[-1]
     most = ledger.space.budget.limits().get("trials", math.inf) - spent(ledger).trials
     return seeds_and_scale(ledger, wanted, flops_left(ledger), most, n_arms, flops_in_time(ledger))
 
@@ -35,15 +35,25 @@ def seeds_and_scale(
     return 0, None
 
 
+def trained_scales(ledger: Ledger) -> list[Scale]:
+    """The rungs of the ladder, cheapest first; where none names the proxies, the scales of the trials done so far."""
+    ended = (ledger.last_row(trial_id) for trial_id in ledger.trials if ledger.status(trial_id) == "done")
+    told = {Scale(row["n_params"], row["n_tokens"]) for row in ended if row is not None}
+    if ledger.space.names_proxies or not told:
+        return list(rungs(ledger.space))
+    return sorted(told, key=ledger.expected_flops)
+
+
 def largest_affordable(ledger: Ledger, flops: float, flops_of_one: float = math.inf) -> Scale | None:
     """The dearest scale that one run of `flops`, `flops_of_one` a GPU, pays for; None if not even the smallest rung.
 
     That is the dearest rung affordable; beyond the largest one, as far as it goes on the straight line (in logs)
-    from there to the target. Without a limit in FLOPs or hours it is the largest rung.
+    from there to the target. Without a limit in FLOPs or hours, or a ladder, it is the largest that is trained.
     """
-    ladder, target = rungs(ledger.space), ledger.space.target.scale
+    ladder, target = trained_scales(ledger), ledger.space.target.scale
     affordable = [scale for scale in ladder if _pays(ledger, scale, flops, flops_of_one)]
-    if not affordable or affordable[-1] != ladder[-1] or math.isinf(min(flops, flops_of_one)):
+    bounded = math.isfinite(min(flops, flops_of_one)) and ledger.space.names_proxies
+    if not affordable or affordable[-1] != ladder[-1] or not bounded:
         return affordable[-1] if affordable else None
     if _pays(ledger, target, flops, flops_of_one):
         return max(target, ladder[-1], key=ledger.flops_of)

@@ -103,7 +103,8 @@ def affordable(ledger: Ledger, n: int) -> int:
     now, bound = spent(ledger, "search"), limits(ledger.space)
     room = min(float(n), bound.get("trials", math.inf) - now.trials)
     cheapest = ledger.flops_of(rungs(ledger.space)[0])
-    return max(1, int(min(room, (bound.get("flops", math.inf) * CLOSE - now.flops) / cheapest)))
+    paid = (bound.get("flops", math.inf) * CLOSE - now.flops) / cheapest if cheapest else math.inf
+    return max(1, int(min(room, paid)))
 
 
 class Room:
@@ -182,7 +183,7 @@ def planned_trials(
     used = 0.0
     for position in count():
         used += flops_of(scale_of(space, position))
-        if position >= most or used > flops * CLOSE:
+        if position >= most or used > flops * CLOSE or not used:
             return position
     raise AssertionError("count() does not end")
 
@@ -201,7 +202,10 @@ def _so_far(ledger: Ledger, trial: Trial) -> tuple[float, float]:
     last = ledger.last_row(trial.trial_id)
     if last is None:  # failed before its first row: nobody knows when, so it counts in full
         return (0.0 if ledger.status(trial.trial_id) is None else ledger.flops_of(trial.scale, trial.after)), 0.0
-    flops = last.get("flops") or ledger.flops_of(Scale(trial.n_params, last["n_tokens"]), trial.after)
+    if ledger.space.names_proxies:
+        flops = last.get("flops") or ledger.flops_of(Scale(trial.n_params, last["n_tokens"]), trial.after)
+    else:
+        flops = last.get("flops") or ledger.expected_flops(Scale(last["n_params"], last["n_tokens"]))
     return float(flops), float(last.get("seconds") or 0.0)
 
 

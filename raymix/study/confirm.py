@@ -8,6 +8,7 @@ pairs, and their standard error is that of the mean of the pairs.
 What is to be confirmed, with its prediction, is recorded before the first of its runs; the runs are ordinary trials.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ from raymix.laws.reach import widening
 from raymix.simplex import Array
 from raymix.space import Rung, Scale, SpaceError
 from raymix.space_parts import Objective
-from raymix.space_study import Confirm
+from raymix.space_study import PROPOSAL, Confirm
 from raymix.study.affordable import affordable
 from raymix.study.arms import SAME, baselines_of, distinct, same
 from raymix.study.gain import Gain, Guard, all_guard_words, guards, seen, words
@@ -33,8 +34,9 @@ from raymix.target.reading import Interval, Reading
 from raymix.target.recommend import fit_law, mixture_for, recommend
 from raymix.target.refits import rows_of
 
+log = logging.getLogger(__name__)
+
 FIRST_SEED = 1000  # the search counts from 0, so these runs chose nothing
-PROPOSAL = "proposal"
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,21 @@ def plan_confirmation(ledger: Ledger, wanted: Confirm, automatic: bool = False) 
     space, table = ledger.space, ledger.table()
     law = fit_law(space, table)
     best_K = proposal(ledger, law)
-    others = baselines_of(space, wanted.baselines)
+    others = baselines_of(space, wanted.baselines, wanted.mixtures)
     for name in wanted.baselines:
         if name not in others:
             raise SpaceError(f"the baseline {name!r} needs available_tokens of every domain; prior and uniform do not")
+    for own, shares in wanted.mixtures.items():
+        if not same(others[own], space.mixture(shares)):
+            log.warning("the mixture %r is outside the caps: it is trained as moved inside them", own)
     apart = {name: mix_K for name, mix_K in others.items() if not same(mix_K, best_K)}
     if not apart:
-        why = f"within the caps {' and '.join(wanted.baselines)} is the proposal itself"
+        why = f"within the caps {' and '.join([*wanted.baselines, *wanted.mixtures])} is the proposal itself"
         if not automatic:
             raise SpaceError(f"nothing to confirm: {why}")
         return skip_confirmation(ledger, why)
+    for alike in sorted(set(others) - set(apart)):
+        log.warning("within the caps %s is the proposal itself: it is no run of its own", alike)
     mixtures = {PROPOSAL: space.shares(best_K)} | {name: space.shares(mix_K) for name, mix_K in apart.items()}
     seeds, scale = affordable(ledger, wanted, automatic, 1 + distinct(apart.values()))
     if scale is None:

@@ -1,7 +1,7 @@
 """What old domains and eval domains are here: a linear map of shares, and which columns of losses are the same text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ class Source:
     table: Observations
     space: SearchSpace | None
     sha256: str
+    text: dict[str, str] = field(default_factory=dict)
+    """As the ledger of a study knows it."""
 
 
 @dataclass(frozen=True)

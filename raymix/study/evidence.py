@@ -10,8 +10,8 @@ where its mixture can be written in the new domains, and only those are taken:
     dropped   only rows that (nearly) did without it count; the rest of such a row is scaled up
 
 All of these are one linear map from old shares to new (`domain_maps`). What is taken is copied into the records of the
-study with the hash of its source, so that a study can be resumed where the source is gone; it never counts against the
-budget.
+study with the hash of its source, so that a study can be resumed where the source is gone; what a source has to give
+since is said, and not taken: a study goes on from what it knew. Evidence never counts against the budget.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from raymix.simplex import Array
 from raymix.space import Metric, SearchSpace, SpaceError
 from raymix.space_study import Reuse
 from raymix.store import Store
-from raymix.study.domain_maps import ZERO, Mapping, Source, domain_map, eval_map
+from raymix.study.domain_maps import OTHER_TOKENS, ZERO, Mapping, Source, domain_map, eval_map
 from raymix.study.files import read_identity, read_space
 from raymix.study.ledger import Ledger
 from raymix.study.routes import by_size, copied
@@ -51,7 +51,26 @@ def take_evidence(ledger: Ledger) -> None:
             for note in notes:
                 log.warning("from %s: %s", entry.source, note)
             body = {"entry": entry.key, "source": entry.source, "sha256": source.sha256, "notes": notes, "rows": rows}
-            ledger.note("reuse", body)
+            text = source.text if rows and OTHER_TOKENS not in notes else {}
+            ledger.note("reuse", body | {"text": text})
+
+
+def changed_evidence(ledger: Ledger) -> list[str]:
+    """A sentence for every source that would give other rows now than were taken; one that is gone would give none."""
+    said = []
+    for entry in (entry for entry in ledger.space.reuse if entry.key in ledger.reused):
+        body = ledger.reused[entry.key]
+        try:
+            source = read_source(entry, ledger.space.folder, ledger.space.metrics)
+            rows = [] if source.sha256 == body["sha256"] else mapped_rows(entry, source, ledger.space)[0]
+        except SpaceError:
+            continue
+        if rows and _unnamed(rows) != _unnamed(body["rows"]):
+            said.append(
+                f"from {entry.source}: it has changed: it would give {len(rows)} rows, and this study goes on with the "
+                f"{len(body['rows'])} that it took; --fork NEW takes what there is now"
+            )
+    return said
 
 
 def read_source(entry: Reuse, folder: Path, metrics: Sequence[Metric] = ()) -> Source:
@@ -64,13 +83,14 @@ def read_source(entry: Reuse, folder: Path, metrics: Sequence[Metric] = ()) -> S
     """
     try:
         if entry.table is not None:
-            table, space = Observations.read(folder / entry.table), None
+            table, space, text = Observations.read(folder / entry.table), None, dict[str, str]()
             table = table.minimising(metrics)
         else:
-            table, space = _read_study(str(entry.study) if "://" in str(entry.study) else folder / str(entry.study))
+            where = str(entry.study)
+            table, space, text = _read_study(where if "://" in where else folder / where)
     except (ValueError, OSError) as error:
         raise SpaceError(f"from: {error}") from None
-    return Source(table, space, _digest(table))
+    return Source(table, space, _digest(table), text)
 
 
 def mapped_rows(entry: Reuse, source: Source, space: SearchSpace) -> tuple[list[dict[str, Any]], list[str]]:
@@ -135,6 +155,11 @@ def _rows(
     return by_size(out)
 
 
+def _unnamed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without the ids that say what their source was as a whole."""
+    return [{key: row[key] for key in row if key != "trial_id"} for row in rows]
+
+
 def _mark(entry: Reuse, source: Source) -> str:
     """What the ids of rows begin with: two entries may map one source differently."""
     said = entry.model_dump_json(exclude={"study", "table"})
@@ -147,11 +172,12 @@ def _summed(old_BJ: Array, map_JK: Array) -> Array:
     return np.where(unknown_BJ @ (map_JK > 0), np.nan, np.where(unknown_BJ, 0.0, old_BJ) @ map_JK)
 
 
-def _read_study(path: str | Path) -> tuple[Observations, SearchSpace]:
+def _read_study(path: str | Path) -> tuple[Observations, SearchSpace, dict[str, str]]:
     store = Store(path)
     about = read_identity(store)
     space = read_space(store, about)
-    return Ledger(space, int(about["seed"]), store).table(), space
+    ledger = Ledger(space, int(about["seed"]), store)
+    return ledger.table(), space, ledger.text
 
 
 def _digest(table: Observations) -> str:

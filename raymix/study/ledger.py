@@ -143,12 +143,17 @@ class Ledger:
     def flops_of(self, scale: Scale, after: Sequence[float] = ()) -> float:
         """Training FLOPs of a trial at a scale: as recorded where one has ended, else as expected.
 
+        Where no ladder names the proxies, what the last row tells stands for them all. Before the first the target
+        does, if the budget pays for it; else smaller ones are meant, of a cost that nobody knows: 0.
+
         `after` is that of a trial that goes on: what it begins with costs nothing more. Where no trial of the whole
         length has ended, a token costs what it did up to there: both are then counted alike.
         """
         recorded = self._flops.get((scale.n_params, scale.n_tokens))
         if not after:
-            return recorded or self.expected_flops(scale)
+            expected, limit = self.expected_flops(scale), self.space.budget.flops
+            unknown = not self.space.names_proxies and limit is not None and expected > limit
+            return recorded or (0.0 if unknown else expected)
         before = self.flops_of(Scale(scale.n_params, after[-1]))
         return max(0.0, (recorded or before * scale.n_tokens / after[-1]) - before)
 
@@ -211,6 +216,8 @@ class Ledger:
         return {"hours": self._hours_before + (time.monotonic() - self._began) / 3600}
 
     def _known(self, trial_id: str) -> Trial:
+        if not isinstance(trial_id, str):
+            raise ValueError(f"a {type(trial_id).__name__} was given for a trial: give its trial_id")
         if trial_id not in self.trials:
             raise ValueError(unknown_trial(trial_id, self.trials, [trial.trial_id for trial in self.pending()]))
         return self.trials[trial_id]
@@ -280,8 +287,11 @@ class Ledger:
             self._ended[trial_id] = status
         if not self._rows.add(body):
             return
+        trial = self.trials[trial_id]
+        if not self.space.names_proxies and status not in ENDED[1:]:
+            told = Scale(body["n_params"], body["n_tokens"])
+            self._flops[trial.n_params, trial.n_tokens] = body.get("flops") or self.expected_flops(told)
         if status == "done":
-            trial = self.trials[trial_id]
             if body.get("flops") and not trial.after:
                 self._flops[trial.n_params, trial.n_tokens] = body["flops"]
             if trial.purpose == "search" and longer_rungs(self.space, trial.scale):

@@ -122,12 +122,12 @@ def far_scale(space: SearchSpace, trial: Trial, body: Mapping[str, Any]) -> str 
     """What a record says of a size or length more than twice or less than half of what was proposed; None if neither.
 
     It is the truth of whoever trained, and the law is fitted to it; but it may be a slip of units. Where the space
-    names no proxies the target was proposed, and smaller is what is meant.
+    names no proxies the target was proposed, and smaller is what is meant; but runs of confirmation are of one scale.
     """
     for key in NUMBERS[:2]:
         told, proposed = body[key], getattr(trial, key)
         short = told < proposed / FAR_SCALE and not (key == "n_tokens" and body["status"] in ON_THE_WAY)
-        short = short and space.names_proxies
+        short = short and (space.names_proxies or trial.purpose == "confirm")
         if short or told > proposed * FAR_SCALE:
             return f"trial {trial.trial_id}: {key} is {told:.3g}, but {proposed:.3g} was proposed; it counts as told"
     return None

@@ -7,6 +7,7 @@ print(study.recommend().mixture)
 """
 
 import logging
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from raymix.store import Store, StoreError
 from raymix.study.agenda import next_trials, over, search_over
 from raymix.study.changes import differences
 from raymix.study.confirm import Confirmation, confirmation, confirmed_mixture, due, skipped
-from raymix.study.evidence import take_evidence
+from raymix.study.evidence import changed_evidence, take_evidence
 from raymix.study.files import FORMAT, read_identity, read_space, upgrade, write_identity, write_space
 from raymix.study.ledger import Ledger
 from raymix.study.row import WITHOUT_RESULT, told_by_hand
@@ -119,6 +120,8 @@ class Study:
                 write_space(store, space)
             outdated, study = study._outdated, cls(store, space, study.seed, designer)
             study._outdated = outdated
+        for words in changed_evidence(study.ledger):
+            log.warning("%s", words)
         return study
 
     @classmethod
@@ -208,6 +211,9 @@ class Study:
         row = measured | {"status": status} | {key: value for key, value in given.items() if value is not None}
         with self.writing(TURN) as ledger, told_by_hand():
             ledger.observe(trial_id, row)
+        bad = [f"{name} is {value}" for name, value in losses.items() if not 0 < float(value) < math.inf]
+        if bad and status not in WITHOUT_RESULT:
+            log.warning("trial %s counts as failed: the loss %s, it must be a number above 0", trial_id, bad[0])
 
     def tell_rows(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
         """Rows in the exchange form, with their `trial_id`: all are recorded, or none.

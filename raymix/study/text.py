@@ -5,10 +5,13 @@ text is then other text, and losses before and after are not of one quantity. Wh
 the count tells; `available_tokens` that somebody wrote do not.
 """
 
+import logging
 from collections.abc import Mapping
 
 from raymix.space import SpaceError
 from raymix.study.ledger import Ledger
+
+log = logging.getLogger(__name__)
 
 
 def check_text(ledger: Ledger, text: Mapping[str, str]) -> None:
@@ -25,4 +28,17 @@ def check_text(ledger: Ledger, text: Mapping[str, str]) -> None:
             "text are others. Put it back, or begin a new study (--fork NEW takes the losses as they are)"
         )
     if changed:
+        for words in _other_text(ledger, text):
+            log.warning("%s", words)
         ledger.note("text", dict(text))
+
+
+def _other_text(ledger: Ledger, text: Mapping[str, str]) -> list[str]:
+    """A sentence for every study whose losses were taken, and whose text of the same names is not what lies here."""
+    said = []
+    for body in ledger.reused.values():
+        other = sorted(name for name, found in body.get("text", {}).items() if text.get(name, found) != found)
+        if other:
+            said.append(f"from {body['source']}: its trials met other text of {', '.join(other)}: its losses are taken "
+                        "as they are")  # fmt: skip
+    return said

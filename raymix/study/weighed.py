@@ -4,7 +4,8 @@ import math
 from dataclasses import replace
 
 from raymix.counts import scale_words
-from raymix.study.confirm import PROPOSAL, Confirmation
+from raymix.space_study import PROPOSAL
+from raymix.study.confirm import Confirmation
 from raymix.study.gain import guard_words, words
 from raymix.target.recommend import BROKEN, Recommendation
 
