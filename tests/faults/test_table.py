@@ -42,10 +42,12 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
         ],
     ),
     6: (
-        "SIGINT, SIGTERM",
+        "SIGINT, SIGTERM, SIGHUP",
         [
             "e2e/test_run.py::test_ctrl_c_leaves_a_study_that_the_printed_command_resumes",
+            "e2e/test_run.py::test_a_driver_told_to_go_has_its_trials_saved_first",
             "faults/test_signals.py::test_the_first_signal_unwinds_and_the_second_kills",
+            "faults/test_signals.py::test_a_terminal_that_closes_ends_a_command_like_any_signal",
         ],
     ),
     7: (
