@@ -19,7 +19,7 @@ from ray import tune
 from ray._private.state import actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raymix.corpus.on_ray import reach
+from raymix.on_ray.head import answers
 
 log = logging.getLogger(__name__)
 
@@ -69,18 +69,10 @@ class Leaving(tune.Callback):  # type: ignore[misc]
         if self._why is not None:
             saving = threading.Thread(target=lambda: save_all(running(trials)), daemon=True)
             saving.start()
-            while saving.is_alive() and head_answers():  # else it would wait for ever, and its trials were told as well
+            head = ray.get_runtime_context().gcs_address
+            while saving.is_alive() and answers(head):  # else it would wait for ever, and its trials were told as well
                 saving.join(HEAD_SECONDS)
             raise self._why
-
-
-def head_answers() -> bool:
-    """Whether the head of this Ray is there."""
-    try:
-        reach(ray.get_runtime_context().gcs_address)
-    except OSError:
-        return False
-    return True
 
 
 def save_all(workers: Mapping[str, Process], seconds: float = SAVE_SECONDS) -> None:

@@ -26,6 +26,7 @@ from raymix.corpus.workers import cluster_address, ray_folder
 from raymix.design import rungs
 from raymix.on_ray.demand import Default, Waiting, check_fits, placement
 from raymix.on_ray.ending import Ending
+from raymix.on_ray.head import watched
 from raymix.on_ray.kept import ABOUT, Kept, NotSharedError, Unsaved, needed
 from raymix.on_ray.leaving import Leaving
 from raymix.on_ray.lost import Hearing
@@ -124,7 +125,8 @@ def _fit(search: MixtureSearch, study: Study, corpus: Corpus, kept: Kept, there:
         kept=kept,
     )
     leaving = Leaving()
-    with tempfile.TemporaryDirectory(prefix="raymix-tune-") as cache, leaving.listening():
+    head = watched(ray.get_runtime_context().gcs_address, study.command())
+    with tempfile.TemporaryDirectory(prefix="raymix-tune-") as cache, leaving.listening(), head:
         tune.Tuner(
             tune.with_resources(trainable, placement(space, there.default)),
             tune_config=tune.TuneConfig(
