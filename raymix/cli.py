@@ -1,6 +1,6 @@
 """`raymix ...`: the commands. Arguments in, a study or a table worked on, words for people or JSON for machines out.
 
-Exit codes: 0 done, 1 the work failed, 2 wrong usage or config, 130/143 interrupted (what to type next is printed).
+Exit codes: 0 done, 1 the work failed, 2 wrong usage or config, 130/143/129 interrupted (what to type next is printed).
 """
 
 import io
@@ -46,7 +46,7 @@ _signals: list[int] = []
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM: unwinds everything, so that Ray is shut down."""
+    """SIGINT, SIGTERM or SIGHUP: unwinds everything, so that Ray is shut down."""
 
 
 def main() -> None:
@@ -54,8 +54,9 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that this locale cannot show ends no command
         sys.stdout.reconfigure(errors="backslashreplace")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, _interrupt)
     try:
         app()
     except (SpaceError, NoStudyError) as error:
@@ -71,11 +72,24 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """The first signal unwinds; the second ends the process at once."""
+    """The first signal unwinds; the second ends the process at once, unless a closing terminal says so again."""
+    if number == signal.SIGHUP:
+        _leave_terminal()
+        if _signals:
+            return
     _signals.append(number)
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, signal.SIG_DFL)
     raise Interrupted
+
+
+def _leave_terminal() -> None:
+    """Where the terminal was closed every word would be an error, in the middle of saving: there is nobody to read."""
+    for number in (1, 2):
+        try:
+            os.write(number, b"")
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def _stop(message: str, code: int) -> None:

@@ -15,9 +15,11 @@ from typer.testing import CliRunner, Result
 
 from raymix import SearchSpace, Study
 from raymix.cli import app
+from raymix.commands.online import as_recommended
 from raymix.commands.options import check_out
 from raymix.laws.reach import Reach
 from raymix.observations import Observations
+from raymix.proxy.online.session import Answer
 from raymix.results import write_results
 from raymix.tables.law_file import read_law, write_law
 from raymix.target.recommend import NotEnoughTrialsError
@@ -500,6 +502,18 @@ def test_online_takes_settings_and_refuses_no_scale(tmp_path: Path) -> None:
     assert "s: the domains have no source" in str(raymix("online", space).exception)
     assert "t: the domains have no source" in str(raymix("online", space, "--set", "name=t").exception)
     assert "--scale 0 1e+09" in str(raymix("online", space, "--scale", 0, 1e9).exception)
+
+
+def test_what_online_answers_is_exported_for_the_target_and_not_for_the_proxy(tmp_path: Path) -> None:
+    domains = [{"name": "web", "available_tokens": 1e10}, {"name": "code", "available_tokens": 1e9}]
+    target = {"n_params": 1e9, "n_tokens": 1e10}
+    space = SearchSpace.parse({"name": "s", "domains": domains, "eval_domains": ["web"], "target": target})
+    answer = Answer(np.array([0.75, 0.25]), np.array([[0.75, 0.25]]), flops=1.0)
+    (tmp_path / "ado.json").write_text(json.dumps(as_recommended(answer, space)))
+    assert raymix("export", tmp_path / "ado.json", "--to", "olmo-core", "-o", tmp_path / "out").exit_code == 0
+    about = json.loads((tmp_path / "out" / "mixture.json").read_text())
+    assert about["scale"] == target
+    assert about["epochs_at_scale"] == {"web": 0.75, "code": 2.5}
 
 
 def test_the_law_of_a_study_is_minimised_by_the_objective_and_noise_of_the_study(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """`raymix online`: a published method that changes the mixture while one proxy trains, for comparison."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +13,9 @@ from raymix.commands.corpus import prepared, trainable
 from raymix.commands.options import check_out
 from raymix.screens.screen import Screen
 from raymix.space import SearchSpace, SpaceError
+
+if TYPE_CHECKING:
+    from raymix.proxy.online.session import Answer
 
 
 def online(
@@ -43,13 +48,9 @@ def online(
             found = choose_online(method, corpus, resolved, n_params, n_tokens, seed)
         except Diverged as why:
             raise ValueError(f"{method}: {why}: lower recipe.learning_rate") from None
-        mixture = resolved.shares(found.mixture_K)
-        about = {
+        about = as_recommended(found, resolved) | {
             "method": method,
-            "mixture": mixture,
-            "last": resolved.shares(found.path_TK[-1]),
-            "scale": {"n_params": n_params, "n_tokens": n_tokens},
-            "flops": found.flops,
+            "proxy": {"n_params": n_params, "n_tokens": n_tokens},
         }
         text = json.dumps(about, indent=2, ensure_ascii=False)
         if output is not None:
@@ -57,5 +58,18 @@ def online(
         if as_json:
             print(text)
             return
-        for name, share in mixture.items():
+        for name, share in about["mixture"].items():
             screen.say(f"{share:7.1%}  {name}")
+
+
+def as_recommended(found: Answer, space: SearchSpace) -> dict[str, Any]:
+    """An answer as `raymix export` takes it: for the target, whose tokens and epochs trainers are told."""
+    from raymix.target.reading import epochs_of
+
+    return {
+        "mixture": space.shares(found.mixture_K),
+        "last": space.shares(found.path_TK[-1]),
+        "scale": {"n_params": space.target.n_params, "n_tokens": space.target.n_tokens},
+        "epochs": epochs_of(space, found.mixture_K, space.target.n_tokens),
+        "flops": found.flops,
+    }

@@ -7,7 +7,9 @@ found by nobody else, and a cluster that starts from nothing would pay for GPUs 
 import json
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
@@ -107,12 +109,32 @@ def join(environment: Mapping[str, str]) -> None:
     env = {"env_vars": {name: value for name, value in environment.items() if name not in _of_the_job()}}
     try:
         reach(address)
-        ray.init(address=address, runtime_env=env, log_to_driver=False, logging_level=logging.ERROR)
+        with own_signals():
+            ray.init(address=address, runtime_env=env, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:  # the last of Ray: no address at all
         raise NoClusterError(
             f"RAY_ADDRESS={address}: cannot be joined ({in_short(error)}); is it up, and is this machine one of its "
             "nodes? Without RAY_ADDRESS a study runs on this machine alone"
         ) from error
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Start or join Ray within it: what a signal does here stays as it is (Ray's SIGTERM prints stacks and aborts).
+
+    What is started ignores that the terminal closes (SIGHUP): this process ends it, when all is saved.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no signal can be set here
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # it was not Python's own
+                signal.signal(number, handler)
 
 
 def reach(address: str) -> None:

@@ -19,14 +19,16 @@ from ray import tune
 from ray._private import ray_constants  # no argument of `ray.init` says on which address it listens
 
 from raymix.corpus import Corpus
-from raymix.corpus.on_ray import join
+from raymix.corpus.on_ray import join, own_signals
 from raymix.corpus.places import in_short
 from raymix.corpus.prepare import default_cache
 from raymix.corpus.workers import cluster_address, ray_folder
 from raymix.design import rungs
 from raymix.on_ray.demand import Default, Waiting, check_fits, placement
 from raymix.on_ray.ending import Ending
+from raymix.on_ray.head import watched
 from raymix.on_ray.kept import ABOUT, Kept, NotSharedError, Unsaved, needed
+from raymix.on_ray.leaving import Leaving
 from raymix.on_ray.lost import Hearing
 from raymix.on_ray.progress import Progress, Watcher
 from raymix.on_ray.shards import share
@@ -122,7 +124,9 @@ def _fit(search: MixtureSearch, study: Study, corpus: Corpus, kept: Kept, there:
         shards=shards,
         kept=kept,
     )
-    with tempfile.TemporaryDirectory(prefix="raymix-tune-") as cache:
+    leaving = Leaving()
+    head = watched(ray.get_runtime_context().gcs_address, study.command())
+    with tempfile.TemporaryDirectory(prefix="raymix-tune-") as cache, leaving.listening(), head:
         tune.Tuner(
             tune.with_resources(trainable, placement(space, there.default)),
             tune_config=tune.TuneConfig(
@@ -137,7 +141,7 @@ def _fit(search: MixtureSearch, study: Study, corpus: Corpus, kept: Kept, there:
                 storage_path=cache,
                 stop=Ending(search, study.command()),
                 verbose=0,
-                callbacks=[Waiting(), Unstarted(), Unsaved()],
+                callbacks=[leaving, Waiting(), Unstarted(), Unsaved()],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()
@@ -207,13 +211,14 @@ def _start() -> None:
     before = getattr(ray_constants, "ENABLE_RAY_CLUSTER", True)  # private to Ray, and may move: then it has no effect
     ray_constants.ENABLE_RAY_CLUSTER = False  # as Ray has it on a Mac
     try:
-        ray.init(
-            address="local",
-            runtime_env={"env_vars": WORKER_ENV},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            include_dashboard=False,
-        )
+        with own_signals():
+            ray.init(
+                address="local",
+                runtime_env={"env_vars": WORKER_ENV},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False,
+            )
     except Exception as error:  # Ray has no kind of its own for it
         raise OSError(
             f"Ray does not start on this machine ({in_short(error)}): its logs and sockets need room in {ray_folder()} "

@@ -39,7 +39,7 @@ from raymix.study.stacks import MEMBER, name_of
 
 log = logging.getLogger(__name__)
 
-TERMINATED = 128 + signal.SIGTERM
+TERMINATED = 0  # Ray takes any other for a crash, and says so at length
 STDERR = 2  # of the worker: one of Ray's logs
 FIRST_PAUSE = 5.0  # seconds before the first retry: what made it fail may pass; twice as long before each further one
 BEFORE_THE_FIRST_STEP = 10  # times as long without a sign of life: models are loaded and compiled

@@ -123,6 +123,34 @@ def test_ctrl_c_leaves_a_study_that_the_printed_command_resumes(folder: Path) ->
     assert (table["done"], table["failed"], table["finished"]) == (6, 0, True)
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_driver_told_to_go_has_its_trials_saved_first(folder: Path, signum: signal.Signals) -> None:
+    long = SPACE.replace("n_tokens: 6e3", "n_tokens: 6e6").replace("n_tokens: 9e3", "n_tokens: 9e6")
+    long = long.replace("n_tokens: 2e4, max_epochs: 4", "n_tokens: 2e7, max_epochs: 100000")
+    (folder / "long.yaml").write_text(long.replace("checkpoints: 3", "checkpoints: 300"))
+    process = subprocess.Popen(
+        command(folder, ["run", "long.yaml", "--study", signum.name, "--json"]),
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:  # until a trial is on its way, far from its end and from the first minute
+        if json.loads(line)["event"] == "checkpoint":
+            break
+    if signum == signal.SIGHUP:
+        os.killpg(process.pid, signum)  # as a terminal that closes tells everybody
+    process.send_signal(signum)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + signum, said
+    assert f"raymix resume {signum.name}" in said
+    assert "SIGTERM received" not in said  # Ray's stack
+    assert list((folder / signum.name / "checkpoints").glob("*/step-*"))
+
+
 def test_a_study_in_which_every_trial_diverges_says_why(folder: Path) -> None:
     settings = ["--set", "recipe.learning_rate=1e6", "--set", "budget.trials=3"]
     done = raymix(folder, "run", "space.yaml", "--study", "diverged", *settings, code=1)

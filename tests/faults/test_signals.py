@@ -1,5 +1,7 @@
 """Row 6 of the faults: the first signal unwinds and says so in the exit code, the second ends the process at once."""
 
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -51,6 +53,25 @@ def test_the_first_signal_unwinds_and_the_second_kills(signum: signal.Signals, c
     twice.send_signal(signum)
     twice.communicate(timeout=60)
     assert twice.returncode == -signum
+
+
+def test_a_terminal_that_closes_ends_a_command_like_any_signal() -> None:
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "-c", STUCK])
+    assert os.read(terminal, 100).startswith(b"running")
+    os.close(terminal)  # from here on every word is an error
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
+
+
+def test_what_nohup_began_outlives_its_terminal() -> None:
+    process = subprocess.Popen(["nohup", sys.executable, "-c", STUCK], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_a_signal_while_modules_are_imported_leaves_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,10 +39,12 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
         ],
     ),
     6: (
-        "SIGINT, SIGTERM",
+        "SIGINT, SIGTERM, SIGHUP",
         [
             "e2e/test_run.py::test_ctrl_c_leaves_a_study_that_the_printed_command_resumes",
+            "e2e/test_run.py::test_a_driver_told_to_go_has_its_trials_saved_first",
             "faults/test_signals.py::test_the_first_signal_unwinds_and_the_second_kills",
+            "faults/test_signals.py::test_a_terminal_that_closes_ends_a_command_like_any_signal",
         ],
     ),
     7: (
@@ -215,11 +217,15 @@ FAULTS: dict[int, tuple[str, list[str]]] = {
         "trials do not end within the hours of the budget",
         ["proxy/test_trial_faults.py::test_hours_that_are_over_end_a_study_whose_trials_do_not_end"],
     ),
+    32: (
+        "the head of the cluster is gone",
+        ["cluster/test_head.py::test_a_head_that_is_gone_is_said_once_with_the_command_that_continues"],
+    ),
 }
 
 
 def test_every_fault_is_in_the_table() -> None:
-    assert list(FAULTS) == list(range(1, 32))
+    assert list(FAULTS) == list(range(1, 33))
 
 
 @pytest.mark.parametrize("row", FAULTS)

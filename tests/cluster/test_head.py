@@ -1,0 +1,25 @@
+"""A head that goes away while a study runs is said, with what to do; one that answers is not."""
+
+import socket
+import threading
+
+from raymix.on_ray.head import watched
+
+
+def test_a_head_that_is_gone_is_said_once_with_the_command_that_continues() -> None:
+    said: list[str] = []
+    heard = threading.Event()
+
+    def say(words: str) -> None:
+        said.append(words)
+        heard.set()
+
+    server = socket.create_server(("127.0.0.1", 0))
+    address = f"127.0.0.1:{server.getsockname()[1]}"
+    with watched(address, "raymix resume runs/x", every=0.01, say=say):
+        server.accept()[0].close()  # it was looked for, and found
+        assert not said
+        server.close()
+        assert heard.wait(60)
+    (words,) = said
+    assert address in words and "raymix resume runs/x" in words
