@@ -218,6 +218,35 @@ def test_optimum_is_certified_and_compared(folder: Path, tmp_path: Path) -> None
     assert written["objective"]["mean"] == pytest.approx(written["losses"]["exams"]["mean"])
 
 
+def test_an_optimum_may_be_pulled_to_the_prior(folder: Path, tmp_path: Path) -> None:
+    """It has the least loss + pull x KL(mixture || prior): of its own law no drawn mixture has less."""
+    today = {"web": 0.8, "code": 0.15, "books": 0.05}
+    (tmp_path / "prior.json").write_text(json.dumps(today))
+    law, prior_K = read_law(folder / "law.json"), np.array(list(today.values()))
+    drawn_BK = np.random.default_rng(0).dirichlet(np.ones(3), 2000)
+    scale, far = ("--n-params", 4e6, "--n-tokens", 1e9), []
+    for pull in (0.0, 0.05, 0.5):
+        best = ask("optimize", folder / "law.json", *scale, "--prior", tmp_path / "prior.json", "--pull", pull,
+                   "-o", tmp_path / "best.json")  # fmt: skip
+        mix_BK = np.vstack([list(best["mixture"].values()), drawn_BK])
+        loss_B = law.law.predict(mix_BK, np.tile([4e6, 1e9], (len(mix_BK), 1))) @ law.weights_M
+        level_B = loss_B + pull * (mix_BK * np.log(mix_BK / prior_K)).sum(axis=1)
+        assert level_B[0] <= level_B[1:].min() + best["certificate"]["gap"]
+        assert best["objective"]["mean"] == pytest.approx(loss_B[0])  # the pull is no loss
+        assert any("pulled to the prior" in note for note in best["law"]["notes"]) == (pull > 0)
+        far.append(np.abs(mix_BK[0] - prior_K).sum())
+    assert far[0] > far[1] > far[2]
+
+
+def test_domains_that_a_prior_leaves_out_are_named(folder: Path, tmp_path: Path) -> None:
+    scale = ("--n-params", 4e6, "--n-tokens", 1e9, "--prior", tmp_path / "prior.json", "-o", tmp_path / "best.json")
+    for prior, said in (('{"web": 3, "code": 1}', True), ('{"web": 3, "code": 1, "books": 0}', False)):
+        (tmp_path / "prior.json").write_text(prior)
+        best = ask("optimize", folder / "law.json", *scale)
+        assert ("the prior leaves out books: its share of each counts as 0" in best["law"]["notes"]) == said
+        assert best["baselines"]["prior"]["mixture"]["books"] == 0
+
+
 def test_domains_whose_tokens_nobody_counted_are_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "available.csv").write_text("domain,tokens\nbooks,2e8\n")
     scale = ("--n-params", 4e7, "--n-tokens", 4e9, "--available", tmp_path / "available.csv")
@@ -384,6 +413,15 @@ BAD = {
         "predict {law} {drawn} -o {tmp}/p.csv",
         "drawn.csv: trial a: unique/web is 0, and 0.5 of the run was drawn from it",
     ),
+    "pull to nothing": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --pull .1 -o {tmp}/b.json", "needs --prior"),
+    "pull away": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --pull -1 --prior {stock} -o {tmp}/b.json",
+        "--pull -1: it must be a number of at least 0",
+    ),
+    "pull in a file": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --objective {pulled} -o {tmp}/b.json",
+        "raymix optimize has --pull",
+    ),
     "scale of nothing": ("optimize {law} --n-params 0 --n-tokens 1e9 -o {tmp}/b.json", "above 0"),
     "unknown format": ("import regmx . -o {tmp}/t.csv", "did you mean 'regmix'"),
     "option without value": ("import exchange {runs} --option model -o {tmp}/t.csv", "write name=value"),
@@ -404,7 +442,8 @@ def test_bad_input_is_one_sentence_and_exit_2(case: str, folder: Path, tmp_path:
     names |= {name: tmp_path / f"{name}.csv" for name in ("short", "long", "lost", "some", "drawn")}
     (tmp_path / "stock.json").write_text('{"web": 1e9, "code": 1e9, "books": 1e9}')
     (tmp_path / "mixed.json").write_text('{"train_domain_weights": {"Web": 0.7, "code": 0.3}}')
-    names |= {name: tmp_path / f"{name}.json" for name in ("stock", "mixed")}
+    (tmp_path / "pulled.json").write_text('{"weights": {"Web": 1}, "pull": 0.1}')
+    names |= {name: tmp_path / f"{name}.json" for name in ("stock", "mixed", "pulled")}
     result = raymix(*words.format(**names, tmp=tmp_path, endless="x" * 300).split())
     assert result.exit_code == 2, result.output
     assert says in result.stderr

@@ -168,6 +168,7 @@ def optimize(
     prior: Annotated[
         Path | None, typer.Option(help="File of today's share per domain, or a mixture of another tool.")
     ] = None,
+    pull: Annotated[float, typer.Option(help="Towards --prior: nats per nat of KL divergence, such as .05.")] = 0.0,
     as_json: Json = False,
 ) -> None:
     """The mixture with the least predicted loss at a scale, as recommendation.json."""
@@ -180,6 +181,10 @@ def optimize(
         found = read_law(law)
         if max_epochs is not None and available is None:
             raise ValueError("--max-epochs needs --available: an epoch is a pass over the tokens at hand")
+        if pull and prior is None:
+            raise ValueError("--pull needs --prior: the mixture to pull towards")
+        if not 0 <= pull < float("inf"):
+            raise ValueError(f"--pull {pull:g}: it must be a number of at least 0")
         wanted = Wanted(
             scale_of(n_params, n_tokens),
             numbers_in(available, found.domains, "domain", tokens=True) or {},
@@ -188,6 +193,7 @@ def optimize(
             shares_of(most, found.domains, "--max"),
             numbers_in(prior, found.domains, "domain"),
             numbers_in(objective, found.eval_domains, "eval domain"),
+            pull,
         )
         with as_options():
             recommendation = advise(found, wanted)

@@ -97,9 +97,9 @@ def _objective(raw: Any) -> Any:
     asked = [key for key in OF_A_SPACE if key in raw]
     if asked and (whole or isinstance(raw[asked[0]], str | Mapping)):
         remedy = "from: [{table: FILE}]; raymix ask DIR --space SPACE.yaml, then raymix report DIR"
-        raise ValueError(
-            f"weights alone are read here, and no {listed(asked)}: that is for a space, which takes runs by {remedy}"
-        )
+        option = "; raymix optimize has --pull" if "pull" in asked else ""
+        raise ValueError(f"weights alone are read here, and no {listed(asked)}: that is for a space, which takes runs "
+                         f"by {remedy}{option}")  # fmt: skip
     return raw["weights"] if whole else raw
 
 

@@ -141,6 +141,18 @@ def without_end(domains: Sequence[str], available: Mapping[str, float]) -> list[
     return [f"the tokens at hand of {named} are not known: taken without end, no epochs are counted or capped"]
 
 
+def prior_notes(domains: Sequence[str], prior: Mapping[str, float] | None, pull: float) -> list[str]:
+    """Of domains that the prior leaves out, and of a pull to it: the optimum is not that of the losses alone."""
+    if prior is None:
+        return []
+    names = [name for name in domains if name not in prior]
+    notes = [f"the prior leaves out {listed(names)}: its share of each counts as 0"] if names else []
+    if pull > 0:
+        notes.append(f"pulled to the prior, by {pull:g} per nat of KL divergence: the certificate counts that, losses "
+                     "and gains do not")  # fmt: skip
+    return notes
+
+
 def not_counted(found: LawFile) -> list[str]:
     """What the study of this law also asks of a mixture."""
     if not found.not_here:
