@@ -187,12 +187,12 @@ def optimize(
             raise ValueError(f"--pull {pull:g}: it must be a number of at least 0")
         wanted = Wanted(
             scale_of(n_params, n_tokens),
-            numbers_in(available, found.domains, "domain", tokens=True) or {},
+            numbers_in(available, found.domains, "available") or {},
             max_epochs if max_epochs is not None or available is None else 4.0,  # arXiv 2305.16264: little lost to 4
             shares_of(least, found.domains, "--min"),
             shares_of(most, found.domains, "--max"),
-            numbers_in(prior, found.domains, "domain"),
-            numbers_in(objective, found.eval_domains, "eval domain"),
+            numbers_in(prior, found.domains, "mixture"),
+            numbers_in(objective, found.eval_domains, "weights"),
             pull,
         )
         with as_options():

@@ -1,7 +1,8 @@
-"""Numbers by name from a small file: weights of eval domains, shares of or tokens at hand per training domain.
+"""Numbers by name from a small file: weights or losses of eval domains, shares or tokens at hand of training domains.
 
 A mapping (.json, .yaml, .yml), or a table (.csv, .tsv, .parquet): the names in its first column, the numbers in the
-only column that holds some, or the only one whose name ends in `weight` or `tokens`. A mixture may also stand in
+only column that holds some, or the only one whose name ends in `weight`, `loss` or `tokens`. A mixture may also stand
+in
 
     {mixture: {web: .7, ...}, ...}                 recommendation.json
     {shares_of_tokens: {web: .7, ...}, ...}        mixture.json of an export
@@ -61,6 +62,20 @@ def read_available(path: str | Path) -> dict[str, float]:
             remedy = "leave out a domain that nobody counted; of one with nothing left cap the share at 0 instead"
             raise ValueError(f"{path}: the tokens of {key!r} are {tokens:g}: they must be a number above 0; {remedy}")
     return available
+
+
+def read_losses(path: str | Path) -> dict[str, float]:
+    """Loss per eval domain, nats per token, above 0.
+
+    Raises:
+        ValueError: a name stands twice, a loss is missing or not above 0, the columns are unclear.
+    """
+    losses = _read(existing(path), "loss", lambda raw: raw)
+    for key, loss in losses.items():
+        if not (math.isfinite(loss) and loss > 0):
+            remedy = "leave out an eval domain that nobody measured"
+            raise ValueError(f"{path}: the loss of {key!r} is {loss:g}: it must be a number above 0; {remedy}")
+    return losses
 
 
 def _weights(path: str | Path, within: Callable[[Any], Any]) -> dict[str, float]:
