@@ -102,6 +102,37 @@ def test_runs_that_stand_in_a_table_twice_count_once(
     assert "raymix fit counts each once" in caplog.text
 
 
+def test_several_tables_are_fitted_as_one(folder: Path, tmp_path: Path) -> None:
+    """A sweep whose sizes were imported one by one, columns in another order, an eval domain of one size alone."""
+    rows = Observations.read(folder / "runs.csv").table.to_pylist()
+    sizes = [[row for row in rows if row["n_params"] == size] for size in (1e6, 4e6)]
+    small, large, law = tmp_path / "small.csv", tmp_path / "large.parquet", tmp_path / "law.json"
+    Observations.from_rows(sizes[0], DOMAINS, ("Web", "code", "exams")).write(small)
+    extra = [row | {"loss/late": 2.0} for row in sizes[1]]
+    Observations.from_rows(extra, DOMAINS[::-1], ("late", "exams", "code", "Web")).write(large)
+    whole = ask("fit", folder / "runs.csv", "-o", law, "--law", "union")
+    both = ask("fit", small, large, "-o", law, "--law", "union", "--eval", "Web", "--eval", "code", "--eval", "exams")
+    assert (both["trials"], both["rows"], both["mixtures"]) == (12, 24, 12)
+    assert both["scores"][0]["error"] == pytest.approx(whole["scores"][0]["error"])
+    found = read_law(law)
+    assert found.domains == DOMAINS and found.trained is not None and found.trained.n_params == (1e6, 4e6)
+    ask("fit", small, large, "-o", law, "--law", "union")
+    assert read_law(law).eval_domains == ("Web", "code", "exams", "late")
+
+
+def test_tables_that_are_not_of_one_sweep_are_refused(folder: Path, tmp_path: Path) -> None:
+    runs, other, law = folder / "runs.csv", tmp_path / "other.csv", tmp_path / "law.json"
+    other.write_text(runs.read_text().replace("mixture/books", "mixture/novels").replace("s/books", "s/novels")
+                     .replace("e/books", "e/novels"))  # fmt: skip
+    for tables, said in (
+        ((runs, other), f"other.csv: there is no column mixture/books, which {runs} has"),
+        ((runs, runs), "trial 't0' has two rows"),
+    ):
+        result = raymix("fit", *tables, "-o", law)
+        assert (result.exit_code, law.exists()) == (2, False)
+        assert said in result.stderr
+
+
 def test_fit_for_people(folder: Path, tmp_path: Path) -> None:
     result = raymix("fit", folder / "runs.csv", "-o", tmp_path / "l.json", "--law", "union", "--eval", "Web")
     assert result.exit_code == 0

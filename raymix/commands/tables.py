@@ -89,7 +89,10 @@ def import_table(
 
 
 def fit(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Runs in the exchange form, see raymix import.")],
+    tables: Annotated[
+        list[Path],
+        typer.Argument(metavar="TABLE", help="Runs in the exchange form, see raymix import; of several all."),
+    ],
     out: Annotated[Path, Out],
     law: Annotated[str, typer.Option("--law", help="A law by name, or auto: chosen by cross-validation.")] = "auto",
     evals: Annotated[list[str], typer.Option("--eval", help="Only this eval domain; may be repeated.")] = [],  # noqa: B006
@@ -106,15 +109,18 @@ def fit(
     from raymix.formats import import_runs
     from raymix.laws.reach import Reach
     from raymix.screens.law import show_fit
+    from raymix.sheet import listed
     from raymix.tables.choose import choose_law, own_domains, rows_of
     from raymix.tables.law_file import LawFile, Trained, write_law
     from raymix.tables.notes import diverged_notes, ragged_notes, unit_notes
+    from raymix.tables.together import together
 
     with usage(), Screen(as_json) as screen:
         check_out(out, (".json",))
-        runs, twice = without_copies(_only(_minimising(import_runs("exchange", table), metric), evals).usable())
+        table, said = together([(path, import_runs("exchange", path)) for path in tables]), listed(tables, 3)
+        runs, twice = without_copies(_only(_minimising(table, metric), evals).usable())
         for words in [*twice, *unit_notes(runs), *ragged_notes(runs)]:
-            log.warning("%s: %s", table, words)
+            log.warning("%s: %s", said, words)
         given = None if weights is None else named_numbers(weights, runs.eval_domains, "eval domain", "--weights")
         weights_M = weights_of(given, runs.eval_domains, runs.metrics)
         own_M = own_domains(runs.domains, runs.eval_domains)
@@ -124,7 +130,7 @@ def fit(
             choice = choose_law(runs, own_M, target, candidates, weights_M, progress=progress)
             reach = Reach.of(rows_of(runs, own_M), choice.name)
         for words in diverged_notes(runs, own_M):
-            log.warning("%s: %s", table, words)
+            log.warning("%s: %s", said, words)
         trained, why = Trained.on(runs), _choice_json(choice)
         found = LawFile(
             choice.law, runs.domains, runs.eval_domains, weights_M, trained, why, choice.elsewhere, reach,
