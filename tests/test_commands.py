@@ -645,6 +645,26 @@ def test_what_was_learnt_from_runs_taken_back_is_no_longer_there(tmp_path: Path)
     assert "nothing was recommended" in str(failed.exception)
 
 
+def test_scores_among_losses_are_asked_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An accuracy that is minimised gives the worst mixture; what is named as a metric is none."""
+    for names, asked in (
+        ("loss/web,loss/arc_acc", True),
+        ("loss/web,metric/arc_acc", False),
+        ("loss/web,loss/a", False),
+    ):
+        caplog.clear()
+        (tmp_path / "runs.csv").write_text(f"{KEYS},{names}\na,1e7,1e9,0.2,0.5,0.3,3.1,0.4\n")
+        ask("import", "exchange", tmp_path / "runs.csv", "-o", tmp_path / "table.csv")
+        assert ("raymix fit --metric arc_acc=high" in caplog.text) == asked
+    (tmp_path / "sweep.csv").write_text("run,w,c,web,eval/arc_acc\na,0.5,0.5,3.1,0.4\n")
+    (tmp_path / "map.yaml").write_text(
+        "{trial_id: run, n_params: 1e7, n_tokens: 1e9, mixture: {web: w, code: c}, loss: {web: web, arc: eval/arc_acc}}"
+    )
+    ask("import", "wandb", tmp_path / "sweep.csv", "-o", tmp_path / "table.csv", "--option",
+        f"mapping={tmp_path / 'map.yaml'}")  # fmt: skip
+    assert "losses are minimised: eval/arc_acc" in caplog.text
+
+
 def test_sizes_in_millions_and_steps_for_tokens_are_asked_about(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
