@@ -269,6 +269,16 @@ def test_an_optimum_may_be_pulled_to_the_prior(folder: Path, tmp_path: Path) -> 
     assert far[0] > far[1] > far[2]
 
 
+def test_an_optimum_without_proof_is_not_said_to_be_within_a_gap(folder: Path, tmp_path: Path) -> None:
+    """The gap of a law that is not convex is that of one local optimum; under a polished law it is the inner law's."""
+    scale = ("--n-params", 4e6, "--n-tokens", 1e9, "-o", tmp_path / "best.json")
+    for law, proven in (("log_feature_joint", False), ("union", True), ("residual_gp", True)):
+        ask("fit", folder / "runs.csv", "-o", tmp_path / "law.json", "--law", law)
+        said = " ".join(raymix("optimize", tmp_path / "law.json", *scale).stdout.split())
+        assert ("Optimum within" in said) == proven
+        assert (f"without proof: {law} is not convex" in said) != proven
+
+
 def test_domains_that_a_prior_leaves_out_are_named(folder: Path, tmp_path: Path) -> None:
     scale = ("--n-params", 4e6, "--n-tokens", 1e9, "--prior", tmp_path / "prior.json", "-o", tmp_path / "best.json")
     for prior, said in (('{"web": 3, "code": 1}', True), ('{"web": 3, "code": 1, "books": 0}', False)):
