@@ -454,6 +454,10 @@ BAD = {
         "predict {law} {drawn} -o {tmp}/p.csv",
         "drawn.csv: trial a: unique/web is 0, and 0.5 of the run was drawn from it",
     ),
+    "numbers for a file": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --objective Web=1 -o {tmp}/b.json",
+        "Web=1: there is no such file; write the numbers into one",
+    ),
     "pull to nothing": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --pull .1 -o {tmp}/b.json", "needs --prior"),
     "pull away": (
         "optimize {law} --n-params 1e6 --n-tokens 1e9 --pull -1 --prior {stock} -o {tmp}/b.json",

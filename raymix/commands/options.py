@@ -85,6 +85,9 @@ def numbers_in(path: Path | None, known: Sequence[str], what: Numbers) -> dict[s
 
     if path is None:
         return None
+    if "=" in path.name and not path.exists():
+        raise ValueError(f"{path}: there is no such file; write the numbers into one, such as numbers.yaml with lines "
+                         "name: number")  # fmt: skip
     read, kind = {
         "available": (formats.read_available, "domain"),
         "mixture": (formats.read_mixture, "domain"),
