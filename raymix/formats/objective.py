@@ -1,8 +1,7 @@
 """Numbers by name from a small file: weights or losses of eval domains, shares or tokens at hand of training domains.
 
 A mapping (.json, .yaml, .yml), or a table (.csv, .tsv, .parquet): the names in its first column, the numbers in the
-only column that holds some, or the only one whose name ends in `weight`, `loss` or `tokens`. A mixture may also stand
-in
+only column that holds some, or the only one whose name ends in `weight`, `loss` or `tokens`. A mixture also stands in
 
     {mixture: {web: .7, ...}, ...}                 recommendation.json
     {shares_of_tokens: {web: .7, ...}, ...}        mixture.json of an export
