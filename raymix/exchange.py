@@ -12,6 +12,7 @@ from. A failed, stopped or NaN trial is a row with a status and a reason; it is 
 number.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ STATUSES = (*USABLE, "stopped", "failed", "start")  # start: of a model that a r
 SUM_ERROR = 0.01 + 1e-9
 NEGATIVE = 1e-6  # a share below 0 by less is rounding of whoever computed it, and 0
 MAX_SEED = 2**63
+# By name: scores, where more is better (those of OLMES too), and counters of training.
+ACC = r"acc(_(norm|raw|uncond|per_(char|token|byte)))?"
+NO_LOSS = re.compile(rf"(.*[_/ .-])?({ACC}|accuracy|primary_score|exact_match|em|f1|steps?|epochs?|(n_)?tokens)", re.I)
 NUMBERS = ("n_params", "n_tokens", "seconds", "flops")
 LABELS = ("trial_id", "status", "reason", "seed")
 Labels = tuple[str, str, str, int]

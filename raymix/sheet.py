@@ -22,6 +22,7 @@ import pyarrow.parquet
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = {";": "semicolons", "\t": "tabs"}
 EMPTY = ("", "NA", "N/A", "#N/A", "n/a", "NULL", "null")  # where a number may stand: what R, SQL and spreadsheets write
+COMMA = ": write decimals with a point, and thousands without a comma"
 ADDRESS = re.compile(r"[a-z][a-z0-9]+:/")
 
 
@@ -171,7 +172,8 @@ def as_number(value: Any) -> float:
     if is_empty(value):
         return float("nan")
     if not is_number(value):
-        raise ValueError(f"{value!r} is not a number")
+        comma = isinstance(value, str) and is_number(value.replace(",", ""))
+        raise ValueError(f"{value!r} is not a number{COMMA if comma else ''}")
     return float(value)
 
 

@@ -104,6 +104,37 @@ def test_runs_that_stand_in_a_table_twice_count_once(
     assert "raymix fit counts each once" in caplog.text
 
 
+def test_several_tables_are_fitted_as_one(folder: Path, tmp_path: Path) -> None:
+    """A sweep whose sizes were imported one by one, columns in another order, an eval domain of one size alone."""
+    rows = Observations.read(folder / "runs.csv").table.to_pylist()
+    sizes = [[row for row in rows if row["n_params"] == size] for size in (1e6, 4e6)]
+    small, large, law = tmp_path / "small.csv", tmp_path / "large.parquet", tmp_path / "law.json"
+    Observations.from_rows(sizes[0], DOMAINS, ("Web", "code", "exams")).write(small)
+    extra = [row | {"loss/late": 2.0} for row in sizes[1]]
+    Observations.from_rows(extra, DOMAINS[::-1], ("late", "exams", "code", "Web")).write(large)
+    whole = ask("fit", folder / "runs.csv", "-o", law, "--law", "union")
+    both = ask("fit", small, large, "-o", law, "--law", "union", "--eval", "Web", "--eval", "code", "--eval", "exams")
+    assert (both["trials"], both["rows"], both["mixtures"]) == (12, 24, 12)
+    assert both["scores"][0]["error"] == pytest.approx(whole["scores"][0]["error"])
+    found = read_law(law)
+    assert found.domains == DOMAINS and found.trained is not None and found.trained.n_params == (1e6, 4e6)
+    ask("fit", small, large, "-o", law, "--law", "union")
+    assert read_law(law).eval_domains == ("Web", "code", "exams", "late")
+
+
+def test_tables_that_are_not_of_one_sweep_are_refused(folder: Path, tmp_path: Path) -> None:
+    runs, other, law = folder / "runs.csv", tmp_path / "other.csv", tmp_path / "law.json"
+    other.write_text(runs.read_text().replace("mixture/books", "mixture/novels").replace("s/books", "s/novels")
+                     .replace("e/books", "e/novels"))  # fmt: skip
+    for tables, said in (
+        ((runs, other), f"other.csv: there is no column mixture/books, which {runs} has"),
+        ((runs, runs), "trial 't0' has two rows"),
+    ):
+        result = raymix("fit", *tables, "-o", law)
+        assert (result.exit_code, law.exists()) == (2, False)
+        assert said in result.stderr
+
+
 def test_fit_for_people(folder: Path, tmp_path: Path) -> None:
     result = raymix("fit", folder / "runs.csv", "-o", tmp_path / "l.json", "--law", "union", "--eval", "Web")
     assert result.exit_code == 0
@@ -218,6 +249,45 @@ def test_optimum_is_certified_and_compared(folder: Path, tmp_path: Path) -> None
     assert written["verdict"]["answer"] == "confirm first: law not judged"  # but by the mean of all
     assert "other weights" in written["verdict"]["reason"]
     assert written["objective"]["mean"] == pytest.approx(written["losses"]["exams"]["mean"])
+
+
+def test_an_optimum_may_be_pulled_to_the_prior(folder: Path, tmp_path: Path) -> None:
+    """It has the least loss + pull x KL(mixture || prior): of its own law no drawn mixture has less."""
+    today = {"web": 0.8, "code": 0.15, "books": 0.05}
+    (tmp_path / "prior.json").write_text(json.dumps(today))
+    law, prior_K = read_law(folder / "law.json"), np.array(list(today.values()))
+    drawn_BK = np.random.default_rng(0).dirichlet(np.ones(3), 2000)
+    scale, far = ("--n-params", 4e6, "--n-tokens", 1e9), []
+    for pull in (0.0, 0.05, 0.5):
+        best = ask("optimize", folder / "law.json", *scale, "--prior", tmp_path / "prior.json", "--pull", pull,
+                   "-o", tmp_path / "best.json")  # fmt: skip
+        mix_BK = np.vstack([list(best["mixture"].values()), drawn_BK])
+        loss_B = law.law.predict(mix_BK, np.tile([4e6, 1e9], (len(mix_BK), 1))) @ law.weights_M
+        level_B = loss_B + pull * (mix_BK * np.log(mix_BK / prior_K)).sum(axis=1)
+        assert level_B[0] <= level_B[1:].min() + best["certificate"]["gap"]
+        assert best["objective"]["mean"] == pytest.approx(loss_B[0])  # the pull is no loss
+        assert any("pulled to the prior" in note for note in best["law"]["notes"]) == (pull > 0)
+        far.append(np.abs(mix_BK[0] - prior_K).sum())
+    assert far[0] > far[1] > far[2]
+
+
+def test_an_optimum_without_proof_is_not_said_to_be_within_a_gap(folder: Path, tmp_path: Path) -> None:
+    """The gap of a law that is not convex is that of one local optimum; under a polished law it is the inner law's."""
+    scale = ("--n-params", 4e6, "--n-tokens", 1e9, "-o", tmp_path / "best.json")
+    for law, proven in (("log_feature_joint", False), ("union", True), ("residual_gp", True)):
+        ask("fit", folder / "runs.csv", "-o", tmp_path / "law.json", "--law", law)
+        said = " ".join(raymix("optimize", tmp_path / "law.json", *scale).stdout.split())
+        assert ("Optimum within" in said) == proven
+        assert (f"without proof: {law} is not convex" in said) != proven
+
+
+def test_domains_that_a_prior_leaves_out_are_named(folder: Path, tmp_path: Path) -> None:
+    scale = ("--n-params", 4e6, "--n-tokens", 1e9, "--prior", tmp_path / "prior.json", "-o", tmp_path / "best.json")
+    for prior, said in (('{"web": 3, "code": 1}', True), ('{"web": 3, "code": 1, "books": 0}', False)):
+        (tmp_path / "prior.json").write_text(prior)
+        best = ask("optimize", folder / "law.json", *scale)
+        assert ("the prior leaves out books: its share of each counts as 0" in best["law"]["notes"]) == said
+        assert best["baselines"]["prior"]["mixture"]["books"] == 0
 
 
 def test_domains_whose_tokens_nobody_counted_are_named(folder: Path, tmp_path: Path) -> None:
@@ -386,6 +456,19 @@ BAD = {
         "predict {law} {drawn} -o {tmp}/p.csv",
         "drawn.csv: trial a: unique/web is 0, and 0.5 of the run was drawn from it",
     ),
+    "numbers for a file": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --objective Web=1 -o {tmp}/b.json",
+        "Web=1: there is no such file; write the numbers into one",
+    ),
+    "pull to nothing": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --pull .1 -o {tmp}/b.json", "needs --prior"),
+    "pull away": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --pull -1 --prior {stock} -o {tmp}/b.json",
+        "--pull -1: it must be a number of at least 0",
+    ),
+    "pull in a file": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --objective {pulled} -o {tmp}/b.json",
+        "raymix optimize has --pull",
+    ),
     "scale of nothing": ("optimize {law} --n-params 0 --n-tokens 1e9 -o {tmp}/b.json", "above 0"),
     "unknown format": ("import regmx . -o {tmp}/t.csv", "did you mean 'regmix'"),
     "option without value": ("import exchange {runs} --option model -o {tmp}/t.csv", "write name=value"),
@@ -406,7 +489,8 @@ def test_bad_input_is_one_sentence_and_exit_2(case: str, folder: Path, tmp_path:
     names |= {name: tmp_path / f"{name}.csv" for name in ("short", "long", "lost", "some", "drawn")}
     (tmp_path / "stock.json").write_text('{"web": 1e9, "code": 1e9, "books": 1e9}')
     (tmp_path / "mixed.json").write_text('{"train_domain_weights": {"Web": 0.7, "code": 0.3}}')
-    names |= {name: tmp_path / f"{name}.json" for name in ("stock", "mixed")}
+    (tmp_path / "pulled.json").write_text('{"weights": {"Web": 1}, "pull": 0.1}')
+    names |= {name: tmp_path / f"{name}.json" for name in ("stock", "mixed", "pulled")}
     result = raymix(*words.format(**names, tmp=tmp_path, endless="x" * 300).split())
     assert result.exit_code == 2, result.output
     assert says in result.stderr
@@ -587,6 +671,26 @@ def test_what_was_learnt_from_runs_taken_back_is_no_longer_there(tmp_path: Path)
     assert "No recommendation" in (tmp_path / "s" / "report.html").read_text(encoding="utf-8")
     failed = raymix("export", tmp_path / "s", "--to", "megatron")
     assert "nothing was recommended" in str(failed.exception)
+
+
+def test_scores_among_losses_are_asked_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An accuracy that is minimised gives the worst mixture; what is named as a metric is none."""
+    for names, asked in (
+        ("loss/web,loss/arc_acc", True),
+        ("loss/web,metric/arc_acc", False),
+        ("loss/web,loss/a", False),
+    ):
+        caplog.clear()
+        (tmp_path / "runs.csv").write_text(f"{KEYS},{names}\na,1e7,1e9,0.2,0.5,0.3,3.1,0.4\n")
+        ask("import", "exchange", tmp_path / "runs.csv", "-o", tmp_path / "table.csv")
+        assert ("raymix fit --metric arc_acc=high" in caplog.text) == asked
+    (tmp_path / "sweep.csv").write_text("run,w,c,web,eval/arc_acc\na,0.5,0.5,3.1,0.4\n")
+    (tmp_path / "map.yaml").write_text(
+        "{trial_id: run, n_params: 1e7, n_tokens: 1e9, mixture: {web: w, code: c}, loss: {web: web, arc: eval/arc_acc}}"
+    )
+    ask("import", "wandb", tmp_path / "sweep.csv", "-o", tmp_path / "table.csv", "--option",
+        f"mapping={tmp_path / 'map.yaml'}")  # fmt: skip
+    assert "losses are minimised: eval/arc_acc" in caplog.text
 
 
 def test_sizes_in_millions_and_steps_for_tokens_are_asked_about(

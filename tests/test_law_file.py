@@ -70,6 +70,20 @@ def test_notes_of_eval_domains_are_by_name_and_said_once() -> None:
     assert many.notes == ["22 eval domains (e0, e1, e2, ...): far"]
 
 
+def test_intervals_of_few_mixtures_are_said_to_hold_less() -> None:
+    found = law_file()
+    for mixtures, domains, few in (
+        (6, DOMAINS, True),
+        (7, DOMAINS, False),
+        (11, range(40), True),
+        (12, range(40), False),
+    ):
+        wide = Trained((2e7,), (5e8, 2e9), mixtures, 24, 72, ((0.0, 0.5),) * len(domains))
+        notes = replace(found, domains=tuple(map(str, domains)), trained=wide).notes
+        assert ([note for note in notes if "hold less often" in note] != []) == few
+    assert not [note for note in replace(found, trained=replace(TRAINED, mixtures=1)).notes if "hold less" in note]
+
+
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "law.json"
     write_law(path, law_file())

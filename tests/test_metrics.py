@@ -25,7 +25,7 @@ from raymix.study.gain import Gain, words
 from raymix.study.ledger import Ledger
 from raymix.study.stopping import clearly_poor, stopped
 from raymix.study.trial import Trial
-from raymix.target.objective import unit_of
+from raymix.target.objective import unit, unit_of, with_unit
 from raymix.target.reading import Interval
 from raymix.target.recommend import NotEnoughTrialsError
 from tests import worlds
@@ -202,6 +202,25 @@ def test_only_an_objective_of_losses_is_in_nats(weights: dict[str, float] | None
     said = words("prior", Gain(Interval(0.05, 0.01, 0.09), None, None, None, None, 0, {}), 2, unit)
     for sentence in (str(stopped(book)), said):
         assert (" nats" in sentence) == ("nats" in unit) and unit in sentence
+
+
+@pytest.mark.parametrize(
+    ("names", "weights", "said"),
+    [
+        (("mmlu_bpb", "code:bits_per_byte"), (1, 1), "bits per byte"),
+        (("mmlu_bpb", "web"), (1, 0), "bits per byte"),
+        (("mmlu_bpb", "web"), (1, 1), "bits per byte and nats together"),
+        (("mmlu_bpb", "exams"), (1, 1), "bits per byte and metrics together"),
+        (("web", "subpbank", "habits"), (1, 1, 1), "nats"),
+    ],
+)
+def test_losses_called_bits_per_byte_are_not_said_to_be_nats(
+    names: tuple[str, ...], weights: tuple[float, ...], said: str
+) -> None:
+    found = unit(names, np.array(weights), {"exams": "1 - exams"})
+    assert found == said
+    if said == "bits per byte":
+        assert with_unit(".05", found) == ".05 bits per byte"
 
 
 def test_metrics_weigh_nothing_until_they_are_named() -> None:

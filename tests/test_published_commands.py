@@ -278,6 +278,12 @@ def test_critical_share_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture
         assert said in capsys.readouterr().err
     assert raymix(*asked, "--n-params", "1e7", "--before", before) == 0
     assert json.loads(out.read_text())["share"] == pytest.approx(0.4, abs=1e-4)
+    (tmp_path / "weighed.csv").write_text(f"domain,weight,base_loss\nold,1,{2.8 + 0.2 * np.exp(-4 * 0.4)}\n")
+    assert raymix(*asked, "--n-params", "1e7", "--before", tmp_path / "weighed.csv") == 0
+    assert json.loads(out.read_text())["share"] == pytest.approx(0.4, abs=1e-4)  # the weight is no loss
+    before.write_text('{"old": 0.0}')
+    assert raymix(*asked, "--n-params", "1e7", "--before", before) == 2
+    assert "the loss of 'old' is 0: it must be a number above 0" in capsys.readouterr().err
     before.write_text('{"old": 2.0}')
     assert raymix(*asked, "--n-params", "1e7", "--before", before) == 0
     assert json.loads(out.read_text())["share"] is None

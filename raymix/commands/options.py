@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from raymix.yaml12 import SpaceError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from raymix.space import Scale
 
 WEIGHT_FILES = (".csv", ".tsv", ".gz", ".parquet", ".json", ".yaml", ".yml")
+Numbers = Literal["available", "mixture", "weights", "losses"]
 OPTIONS = {  # of raymix optimize, by the keys of a space that say the same
     "target.max_epochs": "--max-epochs",
     "target.n_tokens": "--n-tokens",
@@ -78,13 +79,21 @@ def weights_of(given: dict[str, float] | None, eval_domains: Sequence[str], metr
     return weights_M / weights_M.sum()
 
 
-def numbers_in(path: Path | None, known: Sequence[str], kind: str, tokens: bool = False) -> dict[str, float] | None:
+def numbers_in(path: Path | None, known: Sequence[str], what: Numbers) -> dict[str, float] | None:
     """The numbers by name in a file; None where none is named."""
-    from raymix.formats import read_available, read_mixture, read_weights
+    from raymix import formats
 
     if path is None:
         return None
-    read = read_available if tokens else read_mixture if kind == "domain" else read_weights
+    if "=" in path.name and not path.exists():
+        raise ValueError(f"{path}: there is no such file; write the numbers into one, such as numbers.yaml with lines "
+                         "name: number")  # fmt: skip
+    read, kind = {
+        "available": (formats.read_available, "domain"),
+        "mixture": (formats.read_mixture, "domain"),
+        "weights": (formats.read_weights, "eval domain"),
+        "losses": (formats.read_losses, "eval domain"),
+    }[what]
     numbers = read(path)
     check_known(list(numbers), known, kind, str(path))
     return numbers

@@ -55,7 +55,7 @@ def critical_share(
         weights_M = _original_weights(runs, original, weights)
         if n_params is not None:
             runs = _of_size(runs, n_params)
-        losses = numbers_in(before, runs.eval_domains, "eval domain")
+        losses = numbers_in(before, runs.eval_domains, "losses")
         before_M = None if losses is None else [losses.get(name, float("nan")) for name in runs.eval_domains]
         found = critical_share_of(runs, original, before_M, weights_M, noise)
         facts = {"original": original, **found.to_json()}

@@ -89,7 +89,10 @@ def import_table(
 
 
 def fit(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Runs in the exchange form, see raymix import.")],
+    tables: Annotated[
+        list[Path],
+        typer.Argument(metavar="TABLE", help="Runs in the exchange form, see raymix import; of several all."),
+    ],
     out: Annotated[Path, Out],
     law: Annotated[str, typer.Option("--law", help="A law by name, or auto: chosen by cross-validation.")] = "auto",
     evals: Annotated[list[str], typer.Option("--eval", help="Only this eval domain; may be repeated.")] = [],  # noqa: B006
@@ -106,15 +109,18 @@ def fit(
     from raymix.formats import import_runs
     from raymix.laws.reach import Reach
     from raymix.screens.law import show_fit
+    from raymix.sheet import listed
     from raymix.tables.choose import choose_law, own_domains, rows_of
     from raymix.tables.law_file import LawFile, Trained, write_law
     from raymix.tables.notes import diverged_notes, ragged_notes, unit_notes
+    from raymix.tables.together import together
 
     with usage(), Screen(as_json) as screen:
         check_out(out, (".json",))
-        runs, twice = without_copies(_only(_minimising(import_runs("exchange", table), metric), evals).usable())
+        table, said = together([(path, import_runs("exchange", path)) for path in tables]), listed(tables, 3)
+        runs, twice = without_copies(_only(_minimising(table, metric), evals).usable())
         for words in [*twice, *unit_notes(runs), *ragged_notes(runs)]:
-            log.warning("%s: %s", table, words)
+            log.warning("%s: %s", said, words)
         given = None if weights is None else named_numbers(weights, runs.eval_domains, "eval domain", "--weights")
         weights_M = weights_of(given, runs.eval_domains, runs.metrics)
         own_M = own_domains(runs.domains, runs.eval_domains)
@@ -124,7 +130,7 @@ def fit(
             choice = choose_law(runs, own_M, target, candidates, weights_M, progress=progress)
             reach = Reach.of(rows_of(runs, own_M), choice.name)
         for words in diverged_notes(runs, own_M):
-            log.warning("%s: %s", table, words)
+            log.warning("%s: %s", said, words)
         trained, why = Trained.on(runs), _choice_json(choice)
         found = LawFile(
             choice.law, runs.domains, runs.eval_domains, weights_M, trained, why, choice.elsewhere, reach,
@@ -168,6 +174,7 @@ def optimize(
     prior: Annotated[
         Path | None, typer.Option(help="File of today's share per domain, or a mixture of another tool.")
     ] = None,
+    pull: Annotated[float, typer.Option(help="Towards --prior: nats per nat of KL divergence, such as .05.")] = 0.0,
     as_json: Json = False,
 ) -> None:
     """The mixture with the least predicted loss at a scale, as recommendation.json."""
@@ -180,14 +187,19 @@ def optimize(
         found = read_law(law)
         if max_epochs is not None and available is None:
             raise ValueError("--max-epochs needs --available: an epoch is a pass over the tokens at hand")
+        if pull and prior is None:
+            raise ValueError("--pull needs --prior: the mixture to pull towards")
+        if not 0 <= pull < float("inf"):
+            raise ValueError(f"--pull {pull:g}: it must be a number of at least 0")
         wanted = Wanted(
             scale_of(n_params, n_tokens),
-            numbers_in(available, found.domains, "domain", tokens=True) or {},
+            numbers_in(available, found.domains, "available") or {},
             max_epochs if max_epochs is not None or available is None else 4.0,  # arXiv 2305.16264: little lost to 4
             shares_of(least, found.domains, "--min"),
             shares_of(most, found.domains, "--max"),
-            numbers_in(prior, found.domains, "domain"),
-            numbers_in(objective, found.eval_domains, "eval domain"),
+            numbers_in(prior, found.domains, "mixture"),
+            numbers_in(objective, found.eval_domains, "weights"),
+            pull,
         )
         with as_options():
             recommendation = advise(found, wanted)

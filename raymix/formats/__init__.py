@@ -15,15 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from raymix.formats.mixinglaws import read_mixinglaws
-from raymix.formats.objective import read_available, read_mixture, read_weights
+from raymix.formats.objective import read_available, read_losses, read_mixture, read_weights
 from raymix.formats.olmix import read_olmix
 from raymix.formats.regmix import read_regmix
 from raymix.formats.wandb import read_wandb
 from raymix.observations import Observations
 from raymix.sheet import existing, nearest
 
-__all__ = ["FORMATS", "Importer", "import_runs", "options_of", "read_available", "read_mixture", "read_weights"]
-
+__all__ = [
+    "FORMATS",
+    "Importer",
+    "import_runs",
+    "options_of",
+    "read_available",
+    "read_losses",
+    "read_mixture",
+    "read_weights",
+]
 
 Importer = Callable[..., Observations]
 """`(src, **options)`: options are keyword arguments, and numbers among them may come as text."""

@@ -1,7 +1,7 @@
-"""Numbers by name from a small file: weights of eval domains, shares of or tokens at hand per training domain.
+"""Numbers by name from a small file: weights or losses of eval domains, shares or tokens at hand of training domains.
 
 A mapping (.json, .yaml, .yml), or a table (.csv, .tsv, .parquet): the names in its first column, the numbers in the
-only column that holds some, or the only one whose name ends in `weight` or `tokens`. A mixture may also stand in
+only column that holds some, or the only one whose name ends in `weight`, `loss` or `tokens`. A mixture also stands in
 
     {mixture: {web: .7, ...}, ...}                 recommendation.json
     {shares_of_tokens: {web: .7, ...}, ...}        mixture.json of an export
@@ -63,6 +63,20 @@ def read_available(path: str | Path) -> dict[str, float]:
     return available
 
 
+def read_losses(path: str | Path) -> dict[str, float]:
+    """Loss per eval domain, nats per token, above 0.
+
+    Raises:
+        ValueError: a name stands twice, a loss is missing or not above 0, the columns are unclear.
+    """
+    losses = _read(existing(path), "loss", lambda raw: raw)
+    for key, loss in losses.items():
+        if not (math.isfinite(loss) and loss > 0):
+            remedy = "leave out an eval domain that nobody measured"
+            raise ValueError(f"{path}: the loss of {key!r} is {loss:g}: it must be a number above 0; {remedy}")
+    return losses
+
+
 def _weights(path: str | Path, within: Callable[[Any], Any]) -> dict[str, float]:
     weights = _read(existing(path), "weight", within)
     for key, weight in weights.items():
@@ -97,9 +111,9 @@ def _objective(raw: Any) -> Any:
     asked = [key for key in OF_A_SPACE if key in raw]
     if asked and (whole or isinstance(raw[asked[0]], str | Mapping)):
         remedy = "from: [{table: FILE}]; raymix ask DIR --space SPACE.yaml, then raymix report DIR"
-        raise ValueError(
-            f"weights alone are read here, and no {listed(asked)}: that is for a space, which takes runs by {remedy}"
-        )
+        option = "; raymix optimize has --pull" if "pull" in asked else ""
+        raise ValueError(f"weights alone are read here, and no {listed(asked)}: that is for a space, which takes runs "
+                         f"by {remedy}{option}")  # fmt: skip
     return raw["weights"] if whole else raw
 
 

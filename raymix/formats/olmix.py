@@ -8,10 +8,10 @@ Olmix publishes bits per byte, so give them no law that shares parameters with l
 """
 
 import logging
-import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from raymix.exchange import NO_LOSS
 from raymix.formats.rows import as_observations, joined, losses_of, positive, shares_of
 from raymix.observations import Observations
 from raymix.sheet import Sheet, existing, listed, read_sheet
@@ -20,9 +20,6 @@ log = logging.getLogger(__name__)
 
 RUN_IDS = ("run_id", "run")
 NOT_DATA = (*RUN_IDS, "name", "index", "")  # an unnamed first column is the row number pandas wrote
-# By name: scores, where more is better (those of OLMES too), and counters of training.
-ACC = r"acc(_(norm|raw|uncond|per_(char|token|byte)))?"
-NO_LOSS = re.compile(rf"(.*[_/ .-])?({ACC}|accuracy|primary_score|exact_match|em|f1|steps?|epochs?|(n_)?tokens)", re.I)
 
 
 def read_olmix(src: str | Path, *, n_params: float, n_tokens: float, metrics: str | None = None) -> Observations:

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raymix.exchange import STATUSES
+from raymix.exchange import NO_LOSS, STATUSES
 from raymix.formats.rows import Row, as_observations, losses_of, positive, row_of_id, shares_of
 from raymix.observations import Observations
 from raymix.sheet import Sheet, existing, listed, nearest, read_sheet, read_text
@@ -66,6 +66,9 @@ def read_wandb(src: str | Path, *, mapping: str | Path) -> Observations:
     mixture, loss, seed = columns["mixture"], columns["loss"], columns.get("seed")
     named = [columns[key] for key in ("n_params", "n_tokens", "status", "seed") if isinstance(columns.get(key), str)]
     sheet.need(*mixture.values(), *loss.values(), *named)
+    if scores := [column for name, column in loss.items() if NO_LOSS.fullmatch(column) and not NO_LOSS.fullmatch(name)]:
+        log.warning("%s: no losses by the names of their columns, and losses are minimised: %s", sheet.path,
+                    listed(scores))  # fmt: skip
     if "status" not in columns and "training_iteration" in sheet.names:
         log.warning("%s: Ray Tune's dataframe does not say which trials died, and they count as done: let a column say "
                     "ERROR where result.error is set, else TERMINATED, and name it as status", sheet.path)  # fmt: skip

@@ -69,6 +69,7 @@ def render(
         heldout=judged(groups, every), replicated=_replicated(trials),
         evidence=_evidence(found, observations, trials),
         reasons=_reasons([t for t in trials if t.failed]), stops=_reasons([t for t in trials if t.stopped]),
+        loss_unit=words.loss_unit([each.name for each in space.eval_domains]),
         unit=words.unit(space), objective=words.objective(space), worst=space.objective.reduce == "worst",
         fitted={name: words.fitted(space, name) for name in space.eval_names},
         weights=dict(zip(space.eval_names, space.weights_M.tolist(), strict=True)),
@@ -115,7 +116,7 @@ def _figures(
         drawn[f"heldout-{i}"] = figures.heldout_panel(columns, (found.get("law") or {}).get("noise"), unit)
     for column in range(min(len(observations.eval_domains), PANELS)):
         name = observations.eval_domains[column]
-        axis = words.fitted(space, name) if name in space.metric_names else "nats per token"
+        axis = words.fitted(space, name) if name in space.metric_names else words.loss_unit([name])
         spec = figures.loss_panel(observations, trials, column, best_trial(trials), axis)
         if spec["data"]:
             drawn[f"loss-{column}"] = spec

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from raymix.counts import UNKNOWN
 from raymix.counts import human as human
 from raymix.counts import known as known
@@ -113,8 +115,16 @@ def fitted(space: SearchSpace, name: str) -> str:
 def unit(space: SearchSpace) -> str:
     """Of the objective."""
     metrics = {name: fitted(space, name) for name in space.metric_names}
-    found = objective_unit(space.eval_names, space.weights_M, metrics)
-    return "nats per token" if found == NATS else found
+    return _per_token(objective_unit(space.eval_names, space.weights_M, metrics))
+
+
+def loss_unit(eval_names: Sequence[str]) -> str:
+    """Of the losses on these eval domains."""
+    return _per_token(objective_unit(eval_names, np.ones(len(eval_names)), {}))
+
+
+def _per_token(unit: str) -> str:
+    return "nats per token" if unit == NATS else unit
 
 
 def objective(space: SearchSpace) -> str:

@@ -70,9 +70,13 @@ def show_optimum(screen: Screen, found: Recommendation, out: Path) -> None:
     """A recommendation."""
     if screen.as_json:
         return print(json.dumps({"recommendation": str(out), **found.to_json()}))
-    gap, method = found.certificate["gap"], found.certificate["method"]
-    within = with_unit(f"{gap:.0e}", found.unit)
-    screen.answer(found, f"Optimum within {within} ({method}); {found.law['why'] or found.law['name']}.")
+    proof, why = found.certificate, found.law["why"] or found.law["name"]
+    if proof["convex"] or "polish" in proof:
+        within = with_unit(f"{proof['gap']:.0e}", found.unit)
+        best = f"Optimum within {within} ({proof['method']})"
+    else:
+        best = f"Best of the optima found ({proof['method']}), without proof: {found.law['name']} is not convex"
+    screen.answer(found, f"{best}; {why}.")
     screen.say(str(out))
 
 

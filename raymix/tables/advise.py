@@ -18,7 +18,7 @@ from raymix.laws.posterior import convex_parts
 from raymix.simplex import Array, Polytope
 from raymix.space import Scale, SearchSpace
 from raymix.tables.law_file import LawFile
-from raymix.tables.notes import guessed_at, not_counted, notes_at, share_notes, without_end
+from raymix.tables.notes import guessed_at, not_counted, notes_at, prior_notes, share_notes, without_end
 from raymix.target.held_out import ENOUGH
 from raymix.target.near_optimal import near_optimal
 from raymix.target.objective import ObjectiveAtScale, objective_of, unit
@@ -41,6 +41,8 @@ class Wanted:
     """The mixture used today, in any unit."""
     weights: Mapping[str, float] | None = None
     """Of the objective over eval domains; those of the law file if left out."""
+    pull: float = 0.0
+    """Towards the prior: nats of objective per nat of KL divergence."""
 
 
 def space_of(found: LawFile, wanted: Wanted) -> SearchSpace:
@@ -60,7 +62,7 @@ def space_of(found: LawFile, wanted: Wanted) -> SearchSpace:
         "name": "a law",
         "domains": domains,
         "eval_domains": [{"name": name} for name in found.eval_domains],
-        "objective": {"weights": weights},
+        "objective": {"weights": weights, "pull": wanted.pull},
         "ladder": [scale],
         "target": {**scale, "max_epochs": wanted.max_epochs},
     }
@@ -108,6 +110,7 @@ def advise(found: LawFile, wanted: Wanted) -> Recommendation:
                 *not_counted(found),
                 *unjudged,
                 *without_end(space.domain_names, wanted.available),
+                *prior_notes(space.domain_names, wanted.prior, wanted.pull),
                 *beyond,
                 *repeat_notes(space, objective, optimum.mixture_K),
             ],
@@ -138,10 +141,11 @@ def best_mixture(space: SearchSpace, law: Law, noise: float) -> tuple[Optimum, d
         return optimum, {"gap": optimum.gap, "convex": optimum.convex, "method": optimum.method}
     inside = [objective_of(space, part) for part in parts]
     first = [minimise(part, polytope) for part in inside]
-    best = min(range(len(first)), key=lambda i: float(objective.values(first[i].mixture_K)[0]))
+    level = [float(objective.levels(found.mixture_K).max()) for found in first]
+    best = int(np.argmin(level))
     region = _near(inside[best], polytope, first[best], noise)
     optimum = minimise(objective, region, [first[best].mixture_K])
-    gained = float(objective.values(first[best].mixture_K)[0]) - optimum.value
+    gained = level[best] - float(objective.levels(optimum.mixture_K).max())
     method = (
         f"SLSQP on {parts[best].name}, whose gap this is, then polished under {law.name} inside its near-optimal set"
     )

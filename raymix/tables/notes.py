@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from raymix.exchange import NO_LOSS
 from raymix.laws.rows import SAME_SCALE, distinct
 from raymix.observations import Observations
 from raymix.sheet import listed
@@ -71,15 +72,24 @@ def loss_notes(runs: Observations) -> list[str]:
     if typical.get(most, 0.0) <= MOST_NATS:
         return []
     return [f"a typical loss/{most} is {typical[most]:.3g}: losses are nats per token, so of perplexities give the "
-            "logarithms"]  # fmt: skip
+            "logarithms, and leave out what is no loss"]  # fmt: skip
+
+
+def score_notes(runs: Observations) -> list[str]:
+    """Of scores among the losses, by their names: the law would be read where they are worst."""
+    found = [name for name in runs.eval_domains if name not in runs.metrics and NO_LOSS.fullmatch(name)]
+    if not found:
+        return []
+    return [f"no losses by their names, and losses are minimised: {listed(found, SOME)}; of a score where more is "
+            f"better, name the column metric/{found[0]} and say raymix fit --metric {found[0]}=high"]  # fmt: skip
 
 
 def unit_notes(runs: Observations) -> list[str]:
-    """Of runs so small, or losses so large, that their column must be in another unit."""
-    scale_B2 = runs.scale_B2
-    return loss_notes(runs) + [
+    """Of runs so small, or losses so large, that their column must be in another unit; and of scores for losses."""
+    most_2, said = runs.scale_B2.max(axis=0, initial=0.0).tolist(), loss_notes(runs) + score_notes(runs)
+    return said + [
         f"the largest {what} is {most:.3g}: is it in another unit? They are counted, not in millions, billions or steps"
-        for (what, least), most in zip(LEAST.items(), scale_B2.max(axis=0, initial=0.0).tolist(), strict=True)
+        for (what, least), most in zip(LEAST.items(), most_2, strict=True)
         if 0 < most < least
     ]
 
@@ -139,6 +149,18 @@ def without_end(domains: Sequence[str], available: Mapping[str, float]) -> list[
         return []
     named = ", ".join(map(repr, names))
     return [f"the tokens at hand of {named} are not known: taken without end, no epochs are counted or capped"]
+
+
+def prior_notes(domains: Sequence[str], prior: Mapping[str, float] | None, pull: float) -> list[str]:
+    """Of domains that the prior leaves out, and of a pull to it: the optimum is not that of the losses alone."""
+    if prior is None:
+        return []
+    names = [name for name in domains if name not in prior]
+    notes = [f"the prior leaves out {listed(names)}: its share of each counts as 0"] if names else []
+    if pull > 0:
+        notes.append(f"pulled to the prior, by {pull:g} per nat of KL divergence: the certificate counts that, losses "
+                     "and gains do not")  # fmt: skip
+    return notes
 
 
 def not_counted(found: LawFile) -> list[str]:

@@ -7,6 +7,7 @@ All of it is convex where the law is. Separate from laws: another objective asks
 Letters: B rows, K training domains, M eval domains, T terms of the objective, G guardrails.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -21,6 +22,8 @@ from raymix.space import Metric, Rung, SearchSpace
 
 Reduce = Literal["mean", "worst"]
 NATS = "nats"  # of an objective of losses alone
+BITS = "bits per byte"  # of losses whose names say so, as Olmix publishes them
+IN_BITS = re.compile(r"(.*[^a-z])?(bpb|bits[_ -]per[_ -]byte)([^a-z].*)?", re.I)
 USUAL = (0.01, 100.0)  # nats: for these the tolerances of solvers were chosen
 
 
@@ -146,7 +149,7 @@ def objective_values(space: SearchSpace, loss_BM: Array) -> Array:
 
 
 def unit_of(space: SearchSpace) -> str:
-    """Of the objective of a space: nats where it is made of losses alone."""
+    """Of the objective of a space: nats where it is made of losses alone, unless their names say bits per byte."""
     return unit(space.eval_names, space.weights_M, minimised(space.metrics))
 
 
@@ -154,10 +157,12 @@ def unit(eval_names: Sequence[str], weights_M: Array, minimised: Mapping[str, st
     """Of a weighted objective, where `minimised` says of every metric among the eval domains what is minimised."""
     counted = [name for name, weight in zip(eval_names, weights_M, strict=True) if weight > 0]
     metrics = [minimised[name] for name in counted if name in minimised]
-    if not metrics:
-        return NATS
-    if len(metrics) < len(counted):
-        return "nats and metrics together"
+    losses = sorted({BITS if IN_BITS.fullmatch(name) else NATS for name in counted if name not in minimised})
+    kinds = [*losses, *(["metrics"] if metrics else [])]
+    if len(kinds) > 1:
+        return f"{' and '.join(kinds)} together"
+    if losses:
+        return losses[0]
     return metrics[0] if len(metrics) == 1 else "units of the metrics"
 
 
@@ -168,4 +173,4 @@ def minimised(metrics: Iterable[Metric]) -> dict[str, str]:
 
 def with_unit(number: str, unit: str) -> str:
     """`.05 nats`, `.05 in 1 - exams`."""
-    return f"{number} {unit}" if unit == NATS else f"{number} in {unit}"
+    return f"{number} {unit}" if unit in (NATS, BITS) else f"{number} in {unit}"
