@@ -460,6 +460,10 @@ BAD = {
         "optimize {law} --n-params 1e6 --n-tokens 1e9 --objective Web=1 -o {tmp}/b.json",
         "Web=1: there is no such file; write the numbers into one",
     ),
+    "numbers for a file, longer than a name may be": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --prior web=.5,{endless}=.5 -o {tmp}/b.json",
+        "there is no such file; write the numbers into one",
+    ),
     "pull to nothing": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --pull .1 -o {tmp}/b.json", "needs --prior"),
     "pull away": (
         "optimize {law} --n-params 1e6 --n-tokens 1e9 --pull -1 --prior {stock} -o {tmp}/b.json",
