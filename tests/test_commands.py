@@ -694,7 +694,8 @@ def test_scores_among_losses_are_asked_about(tmp_path: Path, caplog: pytest.LogC
     )
     ask("import", "wandb", tmp_path / "sweep.csv", "-o", tmp_path / "table.csv", "--option",
         f"mapping={tmp_path / 'map.yaml'}")  # fmt: skip
-    assert "losses are minimised: eval/arc_acc" in caplog.text
+    assert "losses are minimised: eval/arc_acc; of a score" in caplog.text
+    assert "call loss/arc metric/arc in the table, and say raymix fit --metric arc=high" in caplog.text
 
 
 def test_sizes_in_millions_and_steps_for_tokens_are_asked_about(
