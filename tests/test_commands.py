@@ -126,9 +126,11 @@ def test_tables_that_are_not_of_one_sweep_are_refused(folder: Path, tmp_path: Pa
     runs, other, law = folder / "runs.csv", tmp_path / "other.csv", tmp_path / "law.json"
     other.write_text(runs.read_text().replace("mixture/books", "mixture/novels").replace("s/books", "s/novels")
                      .replace("e/books", "e/novels"))  # fmt: skip
+    (tmp_path / "scored.csv").write_text(runs.read_text().replace("loss/exams", "metric/exams"))
     for tables, said in (
         ((runs, other), f"other.csv: there is no column mixture/books, which {runs} has"),
         ((runs, runs), "trial 't0' has two rows"),
+        ((runs, tmp_path / "scored.csv"), f"scored.csv: metric/exams has no loss/exams beside it, which {runs} has"),
     ):
         result = raymix("fit", *tables, "-o", law)
         assert (result.exit_code, law.exists()) == (2, False)
