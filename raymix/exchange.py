@@ -5,11 +5,11 @@ The same for import, ask/tell and fitting, as CSV or Parquet:
     trial_id, status, reason, seed, n_params, n_tokens, mixture/<domain>..., loss/<eval domain>...,
     metric/<name>..., tokens/<domain>..., unique/<domain>..., seconds, flops
 
-`n_tokens` is what had been trained on when the losses were measured. Losses are nats per token. `metric/` are other
-numbers as they were reported; one that an objective may name has also a column `loss/<name>`, of what is minimised in
-its place (raymix/space_parts.py, Metric). `tokens/` are the tokens really drawn, `unique/` those the proxy could draw
-from. A failed, stopped or NaN trial is a row with a status and a reason; it is never dropped and never replaced by a
-number.
+`n_tokens` is what had been trained on when the losses were measured. Losses are nats per token, or bits per byte where
+their names say so. `metric/` are other numbers as they were reported; one that an objective may name has also a column
+`loss/<name>`, of what is minimised in its place (raymix/space_parts.py, Metric). `tokens/` are the tokens really drawn,
+`unique/` those the proxy could draw from. A failed, stopped or NaN trial is a row with a status and a reason; it is
+never dropped and never replaced by a number.
 """
 
 import re

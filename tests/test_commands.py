@@ -126,9 +126,11 @@ def test_tables_that_are_not_of_one_sweep_are_refused(folder: Path, tmp_path: Pa
     runs, other, law = folder / "runs.csv", tmp_path / "other.csv", tmp_path / "law.json"
     other.write_text(runs.read_text().replace("mixture/books", "mixture/novels").replace("s/books", "s/novels")
                      .replace("e/books", "e/novels"))  # fmt: skip
+    (tmp_path / "scored.csv").write_text(runs.read_text().replace("loss/exams", "metric/exams"))
     for tables, said in (
         ((runs, other), f"other.csv: there is no column mixture/books, which {runs} has"),
         ((runs, runs), "trial 't0' has two rows"),
+        ((runs, tmp_path / "scored.csv"), f"scored.csv: metric/exams has no loss/exams beside it, which {runs} has"),
     ):
         result = raymix("fit", *tables, "-o", law)
         assert (result.exit_code, law.exists()) == (2, False)
@@ -460,6 +462,10 @@ BAD = {
         "optimize {law} --n-params 1e6 --n-tokens 1e9 --objective Web=1 -o {tmp}/b.json",
         "Web=1: there is no such file; write the numbers into one",
     ),
+    "numbers for a file, longer than a name may be": (
+        "optimize {law} --n-params 1e6 --n-tokens 1e9 --prior web=.5,{endless}=.5 -o {tmp}/b.json",
+        "there is no such file; write the numbers into one",
+    ),
     "pull to nothing": ("optimize {law} --n-params 1e6 --n-tokens 1e9 --pull .1 -o {tmp}/b.json", "needs --prior"),
     "pull away": (
         "optimize {law} --n-params 1e6 --n-tokens 1e9 --pull -1 --prior {stock} -o {tmp}/b.json",
@@ -690,7 +696,8 @@ def test_scores_among_losses_are_asked_about(tmp_path: Path, caplog: pytest.LogC
     )
     ask("import", "wandb", tmp_path / "sweep.csv", "-o", tmp_path / "table.csv", "--option",
         f"mapping={tmp_path / 'map.yaml'}")  # fmt: skip
-    assert "losses are minimised: eval/arc_acc" in caplog.text
+    assert "losses are minimised: eval/arc_acc; of a score" in caplog.text
+    assert "call loss/arc metric/arc in the table, and say raymix fit --metric arc=high" in caplog.text
 
 
 def test_sizes_in_millions_and_steps_for_tokens_are_asked_about(

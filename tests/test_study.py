@@ -57,6 +57,26 @@ def test_perplexities_told_by_a_trainer_are_asked_about(tmp_path: Path) -> None:
         assert any("of perplexities give the logarithms" in note for note in study.recommend().law["notes"]) is said
 
 
+def test_scores_told_by_a_trainer_as_losses_are_asked_about(tmp_path: Path) -> None:
+    """What raymix measures itself is a loss, whatever it is called; a metric is told as one."""
+    arc, source = {"name": "arc_acc"}, {"source": {"files": "unused"}}
+    trains = [{"name": name, **source} for name in worlds.DOMAINS]
+    for changes, said in (
+        ({"eval_domains": [{"name": "web"}, arc]}, True),
+        ({"eval_domains": [{"name": "web"}, {"name": "arc"}]}, False),
+        ({"eval_domains": [{"name": "web"}], "metrics": [arc | {"better": "high"}]}, False),
+        ({"eval_domains": [{"name": "web", **source}, arc | source], "domains": trains}, False),
+    ):
+        study = Study.create(worlds.space(**changes), tmp_path / f"{len(list(tmp_path.iterdir()))}")
+        for trial in study.ask(6):
+            web, code, _ = train(trial).values()
+            told = dict(zip(study.space.eval_names, (web, code / 9), strict=True))
+            metrics = {name: told.pop(name) for name in study.space.metric_names}
+            study.tell(trial.trial_id, told, metrics=metrics)
+        notes = study.recommend().law["notes"]
+        assert any("or in a space metrics: [{name: arc_acc, better: high}]" in note for note in notes) is said
+
+
 def perplexities(losses: dict[str, float]) -> dict[str, float]:
     return {name: float(np.exp(loss)) for name, loss in losses.items()}
 

@@ -85,7 +85,7 @@ def numbers_in(path: Path | None, known: Sequence[str], what: Numbers) -> dict[s
 
     if path is None:
         return None
-    if "=" in path.name and not path.exists():
+    if "=" in path.name and not os.path.exists(path):  # Path.exists raises where a name is too long
         raise ValueError(f"{path}: there is no such file; write the numbers into one, such as numbers.yaml with lines "
                          "name: number")  # fmt: skip
     read, kind = {

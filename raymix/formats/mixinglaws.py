@@ -64,8 +64,13 @@ def read_mixinglaws(
     if idle:
         log.warning("%s: the option %s has no effect on this form", path, idle)
     if tidy:
-        return _tidy(read_sheet(path), experiment, model, left_out)
-    return gather(_text(path, names, model, left_out), names, path)
+        found = _tidy(read_sheet(path), experiment, model, left_out)
+    else:
+        found = gather(_text(path, names, model, left_out), names, path)
+    if others := [] if model is None else sorted({*found.column("n_params")} - {_n_params(model)}):
+        log.warning("%s: model=%s is of runs that name no size, and chooses none: others are of %s parameters", path,
+                    model, listed([f"{size:g}" for size in others]))  # fmt: skip
+    return found
 
 
 def _tidy(sheet: Sheet, experiment: str | None, model: str | float | None, skip: Sequence[str]) -> Observations:

@@ -66,9 +66,11 @@ def read_wandb(src: str | Path, *, mapping: str | Path) -> Observations:
     mixture, loss, seed = columns["mixture"], columns["loss"], columns.get("seed")
     named = [columns[key] for key in ("n_params", "n_tokens", "status", "seed") if isinstance(columns.get(key), str)]
     sheet.need(*mixture.values(), *loss.values(), *named)
-    if scores := [column for name, column in loss.items() if NO_LOSS.fullmatch(column) and not NO_LOSS.fullmatch(name)]:
-        log.warning("%s: no losses by the names of their columns, and losses are minimised: %s", sheet.path,
-                    listed(scores))  # fmt: skip
+    scores = [name for name, column in loss.items() if NO_LOSS.fullmatch(column) and not NO_LOSS.fullmatch(name)]
+    if scores:
+        log.warning("%s: no losses by the names of their columns, and losses are minimised: %s; of a score where more "
+                    "is better, call loss/%s metric/%s in the table, and say raymix fit --metric %s=high", sheet.path,
+                    listed([loss[name] for name in scores]), *scores[:1] * 3)  # fmt: skip
     if "status" not in columns and "training_iteration" in sheet.names:
         log.warning("%s: Ray Tune's dataframe does not say which trials died, and they count as done: let a column say "
                     "ERROR where result.error is set, else TERMINATED, and name it as status", sheet.path)  # fmt: skip

@@ -32,7 +32,7 @@ from raymix.study.stopping import stopped
 from raymix.study.telling import check_rows, told_again, told_row
 from raymix.study.trial import Trial
 from raymix.study.weighed import weighed
-from raymix.tables.notes import loss_notes
+from raymix.tables.notes import loss_notes, score_notes
 from raymix.target.held_out import HeldOut
 from raymix.target.recommend import Recommendation, fit_law, recommend, target_at
 
@@ -278,6 +278,7 @@ class Study:
         keep_K = confirmed_mixture(self.ledger)
         found, held_out = recommend(self.space, table, law, target, self.seed, keep_K)
         said = [words for words in (stopped(self.ledger), skipped(self.ledger)) if words] + loss_notes(table.usable())
+        said += [] if self.space.trains_proxies else score_notes(table.usable())  # what is measured here is a loss
         tokens = found.evidence["tokens"] - self.ledger.tokens_begun_with()
         found = replace(found.noting(said), evidence={**found.evidence, "tokens": tokens})
         return weighed(found, self.confirmation()), held_out, law.to_json()

@@ -112,16 +112,23 @@ class LawFile:
         said = [f"{_those(given)}: {what}" if given else what for what, given in names.items()]
         return said + self._few_mixtures() + self._never_varied()
 
+    @property
+    def _mixtures(self) -> int:
+        """How many the law was fitted to; 0 where it reads none, or nobody knows."""
+        if self.trained is None or "mixture" not in getattr(self.law, "reads", "mixture"):
+            return 0
+        return self.trained.mixtures
+
     def _few_mixtures(self) -> list[str]:
         """Of intervals where so few mixtures calibrate them: on truths of four other forms they were too narrow."""
-        if self.trained is None or not 1 < self.trained.mixtures < min(len(self.domains) + SPARE, FEW):
+        if not 1 < self._mixtures < min(len(self.domains) + SPARE, FEW):
             return []
-        return [f"{self.trained.mixtures} mixtures of {len(self.domains)} domains: intervals of so few hold less often "
+        return [f"{self._mixtures} mixtures of {len(self.domains)} domains: intervals of so few hold less often "
                 "than 90%"]  # fmt: skip
 
     def _never_varied(self) -> list[str]:
         """Of domains of which every run had one share: no run says what another would do."""
-        if self.trained is None or self.trained.mixtures == 1 or "mixture" not in getattr(self.law, "reads", "mixture"):
+        if self.trained is None or self._mixtures < 2:
             return []
         shares = zip(self.domains, self.trained.shares, strict=True)
         one = [f"{name} ({high:.3g})" for name, (low, high) in shares if high - low <= ROUNDING]

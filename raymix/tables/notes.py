@@ -81,7 +81,8 @@ def score_notes(runs: Observations) -> list[str]:
     if not found:
         return []
     return [f"no losses by their names, and losses are minimised: {listed(found, SOME)}; of a score where more is "
-            f"better, name the column metric/{found[0]} and say raymix fit --metric {found[0]}=high"]  # fmt: skip
+            f"better, name the column metric/{found[0]}, and say raymix fit --metric {found[0]}=high, or in a space "
+            f"metrics: [{{name: {found[0]}, better: high}}]"]  # fmt: skip
 
 
 def unit_notes(runs: Observations) -> list[str]:

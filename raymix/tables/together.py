@@ -11,7 +11,8 @@ def together(tables: Sequence[tuple[Path, Observations]]) -> Observations:
     """One table of all rows, domains in the order of the first; what another alone has measured is NaN in the rest.
 
     Raises:
-        ValueError: other domains, or runs of one name that are not one run; names the tables.
+        ValueError: other domains, runs of one name that are not one run, or a number that is a metric here and a loss
+            there; names the tables.
     """
     (path, first), *others = tables
     for other, table in others:
@@ -23,8 +24,19 @@ def together(tables: Sequence[tuple[Path, Observations]]) -> Observations:
         return first
     eval_domains = dict.fromkeys(name for _, table in tables for name in table.eval_domains)
     metrics = dict.fromkeys(name for _, table in tables for name in table.metrics)
+    _check_metrics(tables)
     rows = [row for _, table in tables for row in table.table.to_pylist()]
     try:
         return Observations.from_rows(rows, first.domains, tuple(eval_domains), tuple(metrics))
     except ValueError as error:
         raise ValueError(f"{listed([path for path, _ in tables], 3)}: {error}") from None
+
+
+def _check_metrics(tables: Sequence[tuple[Path, Observations]]) -> None:
+    """Nothing, if no number is a metric in one table and a loss in another: there it would not be read."""
+    with_loss = {name: path for path, table in tables for name in table.eval_domains}
+    for path, table in tables:
+        for name in table.metrics:
+            if name in with_loss and name not in table.eval_domains:
+                raise ValueError(f"{path}: metric/{name} has no loss/{name} beside it, which {with_loss[name]} has: "
+                                 f"let all have the metric alone, and say --metric {name}=high or =low")  # fmt: skip

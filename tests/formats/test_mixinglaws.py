@@ -122,6 +122,16 @@ def test_size_labels_stand_for_parameters(tmp_path: Path) -> None:
     assert import_runs("mixinglaws", text(tmp_path, lines), domains=DOMAINS, model=5e6).scale_B2[0, 0] == 5e6
 
 
+def test_a_size_for_runs_that_name_none_chooses_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for src, option in ((tidy(tmp_path, tidy_rows(LINES)), {}), (text(tmp_path, LINES), {"domains": DOMAINS})):
+        caplog.clear()
+        assert len(set(import_runs("mixinglaws", src, model="70M", **option).column("n_params"))) == 2
+        assert "model=70M is of runs that name no size, and chooses none: others are of 8.5056e+07" in caplog.text
+    caplog.clear()
+    import_runs("mixinglaws", tidy(tmp_path, tidy_rows(LINES[:4])), model="70M")
+    assert not caplog.text
+
+
 def test_equal_duplicates_count_once_and_last_is_dropped(tmp_path: Path) -> None:
     straight = import_runs("mixinglaws", text(tmp_path, LINES), domains=DOMAINS)
     more = [*LINES, LINES[0], ("70M_13-0.25-0.125-0.625", "last", "Github", 1.0)]
