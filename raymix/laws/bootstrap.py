@@ -21,8 +21,8 @@ MAX_REDRAWS = 100  # of a resample that leaves an eval domain without a row
 def bootstrap(law: Law, table: Table, rng: np.random.Generator) -> Iterator[Law]:
     """Laws with the settings of `law`, one after another without end, each fitted to runs drawn with replacement.
 
-    Of a hedged law each has one of its offsets. Every fit starts at the prior mean, as the first did: a warm start
-    could end in another optimum.
+    What they predict, stacked, is draws_SBM. Of a hedged law each has one of its offsets. Every fit starts at the
+    prior mean, as the first did: a warm start could end in another optimum.
     """
     while True:
         rows = resample_runs(table, rng)
