@@ -137,7 +137,7 @@ def own_signals() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def reach(address: str) -> None:
+def reach(address: str, seconds: float = REACH_SECONDS) -> None:
     """Nothing, if somebody listens at the address of a cluster: of one that is gone Ray itself asks for minutes.
 
     `auto` is whichever Ray finds here: one that runs, else the last that was started, which may be long gone.
@@ -156,7 +156,7 @@ def reach(address: str) -> None:
     if not (host and port.isdigit()):
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
     except OSError as error:
         raise OSError(f"{where}: {error}" if where != address else str(error)) from None
 

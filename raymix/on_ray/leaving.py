@@ -16,9 +16,9 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray._private.state import actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raymix.corpus.places import in_short
 from raymix.on_ray.head import answers
 
 log = logging.getLogger(__name__)
@@ -67,12 +67,20 @@ class Leaving(tune.Callback):  # type: ignore[misc]
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called at every turn of Tune's loop."""
         if self._why is not None:
-            saving = threading.Thread(target=lambda: save_all(running(trials)), daemon=True)
+            saving = threading.Thread(target=save, args=[trials], daemon=True)
             saving.start()
             head = ray.get_runtime_context().gcs_address
             while saving.is_alive() and answers(head):  # else it would wait for ever, and its trials were told as well
                 saving.join(HEAD_SECONDS)
             raise self._why
+
+
+def save(trials: Sequence[Any]) -> None:
+    """Have Tune's trials saved. What is asked for their workers is private to Ray: where it moves, they end unsaved."""
+    try:
+        save_all(running(trials))
+    except Exception as error:
+        log.warning("the trials under way go on from their last checkpoints, not saved now (%s)", in_short(error))
 
 
 def save_all(workers: Mapping[str, Process], seconds: float = SAVE_SECONDS) -> None:
@@ -95,6 +103,8 @@ def running(trials: Sequence[Any]) -> dict[str, Process]:
 
 def process_of(actor: str) -> Process | None:
     """Where an actor is alive; None where it is not (yet, or any more)."""
+    from ray._private.state import actors
+
     about = actors(actor_id=actor)
     return (about["Address"]["NodeID"], about["Pid"]) if about.get("State") == "ALIVE" else None
 
