@@ -130,11 +130,16 @@ def own_signals() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is not None:  # it was not Python's own
-                signal.signal(number, handler)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                if handler is not None:  # it was not Python's own
+                    signal.signal(number, handler)
+    except SystemExit as why:
+        if why.code == signal.SIGTERM:  # Ray's answer to one, while it started
+            signal.raise_signal(signal.SIGTERM)
+        raise
 
 
 def reach(address: str, seconds: float = REACH_SECONDS) -> None:
