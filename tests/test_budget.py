@@ -80,6 +80,16 @@ def test_a_budget_counts_the_proxies_that_a_trainer_of_ones_own_tells(
     assert study.finished
 
 
+def test_a_checkpoint_of_a_trainer_of_ones_own_makes_no_room(tmp_path: Path) -> None:
+    names = list(worlds.DOMAINS)
+    raw = {"name": "own", "domains": names, "eval_domains": names, "target": {"n_params": 4e6, "n_tokens": 2e9}}
+    study = Study.create(SearchSpace.parse(raw | {"budget": {"flops": 10 * cost(SMALL)}}), tmp_path / "s")
+    losses, (first, second) = dict.fromkeys(names, 3.0), study.ask(2)
+    study.tell(first.trial_id, losses, **SMALL._asdict())
+    study.tell(second.trial_id, losses, SMALL.n_params, SMALL.n_tokens / 100, status="checkpoint")
+    assert len(study.ask(64)) == 8  # it costs what the first did, in the end
+
+
 def test_flops_end_the_search_and_are_never_exceeded() -> None:
     book = ledger(budget={"flops": 20 * cost(SMALL), "per_round": 4, "stop_early": False})
     play(book)

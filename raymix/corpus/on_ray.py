@@ -130,14 +130,19 @@ def own_signals() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is not None:  # it was not Python's own
-                signal.signal(number, handler)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                if handler is not None:  # it was not Python's own
+                    signal.signal(number, handler)
+    except SystemExit as why:
+        if why.code == signal.SIGTERM:  # Ray's answer to one, while it started
+            signal.raise_signal(signal.SIGTERM)
+        raise
 
 
-def reach(address: str) -> None:
+def reach(address: str, seconds: float = REACH_SECONDS) -> None:
     """Nothing, if somebody listens at the address of a cluster: of one that is gone Ray itself asks for minutes.
 
     `auto` is whichever Ray finds here: one that runs, else the last that was started, which may be long gone.
@@ -156,7 +161,7 @@ def reach(address: str) -> None:
     if not (host and port.isdigit()):
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
     except OSError as error:
         raise OSError(f"{where}: {error}" if where != address else str(error)) from None
 

@@ -12,7 +12,7 @@ from raymix.corpus.on_ray import reach
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 5.0  # between two looks, and for one: of a machine that is gone no answer comes at all
 MISSED = 3  # looks in a row: one may be lost on the way
 GONE = (
     "the head of Ray at {} does not answer; if it stays away Ray ends this process within a minute. What is recorded "
@@ -23,7 +23,7 @@ GONE = (
 def answers(address: str) -> bool:
     """Whether the head of Ray at HOST:PORT is there."""
     try:
-        reach(address)
+        reach(address, LOOK_SECONDS)
     except OSError:
         return False
     return True

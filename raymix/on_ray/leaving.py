@@ -9,16 +9,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 import ray
 from ray import tune
-from ray._private.state import actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raymix.corpus.places import in_short
 from raymix.on_ray.head import answers
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Leaving(tune.Callback):  # type: ignore[misc]
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called at every turn of Tune's loop."""
         if self._why is not None:
-            saving = threading.Thread(target=lambda: save_all(running(trials)), daemon=True)
+            saving = threading.Thread(target=save, args=[trials], daemon=True)
             saving.start()
             head = ray.get_runtime_context().gcs_address
             while saving.is_alive() and answers(head):  # else it would wait for ever, and its trials were told as well
@@ -75,26 +75,34 @@ class Leaving(tune.Callback):  # type: ignore[misc]
             raise self._why
 
 
-def save_all(workers: Mapping[str, Process], seconds: float = SAVE_SECONDS) -> None:
-    """Tell workers, by the id of their actor, to go; returns when they have, or after so many seconds."""
+def save(trials: Sequence[Any]) -> None:
+    """Have Tune's trials saved. What is asked for their workers is private to Ray: where it moves, they end unsaved."""
+    handles = [trial.temporary_state.ray_actor for trial in trials if trial.status == "RUNNING"]
+    try:
+        save_all([handle for handle in handles if handle is not None])
+    except Exception as error:
+        log.warning("the trials under way go on from their last checkpoints, not saved now (%s)", in_short(error))
+
+
+def save_all(handles: Sequence[Any], seconds: float = SAVE_SECONDS) -> None:
+    """Tell the workers behind these actors to go; returns when they have, or after so many seconds."""
+    names = [handle._actor_id.hex() for handle in handles]
+    workers = {name: process for name in names if (process := process_of(name))}
     if not workers:
         return
     log.warning("the trials under way are saved first; once more to end at once")
     tell(workers.values())
+    for handle in handles:
+        handle.train.remote()  # between two results a worker does not even hear the signal, and Tune asks for no more
     until = time.monotonic() + seconds
     while time.monotonic() < until and any(map(process_of, workers)):
         time.sleep(POLL)
 
 
-def running(trials: Sequence[Any]) -> dict[str, Process]:
-    """Workers of Tune's trials that run, by the id of their actor."""
-    handles = [trial.temporary_state.ray_actor for trial in trials if trial.status == "RUNNING"]
-    names = [handle._actor_id.hex() for handle in handles if handle is not None]
-    return {name: process for name in names if (process := process_of(name))}
-
-
 def process_of(actor: str) -> Process | None:
     """Where an actor is alive; None where it is not (yet, or any more)."""
+    from ray._private.state import actors
+
     about = actors(actor_id=actor)
     return (about["Address"]["NodeID"], about["Pid"]) if about.get("State") == "ALIVE" else None
 

@@ -114,9 +114,13 @@ class ProxyTrial(tune.Trainable):  # type: ignore[misc]
         try:
             row = next(self._results)
             assert self._checkpoints is not None
+            while self._checkpoints.stopping and not row.get("done"):  # told while it measured: nobody may ask again
+                row = next(self._results)
             return {**row, UNSAVED: trouble} if (trouble := self._checkpoints.trouble) else row
         except Interrupted as why:
             log.warning("%s", why)
+            sys.exit(TERMINATED)
+        except StopIteration:  # asked once more after its end, to see whether it was told to go
             sys.exit(TERMINATED)
         finally:
             faulthandler.cancel_dump_traceback_later()

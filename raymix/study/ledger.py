@@ -143,8 +143,9 @@ class Ledger:
     def flops_of(self, scale: Scale, after: Sequence[float] = ()) -> float:
         """Training FLOPs of a trial at a scale: as recorded where one has ended, else as expected.
 
-        Where no ladder names the proxies, what the last row tells stands for them all. Before the first the target
-        does, if the budget pays for it; else smaller ones are meant, of a cost that nobody knows: 0.
+        Where no ladder names the proxies, what the last one done tells stands for them all, and a checkpoint that cost
+        more. Before the first the target does, if the budget pays for it; else smaller ones are meant, of a cost that
+        nobody knows: 0.
 
         `after` is that of a trial that goes on: what it begins with costs nothing more. Where no trial of the whole
         length has ended, a token costs what it did up to there: both are then counted alike.
@@ -289,8 +290,9 @@ class Ledger:
             return
         trial = self.trials[trial_id]
         if not self.space.names_proxies and status not in ENDED[1:]:
-            told = Scale(body["n_params"], body["n_tokens"])
-            self._flops[trial.n_params, trial.n_tokens] = body.get("flops") or self.expected_flops(told)
+            told, at = Scale(body["n_params"], body["n_tokens"]), (trial.n_params, trial.n_tokens)
+            flops = body.get("flops") or self.expected_flops(told)
+            self._flops[at] = flops if status == "done" else max(flops, self._flops.get(at, 0.0))
         if status == "done":
             if body.get("flops") and not trial.after:
                 self._flops[trial.n_params, trial.n_tokens] = body["flops"]

@@ -3,7 +3,9 @@
 import socket
 import threading
 
-from raymix.on_ray.head import watched
+import pytest
+
+from raymix.on_ray.head import LOOK_SECONDS, MISSED, watched
 
 
 def test_a_head_that_is_gone_is_said_once_with_the_command_that_continues() -> None:
@@ -23,3 +25,17 @@ def test_a_head_that_is_gone_is_said_once_with_the_command_that_continues() -> N
         assert heard.wait(60)
     (words,) = said
     assert address in words and "raymix resume runs/x" in words
+
+
+def test_a_head_whose_machine_is_gone_is_said_within_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    heard = threading.Event()
+
+    def nowhere(address: tuple[str, int], timeout: float) -> None:
+        waited.append(timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr("socket.create_connection", nowhere)
+    with watched("10.0.0.1:6379", "raymix resume runs/x", every=0.01, say=lambda _: heard.set()):
+        assert heard.wait(60)
+    assert MISSED * LOOK_SECONDS + sum(waited) <= 30
