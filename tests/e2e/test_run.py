@@ -123,6 +123,7 @@ def test_ctrl_c_leaves_a_study_that_the_printed_command_resumes(folder: Path) ->
     assert (table["done"], table["failed"], table["finished"]) == (6, 0, True)
 
 
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
 def test_a_driver_told_to_go_has_its_trials_saved_first(folder: Path, signum: signal.Signals) -> None:
     long = SPACE.replace("n_tokens: 6e3", "n_tokens: 6e6").replace("n_tokens: 9e3", "n_tokens: 9e6")

@@ -55,6 +55,7 @@ def test_the_first_signal_unwinds_and_the_second_kills(signum: signal.Signals, c
     assert twice.returncode == -signum
 
 
+@pytest.mark.usefixtures("terminal")
 def test_a_terminal_that_closes_ends_a_command_like_any_signal() -> None:
     process, terminal = pty.fork()
     if process == 0:
