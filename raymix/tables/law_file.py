@@ -34,10 +34,7 @@ from raymix.space import Scale
 FORMAT = 1
 NUMBERED = "eval domain "  # begins a note of a law on one of them
 SOME = 3  # eval domains that a note names
-# Mixtures beyond the domains, and enough of any, for intervals that hold. On synthetic truths, means of 6 to 12 draws:
-# 2 domains 58% with 3 mixtures, 73% with 4, 87% with 6; 4 domains 46-78% with 4, 53-77% with 6, 80-86% with 8; 8
-# domains 75% with 8, 71% with 10, 85% with 12; 16 domains 93% with 12.
-SPARE, FEW = 3, 12
+SPARE, FEW = 3, 12  # mixtures beyond the domains, and enough of any, for intervals to hold (LOG.md, "Too few mixtures")
 ANY_SCALE = (1e8, 1e9)  # where a law is tried that does not say what it was trained on
 
 
